@@ -44,13 +44,15 @@ def merged(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer
 
-    from tuneoff.models.loading import ASSET, load_model
+    from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model
 
     torch.manual_seed(0)
     config = peft.LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False)
-    model: Any = peft.get_peft_model(load_model(str(ASSET), "none", torch.float32), config)
+    model: Any = peft.get_peft_model(
+        load_model(str(SHIPPED_BASE_DIR), "none", torch.float32), config
+    )
     model.merge_and_unload().save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(str(ASSET))
+    tokenizer = AutoTokenizer.from_pretrained(str(SHIPPED_BASE_DIR))
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     return folder

@@ -28,17 +28,17 @@ from typing import Any
 
 import torch
 
-from tuneoff.config import TaskSettings
-from tuneoff.contender_settings import LocalSettings, TrainSettings
+from tuneoff.config import TaskConfig
+from tuneoff.contender_settings import LocalConfig, TrainConfig
 from tuneoff.generation import engine, plain, support
 from tuneoff.generation.batched import BATCH_SIZE
-from tuneoff.generation.ending import Ending, ending_of
-from tuneoff.models.loading import ASSET, load_model, load_tokenizer
+from tuneoff.generation.ending import StopCriteria, build_stop_criteria
+from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model, load_tokenizer
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import ContenderDir
-from tuneoff.tasks import Place
+from tuneoff.tasks import DataPaths
 from tuneoff.tasks import functional_representation as task
-from tuneoff.training.encoding import prompt_ids
+from tuneoff.training.encoding import encode_prompt
 from tuneoff.training.tune import tune
 
 Prompts = list[tuple[str, list[int]]]
@@ -49,7 +49,7 @@ NEAR = 1e-3
 
 
 @dataclass(frozen=True)
-class Noting(Ending):
+class Noting(StopCriteria):
     """Keeps the token ids of every answer, end token included."""
 
     noted: dict[str, list[int]] = field(default_factory=dict)
@@ -69,8 +69,8 @@ def examples() -> tuple[str, list[Example], list[Example]]:
     root = Path(__file__).parent.parent
     data = Path(os.environ.get("TUNEOFF_DATA") or root.parent / "shared" / "data")
     source = "viggo" if (data / "viggo").is_dir() else "sample"
-    settings = TaskSettings(id="functional_representation", source=source)
-    splits = task.load(settings, Place(root, data))
+    settings = TaskConfig(id="functional_representation", source=source)
+    splits = task.load(settings, DataPaths(root, data))
     return source, list(splits["train"]), list(splits["test"])
 
 
@@ -79,17 +79,17 @@ def tuned(train: Sequence[Example], source: str, count: int, folder: Path) -> An
     folder that holds it already is loaded."""
     directory = ContenderDir(folder)
     if directory.weights() is None:
-        settings = LocalSettings(
+        settings = LocalConfig(
             name="tuned",
             id="local",
             base="tiny",
             method="full",
-            train=TrainSettings(epochs=1, batch_size=8, learning_rate=1.5e-3),
+            train=TrainConfig(epochs=1, batch_size=8, learning_rate=1.5e-3),
         )
         folder.mkdir(parents=True, exist_ok=True)
         order = random.Random(0).sample(train, min(count + 32, len(train)))
-        template = task.template(TaskSettings(id="functional_representation", source=source))
-        tune(settings, str(ASSET), order[32:], order[:32], template, directory)
+        template = task.template(TaskConfig(id="functional_representation", source=source))
+        tune(settings, str(SHIPPED_BASE_DIR), order[32:], order[:32], template, directory)
     return load_model(str(directory.weights()), "none", torch.float32).eval()
 
 
@@ -124,13 +124,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(arguments.threads)
     source, train, test = examples()
     model = tuned(train, source, arguments.tuned_on, folder)
-    tokenizer = load_tokenizer(str(ASSET))
-    template = task.template(TaskSettings(id="functional_representation", source=source))
+    tokenizer = load_tokenizer(str(SHIPPED_BASE_DIR))
+    template = task.template(TaskConfig(id="functional_representation", source=source))
     chosen = random.Random(1).sample(test, min(arguments.prompts, len(test)))
-    prompts = [(e.id, prompt_ids(tokenizer, e, template, "text")) for e in chosen]
-    reason = support.unserved(model, [ids for _, ids in prompts], task.MAX_NEW_TOKENS)
+    prompts = [(e.id, encode_prompt(tokenizer, e, template, "text")) for e in chosen]
+    reason = support.explain_unsupported(model, [ids for _, ids in prompts], task.MAX_NEW_TOKENS)
     assert reason is None, reason
-    base = ending_of(model, tokenizer, ())
+    base = build_stop_criteria(model, tokenizer, ())
 
     def arm(way: Any, size: int) -> tuple[dict[str, list[int]], Callable[[Prompts], Any]]:
         ending = Noting(base.tokenizer, base.ends, base.stop)

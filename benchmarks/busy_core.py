@@ -122,7 +122,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="only the JSON document")
     asked = parser.parse_args()
     found = {load: rounds(asked.rounds, load) for load in asked.only or LOADS}
-    about = {"machine": machine.describe(), "rounds": asked.rounds, "limit_seconds": LIMIT_SECONDS}
+    about = {
+        "machine": machine.describe_machine(),
+        "rounds": asked.rounds,
+        "limit_seconds": LIMIT_SECONDS,
+    }
     print(json.dumps(about | found, indent=2))
 
 

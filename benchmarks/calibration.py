@@ -33,8 +33,8 @@ from scipy.special import betaincinv
 from tuneoff.report import recommend
 from tuneoff.results import Comparison, ContenderResult, Cost, Score
 from tuneoff.scoring.equivalence import adjust_not_worse
-from tuneoff.scoring.holm import holm
-from tuneoff.scoring.intervals import score_interval
+from tuneoff.scoring.holm import adjust_by_holm
+from tuneoff.scoring.intervals import compute_score_interval
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.pairs import compare_all
 from tuneoff.scoring.selection import find_allowance
@@ -177,7 +177,7 @@ def _count_pairs(
     tally: Tally, pairs: Sequence[Comparison], truth: Mapping[tuple[str, str], float]
 ) -> None:
     tally.runs += 1
-    by_holm = [p for p, _ in holm([pair.p_value for pair in pairs])]
+    by_holm = [p for p, _ in adjust_by_holm([pair.p_value for pair in pairs])]
     real = [truth[pair.a, pair.b] for pair in pairs]
     tally.wrong += any(p.verdict != "tie" for p, d in zip(pairs, real, strict=True) if not d)
     tally.found += any(p.verdict != "tie" for p, d in zip(pairs, real, strict=True) if d)
@@ -227,7 +227,9 @@ def _count_singles(
             sums = np.bincount(index, weights=means)
             clusters = list(zip(sums.tolist(), cell.sizes, strict=True))
         by_seed = [float(each.mean()) for each in trainings] if len(trainings) > 1 else []
-        bounds = score_interval(Counter(means.tolist()), not cell.fractions, clusters, by_seed)
+        bounds = compute_score_interval(
+            Counter(means.tolist()), not cell.fractions, clusters, by_seed
+        )
         low, high = bounds or (0.0, 1.0)
         tally.singles += (low <= rate <= high) / len(cell.rates)
 

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from sqlglot import exp, parse_one
 
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, Row
+from tuneoff.scoring import Options, ScoringInput
 from tuneoff.scoring.sql import score_rows
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.sql.sandbox import connect
@@ -75,7 +75,7 @@ def main() -> None:
 def score(pairs: list[Pair], databases: Path, derived: Path) -> list[ScoredRow]:
     """Return each pair's scores, in order."""
     rows = [
-        Row(str(number), pair.reference, pair.answer, {"db_id": pair.db_id})
+        ScoringInput(str(number), pair.reference, pair.answer, {"db_id": pair.db_id})
         for number, pair in enumerate(pairs)
     ]
     return list(score_rows(rows, Options(databases, derived, metrics=(EXECUTION, SUITE))))

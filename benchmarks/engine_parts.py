@@ -32,15 +32,15 @@ import torch
 from training import data as data_sets
 
 from tuneoff import machine
-from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LocalConfig
 from tuneoff.models import prefix_tree
 from tuneoff.models.loading import resolve_base
-from tuneoff.models.packing import loss_over_packs, tree_pack
-from tuneoff.models.prefix_tree import PrefixTree, Weighted
+from tuneoff.models.packing import build_tree_batch, install_micro_batch_loss
+from tuneoff.models.prefix_tree import PrefixTree, WeightedSequence
 from tuneoff.models.tree_attention import TreeAttention
-from tuneoff.training.encoding import Encoded
+from tuneoff.training.encoding import EncodedExample
 from tuneoff.training.method import prepare_model
-from tuneoff.training.packer import SHORTEST_SHARED, Packer, weighted
+from tuneoff.training.packer import MIN_SHARED_TOKENS, MicroBatcher, build_weighted_sequence
 
 CPU = torch.device("cpu")
 HEADS, HEAD_SIZE, BATCH = 4, 64, 32
@@ -62,22 +62,24 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     found = {name: parts[name]() for name in options.only or parts}
     print(
-        json.dumps({"machine": machine.describe(), "threads": options.threads, **found}, indent=2)
+        json.dumps(
+            {"machine": machine.describe_machine(), "threads": options.threads, **found}, indent=2
+        )
     )
 
 
-def batches(name: str) -> list[list[Weighted]]:
+def batches(name: str) -> list[list[WeightedSequence]]:
     """Random batches of a data set's training examples, evenly spread over it."""
     examples = data_sets.load(name).examples
     step = max(1, len(examples) // (BATCH * 4))
-    rows = [weighted(example) for example in examples[::step]]
+    rows = [build_weighted_sequence(example) for example in examples[::step]]
     return [rows[start : start + BATCH] for start in range(0, BATCH * 4, BATCH)]
 
 
 def attention() -> dict[str, Any]:
     found = {}
     for name in data_sets.names():
-        tree = prefix_tree.build(batches(name)[0], SHORTEST_SHARED)
+        tree = prefix_tree.build_tree(batches(name)[0], MIN_SHARED_TOKENS)
         heads = [torch.randn(1, HEADS, len(tree), HEAD_SIZE, requires_grad=True) for _ in range(3)]
         ways: dict[str, Callable[[], torch.Tensor]] = {
             "cascade": _with(TreeAttention(tree, CPU, "cascade"), heads),
@@ -126,16 +128,16 @@ def _gathered(tree: PrefixTree, heads: list[torch.Tensor]) -> Callable[[], torch
 
 def pack_size() -> dict[str, Any]:
     base = resolve_base(SHIPPED_BASE, Path())
-    settings = LocalSettings(name="tuned", id="local", lora={"dropout": 0.0})  # type: ignore[arg-type]
+    settings = LocalConfig(name="tuned", id="local", lora={"dropout": 0.0})  # type: ignore[arg-type]
     model = prepare_model(settings, base, torch.float32)
     name = data_sets.names()[0]
     rows = [row for batch in batches(name) for row in batch]
     speeds: dict[int, list[float]] = {most: [] for most in PACK_SIZES}
-    with loss_over_packs(model, True):
+    with install_micro_batch_loss(model, True):
         for _ in range(REPETITIONS):
             for most in PACK_SIZES:
-                group = prefix_tree.packs(rows, most, shortest=SHORTEST_SHARED)[0]
-                pack = tree_pack([rows[i] for i in group], CPU, shortest=SHORTEST_SHARED)
+                group = prefix_tree.pack_sequences(rows, most, shortest=MIN_SHARED_TOKENS)[0]
+                pack = build_tree_batch([rows[i] for i in group], CPU, shortest=MIN_SHARED_TOKENS)
                 began = time.perf_counter()
                 model(pack=pack).loss.backward()
                 speeds[most].append(pack.tokens / (time.perf_counter() - began))
@@ -148,10 +150,10 @@ def dropout() -> dict[str, Any]:
     """A step of LoRA r=16 on all linear layers, as a job of `tuneoff serve` has it."""
     base, name = resolve_base(SHIPPED_BASE, Path()), data_sets.names()[0]
     rows = batches(name)[0][:STEP]
-    pack = tree_pack(rows, CPU, shortest=SHORTEST_SHARED)
+    pack = build_tree_batch(rows, CPU, shortest=MIN_SHARED_TOKENS)
     models = {
         share: prepare_model(
-            LocalSettings(name="tuned", id="local", lora={"dropout": share}),  # type: ignore[arg-type]
+            LocalConfig(name="tuned", id="local", lora={"dropout": share}),  # type: ignore[arg-type]
             base, torch.float32,
         ).train()
         for share in DROPOUTS
@@ -159,7 +161,7 @@ def dropout() -> dict[str, Any]:
     times: dict[float, list[float]] = {share: [] for share in DROPOUTS}
     for _ in range(REPETITIONS):
         for share, model in models.items():
-            with loss_over_packs(model, True):
+            with install_micro_batch_loss(model, True):
                 began = time.perf_counter()
                 model(pack=pack).loss.backward()
                 times[share].append(1000 * (time.perf_counter() - began))
@@ -188,30 +190,32 @@ def grouping() -> dict[str, Any]:
 
 
 def _train(
-    kind: Any, seed: int, train: list[Encoded], validation: list[Encoded]
+    kind: Any, seed: int, train: list[EncodedExample], validation: list[EncodedExample]
 ) -> tuple[float, int]:
-    from tuneoff.training.arguments import training_arguments
-    from tuneoff.training.checkpoints import Effort
-    from tuneoff.training.order import ExampleOrder
-    from tuneoff.training.trainer import build
+    from tuneoff.training.arguments import build_training_arguments
+    from tuneoff.training.checkpoints import TrainingTotals
+    from tuneoff.training.order import ExampleSampler
+    from tuneoff.training.trainer import build_trainer
 
-    settings = LocalSettings(
+    settings = LocalConfig(
         name="tuned", id="local", method="full", seed=seed,
         train={"epochs": EPOCHS, "batch_size": BATCH, "grouping": kind},  # type: ignore[arg-type]
     )  # fmt: skip
     model = prepare_model(settings, resolve_base(SHIPPED_BASE, Path()), torch.float32)
-    order = ExampleOrder([e.input_ids for e in train], BATCH, kind, seed)
-    effort = Effort()
+    order = ExampleSampler([e.input_ids for e in train], BATCH, kind, seed)
+    effort = TrainingTotals()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(settings, Path(folder), len(train), 1e-3, torch.float32)
+        arguments = build_training_arguments(
+            settings, Path(folder), len(train), 1e-3, torch.float32
+        )
         arguments.eval_strategy = arguments.save_strategy = "no"
         arguments.load_best_model_at_end = False
-        packer = Packer(CPU, True, 4096)
-        trainer = build(model, arguments, train, validation, order, packer, effort)
-        trainer.effort_began = 0.0
-        with loss_over_packs(model, True):
+        packer = MicroBatcher(CPU, True, 4096)
+        trainer = build_trainer(model, arguments, train, validation, order, packer, effort)
+        trainer.training_began = 0.0
+        with install_micro_batch_loss(model, True):
             trainer.train()
-            return round(trainer.validation_loss(), 4), effort.tokens_computed
+            return round(trainer.compute_validation_loss(), 4), effort.tokens_computed
 
 
 if __name__ == "__main__":

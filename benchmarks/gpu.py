@@ -86,10 +86,10 @@ def main() -> None:
         "data": _data_name(),
     }
     document["machine"] = {
-        "description": machine.describe(),
+        "description": machine.describe_machine(),
         "device": options.device,
         "matrix_peak_flops_per_second": peak,
-        "versions": machine.versions(),
+        "versions": machine.read_versions(),
     }
     print(json.dumps(document, indent=2))
 

@@ -45,10 +45,10 @@ from training.measure import Job, Measurement
 
 from tuneoff import machine, prepare
 from tuneoff.config import BakeOff
-from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LocalConfig
 from tuneoff.costs import pricebook
-from tuneoff.models.loading import load_tokenizer, release_memory, rendering_of, resolve_base
-from tuneoff.training.encoding import prompt_ids
+from tuneoff.models.loading import choose_rendering, load_tokenizer, release_memory, resolve_base
+from tuneoff.training.encoding import encode_prompt
 
 STEPS, SEEDS_PRICE = 400, 0.475
 ARTICLE = {
@@ -74,9 +74,9 @@ def main() -> None:
             name: _training(name, options) for name in _data_names(options.device == "cpu")
         }
     document["machine"] = {
-        "description": machine.describe(),
+        "description": machine.describe_machine(),
         "device": options.device,
-        "versions": machine.versions(),
+        "versions": machine.read_versions(),
     }
     print(json.dumps(document, indent=2))
 
@@ -86,18 +86,20 @@ def _answering(options: argparse.Namespace) -> dict[str, Any]:
 
     from tuneoff.generation import engine, plain
     from tuneoff.generation.batched import BATCH_SIZE
-    from tuneoff.generation.ending import Ending, ends_of
+    from tuneoff.generation.ending import StopCriteria, find_end_tokens
 
     tokenizer, prompts = _prompts(options.examples)
-    ending, new = Ending(tokenizer, ends_of(None, tokenizer), ()), options.new_tokens
+    ending, new = StopCriteria(tokenizer, find_end_tokens(None, tokenizer), ()), options.new_tokens
     dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
     shape = options.shape or "7b"
     model = shapes.build(shape, torch.device(options.device), dtype, "none").eval()
     some = prompts[:: max(1, len(prompts) // options.alone)][: options.alone]
-    for _ in plain.answer(model, ending, some[:1], new, 1):
+    for _ in plain.generate_with_transformers(model, ending, some[:1], new, 1):
         pass  # prepares kernels
-    alone = _speed("one_by_one", some, plain.answer(model, ending, some, new, 1))
-    shared = engine.answer(model, ending, prompts, new, BATCH_SIZE)
+    alone = _speed(
+        "one_by_one", some, plain.generate_with_transformers(model, ending, some, new, 1)
+    )
+    shared = engine.generate_with_engine(model, ending, prompts, new, BATCH_SIZE)
     found: dict[str, Any] = {
         "one_by_one": alone,
         "tuneoff": _speed("tuneoff", prompts, shared),
@@ -129,12 +131,14 @@ def _vllm(folder: str, ending: Any, prompts: Prompts, new: int) -> dict[str, flo
     from tuneoff.generation import vllm
 
     longest = max(len(ids) for _, ids in prompts) + new
-    asked = vllm.Engine(folder, "bfloat16", cards=1, longest=longest)
-    with vllm.running(asked) as running:
-        for _ in vllm.answer(running, asked, ending, prompts[:8], new):
+    asked = vllm.VllmOptions(folder, "bfloat16", cards=1, longest=longest)
+    with vllm.run_vllm(asked) as running:
+        for _ in vllm.generate_with_vllm(running, asked, ending, prompts[:8], new):
             pass
         running.reset_prefix_cache()
-        return _speed("vllm", prompts, vllm.answer(running, asked, ending, prompts, new))
+        return _speed(
+            "vllm", prompts, vllm.generate_with_vllm(running, asked, ending, prompts, new)
+        )
 
 
 def _speed(name: str, prompts: Sequence[Any], answers: Iterator[Any]) -> dict[str, float]:
@@ -158,14 +162,14 @@ def _prompts(most: int | None) -> tuple[Any, Prompts]:
     bakeoff = BakeOff(
         name="benchmark",
         task={**data.REAL, **data.SAMPLES}[name],
-        contenders=(LocalSettings(name="tuned", id="local"),),
+        contenders=(LocalConfig(name="tuned", id="local"),),
         data_dir=str(folder) if folder else None,
     )
-    parts = prepare.parts(bakeoff)
+    parts = prepare.resolve(bakeoff)
     test = parts.task.load(parts.settings, parts.place)["test"][:most]
     tokenizer = load_tokenizer(resolve_base(SHIPPED_BASE, Path()))
-    rendering = rendering_of(tokenizer, None)
-    return tokenizer, [(e.id, prompt_ids(tokenizer, e, parts.template, rendering)) for e in test]
+    rendering = choose_rendering(tokenizer, None)
+    return tokenizer, [(e.id, encode_prompt(tokenizer, e, parts.template, rendering)) for e in test]
 
 
 def _training(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -220,16 +224,18 @@ def _usd_per_hour(options: argparse.Namespace) -> float | None:
     """What an hour of this card costs: as told, or in the price book."""
     if options.usd_per_hour is not None or options.device == "cpu":
         return options.usd_per_hour  # type: ignore[no-any-return]
-    book = pricebook.shipped()
+    book = pricebook.load_shipped()
     names = [
-        a.name for a in book.accelerators() if machine.is_accelerator(a.name, machine.accelerator())
+        a.name
+        for a in book.accelerators()
+        if machine.is_accelerator(a.name, machine.get_accelerator())
     ]
     hour = book.hour(max(names, key=len), datetime.date.today()) if names else None
     return float(hour.usd_per_hour) if hour else None
 
 
 def _is(accelerator: str) -> bool:
-    return machine.is_accelerator(accelerator, machine.accelerator())
+    return machine.is_accelerator(accelerator, machine.get_accelerator())
 
 
 def _data_names(small: bool) -> list[str]:

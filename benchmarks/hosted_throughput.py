@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from tuneoff import bakeoff, machine
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "hosted"))
@@ -40,7 +40,7 @@ class Taken(NamedTuple):
     cpu_seconds: float
 
 
-class Watch(Silent):
+class Watch(SilentProgress):
     """Times the stage that answers."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ def main() -> None:
         once(fake, Path(folder) / "warm", 2, 2)
         found = measured(fake, Path(folder), arguments)
         most = fake.saw()["most_at_once"]
-    settings = {**vars(arguments), "cores": os.cpu_count(), "machine": machine.describe()}
+    settings = {**vars(arguments), "cores": os.cpu_count(), "machine": machine.describe_machine()}
     print(json.dumps({**settings, **found, "most_at_once": most, "target": TARGET}, indent=2))
 
 

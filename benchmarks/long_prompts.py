@@ -67,12 +67,12 @@ def bases(folder: Path) -> Iterator[tuple[int, str]]:
     """Positions and `--base` of the base that ships, and of a random one with long positions."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tuneoff.models.loading import ASSET
+    from tuneoff.models.loading import SHIPPED_BASE_DIR
 
-    config = AutoConfig.from_pretrained(ASSET)
+    config = AutoConfig.from_pretrained(SHIPPED_BASE_DIR)
     yield config.max_position_embeddings, "tiny"
     long = folder / "long"
-    shutil.copytree(ASSET, long)
+    shutil.copytree(SHIPPED_BASE_DIR, long)
     config.update({"max_position_embeddings": LONG_POSITIONS, "num_hidden_layers": 1,
                    "hidden_size": 64, "intermediate_size": 64})  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(long)

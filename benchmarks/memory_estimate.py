@@ -45,50 +45,50 @@ def measure(name: str) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig
 
-    from tuneoff.config import TaskSettings
-    from tuneoff.contender_settings import LocalSettings
-    from tuneoff.models.loading import ASSET
-    from tuneoff.models.memory import estimate
-    from tuneoff.models.packing import LOGITS_AT_ONCE, Pack
+    from tuneoff.config import TaskConfig
+    from tuneoff.contender_settings import LocalConfig
+    from tuneoff.models.loading import SHIPPED_BASE_DIR
+    from tuneoff.models.memory import estimate_memory
+    from tuneoff.models.packing import MAX_LOGITS, MicroBatch
     from tuneoff.rundir import ContenderDir
     from tuneoff.tasks import load_task
     from tuneoff.tasks.samples import functional, sql
     from tuneoff.training import tune
-    from tuneoff.training.encoding import Encoded
-    from tuneoff.training.packer import Packer
+    from tuneoff.training.encoding import EncodedExample
+    from tuneoff.training.packer import MicroBatcher
 
     kind, most, fields = SETTINGS[name]
     fields = fields | {"train": STEPS | fields.get("train", {})}
-    settings = LocalSettings.model_validate({"name": "x", "id": "local", **fields})
+    settings = LocalConfig.model_validate({"name": "x", "id": "local", **fields})
     id = "text_to_sql" if kind == "sql" else "functional_representation"
-    template = load_task(id).template(TaskSettings(id=id, source="sample"))
+    template = load_task(id).template(TaskConfig(id=id, source="sample"))
     splits = sql.generate(0) if kind == "sql" else functional.generate(0)
     computed: list[int] = []
-    whole = Packer.packs
+    whole = MicroBatcher.build_micro_batches
 
-    def counted(self: Packer, examples: Sequence[Encoded]) -> Iterator[Pack]:
+    def counted(self: MicroBatcher, examples: Sequence[EncodedExample]) -> Iterator[MicroBatch]:
         for pack in whole(self, examples):
             computed.append(pack.tokens)
             yield pack
 
-    Packer.packs, tune.CPU_TOKENS = counted, most  # type: ignore[method-assign]
+    MicroBatcher.build_micro_batches, tune.MAX_CPU_TOKENS = counted, most  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         directory = ContenderDir(Path(folder))
         record = tune.tune(
             settings,
-            str(ASSET),
+            str(SHIPPED_BASE_DIR),
             splits["train"][:384],
             splits["validation"][:64],
             template,
             directory,
         )
-    config = AutoConfig.from_pretrained(ASSET)
-    estimated = estimate(
+    config = AutoConfig.from_pretrained(SHIPPED_BASE_DIR)
+    estimated = estimate_memory(
         config,
         settings,
         torch.float32,
         gradient_checkpointing=settings.train.gradient_checkpointing,
-        logits_chunk=LOGITS_AT_ONCE // config.vocab_size,
+        logits_chunk=MAX_LOGITS // config.vocab_size,
     ).total_bytes(max(computed))
     measured = record.peak_memory_bytes or 0
     return {

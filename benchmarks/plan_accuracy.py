@@ -24,13 +24,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuneoff.config import TaskSettings
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.models.loading import ASSET
+from tuneoff.config import TaskConfig
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.models.loading import SHIPPED_BASE_DIR
 from tuneoff.planning import measuring
 from tuneoff.records import Example, Split
 from tuneoff.rundir import ContenderDir
-from tuneoff.tasks import Place, load_task
+from tuneoff.tasks import DataPaths, load_task
 from tuneoff.training.tune import tune
 
 SAMPLES = {"functional": "functional_representation", "sql": "text_to_sql"}
@@ -40,9 +40,9 @@ WITHIN = 0.25
 def data(name: str) -> tuple[Any, Mapping[Split, list[Example]]]:
     source = "sample" if name in SAMPLES else "viggo"
     task = load_task(SAMPLES.get(name, "functional_representation"))
-    settings = TaskSettings(id=SAMPLES.get(name, "functional_representation"), source=source)
+    settings = TaskConfig(id=SAMPLES.get(name, "functional_representation"), source=source)
     folder = os.environ.get("TUNEOFF_DATA")
-    found = task.load(settings, Place(Path(), Path(folder) if folder else None))
+    found = task.load(settings, DataPaths(Path(), Path(folder) if folder else None))
     return task.template(settings), found
 
 
@@ -50,13 +50,17 @@ def compare(name: str, method: str, steps: int) -> dict[str, float]:
     template, splits = data(name)
     train, validation = splits["train"][:512], splits["validation"][:64]
     rules = {"max_steps": steps, "batch_size": 32, "evaluate_every": steps, "learning_rate": 1e-4}
-    settings = LocalSettings.model_validate(
+    settings = LocalConfig.model_validate(
         {"name": "x", "id": "local", "method": method, "train": rules}
     )
     shorter = sorted(train, key=lambda e: len(str(e.inputs)) + len(e.completion))
-    speed = measuring.measure(settings, str(ASSET), template, shorter[: len(shorter) // 2])
+    speed = measuring.measure_speed(
+        settings, str(SHIPPED_BASE_DIR), template, shorter[: len(shorter) // 2]
+    )
     with TemporaryDirectory() as folder:
-        record = tune(settings, str(ASSET), train, validation, template, ContenderDir(Path(folder)))
+        record = tune(
+            settings, str(SHIPPED_BASE_DIR), train, validation, template, ContenderDir(Path(folder))
+        )
     # What is computed of a batch is known before: here the rates are what is tested.
     mean = record.tokens_templated / (record.epochs * record.examples)
     planned = (
@@ -71,9 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=measuring.SECONDS)
+    parser.add_argument("--seconds", type=float, default=measuring.TARGET_SECONDS)
     asked = parser.parse_args()
-    measuring.SECONDS = asked.seconds
+    measuring.TARGET_SECONDS = asked.seconds
     names = [*SAMPLES, *(["viggo"] if os.environ.get("TUNEOFF_DATA") else [])]
     found = {}
     for name in names:

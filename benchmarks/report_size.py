@@ -31,7 +31,7 @@ from tuneoff.records import LossRow, Prediction, ScoredRow, TrainingRecord, to_d
 from tuneoff.report import recommend
 from tuneoff.results import ContenderResult, Results, Score
 from tuneoff.rundir import RunDir
-from tuneoff.scoring.intervals import wilson
+from tuneoff.scoring.intervals import compute_wilson_interval
 
 METRIC = "execution_accuracy"
 LIMIT_BYTES, LIMIT_SECONDS, LIMIT_OPEN_MS = 8_000_000, 20, 2_000
@@ -140,12 +140,15 @@ def write_answers(run: RunDir, name: str, right: bytearray) -> None:
 
 def contender(name: str, place: int, right: bytearray) -> ContenderResult:
     n, count = len(right), sum(right)
-    score = Score(count / n, *wilson(count, n), n)
+    score = Score(count / n, *compute_wilson_interval(count, n), n)
     levels = {
-        level: {METRIC: Score(count / n, *wilson(count // 4, n // 4), n // 4)} for level in LEVELS
+        level: {METRIC: Score(count / n, *compute_wilson_interval(count // 4, n // 4), n // 4)}
+        for level in LEVELS
     }
     databases = {
-        f"huts_{i}": {METRIC: Score(count / n, *wilson(count // 20, n // 20), n // 20)}
+        f"huts_{i}": {
+            METRIC: Score(count / n, *compute_wilson_interval(count // 20, n // 20), n // 20)
+        }
         for i in range(20)
     }
     return ContenderResult(
@@ -210,7 +213,7 @@ def main() -> None:
     whole = measure(asked.contenders, asked.examples)
     growth = whole["peak_memory_bytes"] / tenth["peak_memory_bytes"]
     found = {
-        "machine": machine.describe(),
+        "machine": machine.describe_machine(),
         "tenth": tenth,
         "whole": whole,
         "memory_growth": round(growth, 2),

@@ -49,8 +49,8 @@ def main() -> None:
         return
     found: dict[str, Any] = {
         "benchmark": "scaling",
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "machine": machine.describe_machine(),
+        "versions": machine.read_versions(),
         "load": os.getloadavg(),
     }
     with TemporaryDirectory() as folder:
@@ -136,16 +136,16 @@ def _timed(file: str, folder: str, workers: str) -> dict[str, Any]:
     from tuneoff import bakeoff
     from tuneoff.bakeoff_file import load
     from tuneoff.cluster import RayExecutor
-    from tuneoff.progress import Silent
-    from tuneoff.terminal import quieten
+    from tuneoff.progress import SilentProgress
+    from tuneoff.terminal import silence_libraries
 
-    quieten()
+    silence_libraries()
     executor = None
     if int(workers):
         import ray
 
         ray.init(num_cpus=int(workers), log_to_driver=False, object_store_memory=10**8)
-        executor = RayExecutor(Silent())
+        executor = RayExecutor(SilentProgress())
     began = time.perf_counter()
     results = bakeoff.run(load(Path(file)), folder, executor=executor)
     seconds = time.perf_counter() - began

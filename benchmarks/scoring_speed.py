@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuneoff.scoring import Options, Row
+from tuneoff.scoring import Options, ScoringInput
 from tuneoff.scoring.sql import score_rows
 
 ROOT = Path(__file__).parent.parent
@@ -62,13 +62,15 @@ def data() -> Path:
     return Path(os.environ.get("TUNEOFF_DATA") or ROOT.parent / "shared" / "data") / "spider"
 
 
-def official_rows() -> list[Row]:
+def official_rows() -> list[ScoringInput]:
     lines = (data() / "official_verdicts_sample.jsonl").read_text(encoding="utf-8").splitlines()
     verdicts = [json.loads(line) for line in lines]
-    return [Row(str(v["index"]), v["gold"], v["pred"], {"db_id": v["db_id"]}) for v in verdicts]
+    return [
+        ScoringInput(str(v["index"]), v["gold"], v["pred"], {"db_id": v["db_id"]}) for v in verdicts
+    ]
 
 
-def score(rows: list[Row], metrics: tuple[str, ...] | None, workers: int) -> int:
+def score(rows: list[ScoringInput], metrics: tuple[str, ...] | None, workers: int) -> int:
     options = Options(data() / "databases", mode="official", workers=workers, metrics=metrics)
     return sum(1 for _ in score_rows(rows, options))
 
@@ -107,7 +109,7 @@ def main() -> None:
     print(json.dumps(found, indent=2))
 
 
-def parsing(rows: list[Row], repeats: int) -> dict[str, float]:
+def parsing(rows: list[ScoringInput], repeats: int) -> dict[str, float]:
     """Every reference and prediction, read by Spider's grammar and by sqlglot, in one process."""
     from tuneoff.scoring.sql import normal_form, spider_grammar
     from tuneoff.scoring.sql.sandbox import connect
@@ -129,8 +131,8 @@ def parsing(rows: list[Row], repeats: int) -> dict[str, float]:
                 parse(text, *(names for _ in more))
 
     return {
-        "Spider's grammar": median(lambda: read(spider_grammar.parse, 1), repeats),
-        "sqlglot": median(lambda: read(normal_form.parse), repeats),
+        "Spider's grammar": median(lambda: read(spider_grammar.parse_spider, 1), repeats),
+        "sqlglot": median(lambda: read(normal_form.parse_query), repeats),
     }
 
 
@@ -149,7 +151,7 @@ def run(code: str) -> str:
     ).stdout
 
 
-def long_run(rows: list[Row], number: int, workers: int) -> dict[str, Any]:
+def long_run(rows: list[ScoringInput], number: int, workers: int) -> dict[str, Any]:
     """The pairs over and over, each time with ids of their own, every metric."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"

@@ -90,12 +90,12 @@ def adapters(data_dir: Path) -> list[str]:
     import peft
     import torch
 
-    from tuneoff.models.loading import ASSET, load_model
+    from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model
     from tuneoff.server.store import Store
 
     store, names = Store(data_dir), []
     for number in range(ADAPTERS):
-        model = load_model(str(ASSET), "none", torch.float32)
+        model = load_model(str(SHIPPED_BASE_DIR), "none", torch.float32)
         config = peft.LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False)
         torch.manual_seed(number)
         job = f"ftjob-{number:012d}"

@@ -45,7 +45,7 @@ from training import child, data, summary
 from training.measure import Job, Measurement
 
 from tuneoff import machine
-from tuneoff.contender_settings import SHIPPED_BASE, LoraSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LoraConfig
 from tuneoff.models.loading import resolve_base
 
 TRL_ARMS = ("trl plain", "trl packing", "trl group_by_length")
@@ -68,8 +68,8 @@ def main() -> None:
             document |= _data_set(name, job, repetitions, Path(folder), options.trl_micro_batch)
     document["settings"] = _settings(job, repetitions)
     document["machine"] = {
-        "description": machine.describe(),
-        "versions": machine.versions() | {"trl": metadata.version("trl")},
+        "description": machine.describe_machine(),
+        "versions": machine.read_versions() | {"trl": metadata.version("trl")},
     }
     document["seconds"] = round(time.perf_counter() - began, 1)
     print(json.dumps(document, indent=None if options.json else 2))
@@ -139,7 +139,7 @@ def _settings(job: Job, repetitions: int) -> dict[str, Any]:
         "base": SHIPPED_BASE,
         "precision": "float32",
         "method": job.method,
-        "lora": None if job.method == "full" else LoraSettings(**job.lora).model_dump(),
+        "lora": None if job.method == "full" else LoraConfig(**job.lora).model_dump(),
         "loss_on": "completion",
         "optimizer": "adamw_torch_fused",
         "learning_rate": job.learning_rate,

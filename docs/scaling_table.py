@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, LlamaConfig
 
-from tuneoff.contender_settings import LocalSettings, LoraSettings, TrainSettings
+from tuneoff.contender_settings import LocalConfig, LoraConfig, TrainConfig
 from tuneoff.costs import pricebook
-from tuneoff.models.loading import ASSET
-from tuneoff.models.memory import USABLE, estimate
-from tuneoff.models.packing import LOGITS_AT_ONCE
-from tuneoff.models.parameters import parameters_of
-from tuneoff.planning.flops import TERA, UTILIZATION, work_of
+from tuneoff.models.loading import SHIPPED_BASE_DIR
+from tuneoff.models.memory import USABLE_FRACTION, estimate_memory
+from tuneoff.models.packing import MAX_LOGITS
+from tuneoff.models.parameters import inspect_parameters
+from tuneoff.planning.flops import TERA, UTILIZATION, count_operations
 
 FOLDER = Path(__file__).parent
 BEGINS, ENDS = "<!-- tables: docs/scaling_table.py -->", "<!-- end of tables -->"
@@ -74,15 +74,15 @@ class Way:
     """A way to tune: its name in the table, and its settings."""
 
     name: str
-    settings: LocalSettings
+    settings: LocalConfig
 
 
 def ways() -> list[Way]:
-    train = TrainSettings(batch_size=128, gradient_checkpointing=True)
-    lora = LoraSettings(r=16, alpha=32, target_modules="all-linear")
+    train = TrainConfig(batch_size=128, gradient_checkpointing=True)
+    lora = LoraConfig(r=16, alpha=32, target_modules="all-linear")
 
     def way(name: str, **more: Any) -> Way:
-        return Way(name, LocalSettings(name="x", id="local", lora=lora, train=train, **more))
+        return Way(name, LocalConfig(name="x", id="local", lora=lora, train=train, **more))
 
     return [
         way("LoRA on nf4", quantization="nf4"),
@@ -103,18 +103,18 @@ def training() -> Iterator[str]:
     for name, shape in SHAPES.items():
         config = LlamaConfig(**shape)
         for way in ways():
-            parameters = parameters_of(config, way.settings.lora)
-            work = work_of(config, way.settings, parameters, TOKENS)
-            held = estimate(
+            parameters = inspect_parameters(config, way.settings.lora)
+            work = count_operations(config, way.settings, parameters, TOKENS)
+            held = estimate_memory(
                 config,
                 way.settings,
                 torch.bfloat16,
                 gradient_checkpointing=True,
-                logits_chunk=LOGITS_AT_ONCE // shape["vocab_size"],
+                logits_chunk=MAX_LOGITS // shape["vocab_size"],
                 on_accelerator=True,
             )
             needed = held.total_bytes(LONGEST)
-            cards = _power_of_two(needed / (USABLE * _memory() * GIB))
+            cards = _power_of_two(needed / (USABLE_FRACTION * _memory() * GIB))
             cells = []
             for count in EXAMPLES:
                 seconds = work.seconds(count * TOKENS / SHARING, 0, peak * cards)
@@ -130,14 +130,16 @@ def answering() -> Iterator[str]:
     peak, hour = _card()
     yield "| model | cards | examples/s, at most | USD for 1,000 | hours and USD for 10,000,000 |"
     yield "|---|---|---|---|---|"
-    every = LoraSettings(target_modules="all-linear")
+    every = LoraConfig(target_modules="all-linear")
     for name, shape in SHAPES.items():
         config = LlamaConfig(**shape)
-        total = parameters_of(config, every).total
+        total = inspect_parameters(config, every).total
         weights = total * 2
         size = shape["hidden_size"] // shape["num_attention_heads"]
         kept = 2 * shape["num_hidden_layers"] * shape["num_key_value_heads"] * size * 2
-        cards = _power_of_two((weights + ROWS * LONGEST * kept) / (USABLE * _memory() * GIB))
+        cards = _power_of_two(
+            (weights + ROWS * LONGEST * kept) / (USABLE_FRACTION * _memory() * GIB)
+        )
         prompt = 2 * total * (TOKENS - ANSWER - CONSTANT) / (peak * TERA * UTILIZATION * cards)
         step = (weights + ROWS * (TOKENS - CONSTANT) * kept) / (CARD_BYTES_PER_SECOND * cards)
         each = prompt + ANSWER * step / ROWS
@@ -153,15 +155,15 @@ def checks() -> Iterator[str]:
     """What the formulas say of two trainings that were measured."""
     yield "| measured | where | took | the formulas say | share of the peak that was reached |"
     yield "|---|---|---|---|---|"
-    settings = LocalSettings(
+    settings = LocalConfig(
         name="x", id="local", quantization="int8",
-        lora=LoraSettings(r=8, alpha=16, target_modules=("q_proj", "k_proj", "v_proj", "o_proj")),
-        train=TrainSettings(gradient_checkpointing=True, batch_size=128),
+        lora=LoraConfig(r=8, alpha=16, target_modules=("q_proj", "k_proj", "v_proj", "o_proj")),
+        train=TrainConfig(gradient_checkpointing=True, batch_size=128),
     )  # fmt: skip
     config = LlamaConfig(**SHAPES["34 B"])
-    card = pricebook.shipped().accelerator("A40")
+    card = pricebook.load_shipped().accelerator("A40")
     assert card is not None
-    work = work_of(config, settings, parameters_of(config, settings.lora), TOKENS)
+    work = count_operations(config, settings, inspect_parameters(config, settings.lora), TOKENS)
     for data, tokens, hours in (("SQL", 145, 7.0), ("ViGGO", TOKENS, 9.0)):
         seconds = work.seconds(400 * 128 * tokens, 0, card.peak_teraflops)
         yield _row(
@@ -171,9 +173,9 @@ def checks() -> Iterator[str]:
         )  # fmt: skip
     file = FOLDER / "results" / "benchmarks" / "training_speed.json"
     found = json.loads(file.read_text())["viggo"]
-    own = LocalSettings(name="x", id="local", lora=LoraSettings(r=16, target_modules="all-linear"))
-    tiny = AutoConfig.from_pretrained(ASSET)
-    small = work_of(tiny, own, parameters_of(tiny, own.lora), CPU_TOKENS)
+    own = LocalConfig(name="x", id="local", lora=LoraConfig(r=16, target_modules="all-linear"))
+    tiny = AutoConfig.from_pretrained(SHIPPED_BASE_DIR)
+    small = count_operations(tiny, own, inspect_parameters(tiny, own.lora), CPU_TOKENS)
     speed = found["tuneoff"]
     reached = small.training * CPU_TOKENS / found["tokens_ratio"] * speed / TERA
     yield _row(
@@ -186,7 +188,7 @@ def checks() -> Iterator[str]:
 def text() -> str:
     """All tables, with what they are of."""
     peak, hour = _card()
-    source = pricebook.hour_source(pricebook.shipped().hour(CARD, DAY))
+    source = pricebook.format_hour_source(pricebook.load_shipped().hour(CARD, DAY))
     parts = (
         f"**One epoch of training** (derived): {CARD}s at {UTILIZATION:.0%} of {peak:g} TFLOPS, "
         f"${hour:g} an hour each ({source}), examples of {TOKENS} tokens of which {SHARING} times "
@@ -209,7 +211,7 @@ def _block(lines: Iterator[str]) -> Sequence[str]:
 
 def _card() -> tuple[float, float]:
     """(TFLOPS, USD an hour) of one card."""
-    book = pricebook.shipped()
+    book = pricebook.load_shipped()
     card, hour = book.accelerator(CARD), book.hour(CARD, DAY)
     assert card is not None
     assert hour is not None
@@ -217,7 +219,7 @@ def _card() -> tuple[float, float]:
 
 
 def _memory() -> float:
-    card = pricebook.shipped().accelerator(CARD)
+    card = pricebook.load_shipped().accelerator(CARD)
     assert card is not None
     return card.memory_gb
 

@@ -10,8 +10,8 @@ import pytest
 from helpers import Cli
 
 from tuneoff.bakeoff_file import parse
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.errors import ConfigError, explain_unknown
 
 GOOD = """\
 name: mine
@@ -305,7 +305,7 @@ def test_a_rate_without_a_point_is_a_number() -> None:
     """To YAML 1.1 `2e-3` is text; to everybody who trains it is a number."""
     text = GOOD.replace("id: local}", "id: local, train: {learning_rate: 2e-3}}")
     second = parse(text, Path("b.yaml")).contenders[1]
-    assert isinstance(second, LocalSettings)
+    assert isinstance(second, LocalConfig)
     assert second.train.learning_rate == 0.002
     with pytest.raises(ConfigError, match="got 'fast'; allowed: a number between 0 and 1"):
         parse(text.replace("2e-3", "fast"), Path("b.yaml"))
@@ -460,7 +460,7 @@ def test_scores_of_a_recorded_contender_have_keys_of_their_own() -> None:
 )
 def test_names_that_begin_so_are_offered(got: str, offered: str) -> None:
     names = ["H100", "A100 80GB", "L4", "A100 40GB"]
-    said = unknown("accelerator", got, names)
+    said = explain_unknown("accelerator", got, names)
     assert offered in said
     assert ("did you mean" in said) == ("did you mean" in offered)
 

@@ -157,7 +157,7 @@ def test_the_same_command_again_does_nothing_twice(
         raise AssertionError("this was done already")
 
     monkeypatch.setattr("tuneoff.training.tune._train", never)
-    monkeypatch.setattr("tuneoff.generation.engine.answer", never)
+    monkeypatch.setattr("tuneoff.generation.engine.generate_with_engine", never)
     again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path)
     assert [c.error for c in again.contenders] == [None] * 4
     assert [c.scores for c in again.contenders] == [c.scores for c in results.contenders]
@@ -172,13 +172,13 @@ def test_resuming_answers_only_what_is_missing(
     whole = file.read_text().splitlines(keepends=True)
     file.write_text("".join(whole[:7]) + whole[7][:9])
     asked: list[int] = []
-    original = story._answer
+    original = story._answer_examples
 
     def counting(kind: Any, settings: Any, work: Any) -> None:
         asked.append(len(work.test) - len(work.directory.predictions()))
         original(kind, settings, work)
 
-    monkeypatch.setattr(story, "_answer", counting)
+    monkeypatch.setattr(story, "_answer_examples", counting)
     again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path, only="full")
     assert asked == [3]
     rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -10,13 +10,13 @@ import tuneoff
 from tuneoff import prepare, prompts
 from tuneoff.billing import (
     HostedCounter,
-    billed,
-    counter_for,
-    default_epochs,
-    trained_on,
+    build_counter,
+    compute_default_epochs,
+    count_billed_tokens,
+    find_training_limit,
 )
-from tuneoff.costs.arithmetic import training_usd
-from tuneoff.costs.pricebook import price_of
+from tuneoff.costs.arithmetic import price_training
+from tuneoff.costs.pricebook import find_model_price
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,16 +29,18 @@ def test_the_seeds_bills(
 ) -> None:
     monkeypatch.setenv("TUNEOFF_DATA", str(data_dir))
     bakeoff = tuneoff.load(ROOT / "examples" / "seed" / f"{name}.yaml")
-    parts = prepare.parts(bakeoff)
+    parts = prepare.resolve(bakeoff)
     model = "gpt-3.5-turbo-0613"
-    counter, found = counter_for(model), 0
-    for example in prepare.data(parts)[0]["train"]:
+    counter, found = build_counter(model), 0
+    for example in prepare.load_examples(parts)[0]["train"]:
         answer = {"role": "assistant", "content": example.completion}
-        found += billed(counter, model, [*prompts.messages(example, parts.template), answer])
+        found += count_billed_tokens(
+            counter, model, [*prompts.render_messages(example, parts.template), answer]
+        )
     assert found == pytest.approx(tokens, rel=0.005)
-    price = price_of("openai", model, bakeoff.as_of, tuned=True)
+    price = find_model_price("openai", model, bakeoff.as_of, tuned=True)
     assert price is not None
-    bill = training_usd(price, found * 3)
+    bill = price_training(price, found * 3)
     assert bill is not None
     assert float(bill) == pytest.approx(usd, rel=0.005)
 
@@ -56,11 +58,11 @@ def test_the_seeds_bills(
     ],
 )
 def test_encoding_of_a_model(model: str, encoding: str) -> None:
-    assert counter_for(model).encoding == encoding
+    assert build_counter(model).encoding == encoding
 
 
 def test_a_conversation_by_hand() -> None:
-    counter = counter_for("gpt-4o")
+    counter = build_counter("gpt-4o")
     turns = [{"role": "user", "content": "a b c"}, {"role": "assistant", "content": "d"}]
     assert counter.raw(turns) == 4
     assert counter.conversation(turns) == 3 + (3 + 1 + 3) + (3 + 1 + 1)
@@ -87,16 +89,16 @@ def test_odd_texts_are_counted(text: str) -> None:
 
 def test_long_examples_are_cut() -> None:
     long = [{"role": "user", "content": "word " * 5000}]
-    counter = counter_for("gpt-3.5-turbo-0613")
-    assert billed(counter, "gpt-3.5-turbo-0613", long) == 4096
-    assert 5000 < billed(counter, "gpt-3.5-turbo-0125", long) < 5020
-    assert trained_on("ft:gpt-4.1-mini:acme::x") == 65_536
+    counter = build_counter("gpt-3.5-turbo-0613")
+    assert count_billed_tokens(counter, "gpt-3.5-turbo-0613", long) == 4096
+    assert 5000 < count_billed_tokens(counter, "gpt-3.5-turbo-0125", long) < 5020
+    assert find_training_limit("ft:gpt-4.1-mini:acme::x") == 65_536
 
 
 def test_default_epochs() -> None:
     """Whole epochs, as OpenAI's cookbook has them: 100 // 11 is 9."""
-    few = [default_epochs(n) for n in (1, 4, 10, 11, 20, 25, 26, 33, 34)]
+    few = [compute_default_epochs(n) for n in (1, 4, 10, 11, 20, 25, 26, 33, 34)]
     assert few == [25, 25, 10, 9, 5, 4, 3, 3, 3]
-    many = [default_epochs(n) for n in (1000, 8333, 8334, 12_500, 12_501, 10**6)]
+    many = [compute_default_epochs(n) for n in (1000, 8333, 8334, 12_500, 12_501, 10**6)]
     assert many == [3, 3, 2, 2, 1, 1]
-    assert all(1 <= default_epochs(n) <= 25 for n in range(1, 200))
+    assert all(1 <= compute_default_epochs(n) <= 25 for n in range(1, 200))

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import tuneoff
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.costs import pricebook
 
 FOLDER = Path(__file__).parent.parent / "examples" / "cluster"
@@ -36,7 +36,7 @@ def test_every_file_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", SUMS)
 def test_prices_are_the_books(name: str) -> None:
-    hour = pricebook.shipped().hour("H100")
+    hour = pricebook.load_shipped().hour("H100")
     assert hour is not None
     comment = re.sub(r"\s*\n# ?", " ", (FOLDER / name).read_text())
     assert f"${hour.usd_per_hour:g} an hour" in comment or f"${hour.usd_per_hour}" in comment
@@ -48,7 +48,7 @@ def test_prices_are_the_books(name: str) -> None:
 def test_the_bake_off_is_planned_for_what_the_machines_have() -> None:
     bakeoff = tuneoff.load(FOLDER / "bakeoff.yaml")
     for contender in bakeoff.contenders:
-        if isinstance(contender, LocalSettings):
+        if isinstance(contender, LocalConfig):
             assert contender.hardware is not None
             assert (contender.hardware.accelerator, contender.hardware.count) == ("H100", 4)
     assert {c.id for c in bakeoff.contenders} == {"local", "prompted"}

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.databases import database_hashes, find_committed, find_original
+from tuneoff.databases import find_committed, find_original, hash_databases
 from tuneoff.errors import DataError
-from tuneoff.scoring import Options, Row
-from tuneoff.scoring.rows import Mode
+from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.rows import ScoringMode
 from tuneoff.scoring.sql import failing, groups, score_rows
 from tuneoff.scoring.sql.derive import derive_suites
-from tuneoff.tasks.schema import serialized
+from tuneoff.tasks.schema import serialize_schema
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -94,24 +94,24 @@ def linked(tmp: Path) -> Path:
 @pytest.mark.parametrize("make", [in_log, in_a_long_log, in_hot_journal, linked])
 @pytest.mark.parametrize("mode", ["strict", "official"])
 def test_every_reader_sees_what_is_committed(
-    tmp_path: Path, make: Callable[[Path], Path], mode: Mode
+    tmp_path: Path, make: Callable[[Path], Path], mode: ScoringMode
 ) -> None:
     folder = make(tmp_path)
     file = folder / "shop" / "shop.sqlite"
     before = content(tmp_path)
     (folder / "shop").chmod(0o555)
-    rows = [Row("right", "SELECT count(*) FROM item", "SELECT 4", {"db_id": "shop"}),
-            Row("wrong", "SELECT id FROM item WHERE id > 2", "SELECT id FROM item WHERE id > 9",
+    rows = [ScoringInput("right", "SELECT count(*) FROM item", "SELECT 4", {"db_id": "shop"}),
+            ScoringInput("wrong", "SELECT id FROM item WHERE id > 2", "SELECT id FROM item WHERE id > 9",
                 {"db_id": "shop"})]  # fmt: skip
     options = Options(databases=folder, mode=mode, workers=1)
     found = [row.scores["execution_accuracy"] for row in score_rows(rows, options)]
     assert found == [True, False]
-    bad = Row("bad", "SELECT nme FROM item", "", {"db_id": "shop"})
+    bad = ScoringInput("bad", "SELECT nme FROM item", "", {"db_id": "shop"})
     assert dict(failing([bad], options))["bad"] == (
         f"it does not run on {file} (no such column: nme)"
     )
     assert groups(rows[0], options) == {"hardness": "easy"}
-    assert serialized(file) == (
+    assert serialize_schema(file) == (
         "item : id [ INTEGER ] primary_key name [ TEXT ] sale : day [ TEXT ]"
     )
     derive_suites(folder, [("shop", "SELECT day FROM sale")], tmp_path / "more", 1)
@@ -126,16 +126,16 @@ def test_every_reader_sees_what_is_committed(
 def test_the_hash_is_of_what_lies_beside_the_file_as_well(tmp_path: Path) -> None:
     folder = in_log(tmp_path)
     file, log = (folder / "shop" / f"shop.sqlite{ending}" for ending in ("", "-wal"))
-    both = database_hashes(folder, ["shop"])
+    both = hash_databases(folder, ["shop"])
     kept = log.read_bytes()
     log.write_bytes(b"")
-    alone = database_hashes(folder, ["shop"])
+    alone = hash_databases(folder, ["shop"])
     assert (find_committed(file), len({both["shop"], alone["shop"]})) == (file, 2)
     log.unlink()
     (folder / "shop" / "shop.sqlite-journal").write_bytes(bytes(512))  # its transaction has ended
-    assert (find_committed(file), database_hashes(folder, ["shop"])) == (file, alone)
+    assert (find_committed(file), hash_databases(folder, ["shop"])) == (file, alone)
     log.write_bytes(kept)
-    assert database_hashes(folder, ["shop"]) == both
+    assert hash_databases(folder, ["shop"]) == both
 
 
 def test_what_cannot_be_settled_is_refused(tmp_path: Path) -> None:

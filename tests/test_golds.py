@@ -9,21 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.records import SPLITS
-from tuneoff.scoring import Options, Row, load_scorer
+from tuneoff.scoring import Options, ScoringInput, load_scorer
 from tuneoff.scoring.aggregate import aggregate
-from tuneoff.tasks import Place, load_task
+from tuneoff.tasks import DataPaths, load_task
 
 
 @pytest.mark.parametrize("id", ["functional_representation", "text_to_sql"])
 def test_sample_golds(id: str, tmp_path: Path) -> None:
-    task, settings = load_task(id), TaskSettings(id=id, source="sample")
-    examples = task.load(settings, Place(tmp_path))
-    options = Options(databases=task.databases(settings, Place(tmp_path), tmp_path))
+    task, settings = load_task(id), TaskConfig(id=id, source="sample")
+    examples = task.load(settings, DataPaths(tmp_path))
+    options = Options(databases=task.databases(settings, DataPaths(tmp_path), tmp_path))
     scorer = load_scorer(task.SCORER)
     for split in SPLITS:
-        rows = [Row(e.id, e.completion, e.completion, e.meta) for e in examples[split]]
+        rows = [ScoringInput(e.id, e.completion, e.completion, e.meta) for e in examples[split]]
         scored = list(scorer.score_rows(rows, options))
         assert {row.verdict for row in scored} == {"right"}
         found = aggregate(scored, scorer.METRICS)

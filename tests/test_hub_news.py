@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tuneoff.hub_news import OneLine
+from tuneoff.hub_news import HubErrorFilter
 
 # The library waits between its tries, all in all for a minute.
 IMPATIENT = """\
@@ -52,7 +52,7 @@ def record(text: str) -> logging.LogRecord:
 
 
 def test_each_host_once_without_what_may_be_secret() -> None:
-    one_line = OneLine()
+    one_line = HubErrorFilter()
     first = record("'away' thrown while requesting GET https://a.co/x?Signature=secret")
     assert one_line.filter(first)
     assert first.getMessage() == "a.co does not answer (away); trying again for a while"

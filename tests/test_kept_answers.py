@@ -13,17 +13,17 @@ import pytest
 
 import tuneoff
 from tuneoff import data_update
-from tuneoff.answer_check import compare
+from tuneoff.answer_check import compare_answers
 from tuneoff.contenders import hosted_job
-from tuneoff.contenders.asking import prediction
-from tuneoff.generation.ending import Ending
+from tuneoff.contenders.asking import build_prediction
+from tuneoff.generation.ending import StopCriteria
 from tuneoff.models.loading import load_tokenizer
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.providers import Reply
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import RunDir
-from tuneoff.scoring import Options, Row, load_scorer
-from tuneoff.training.encoding import IGNORED, encode
+from tuneoff.scoring import Options, ScoringInput, load_scorer
+from tuneoff.training.encoding import IGNORE_INDEX, encode_example
 
 ANSWER = "\n\tdef f():\n    return 1\n\n"
 PROMPT = [{"role": "user", "content": "Write f."}]
@@ -67,13 +67,13 @@ def test_a_run_stores_answers_as_they_stand(tmp_path: Path) -> None:
 def test_what_is_learned_is_what_is_answered_and_uploaded(tiny_base: Path, answer: str) -> None:
     example = Example("1", {"messages": PROMPT}, answer)
     tokenizer = load_tokenizer(str(tiny_base))
-    learned = encode(tokenizer, example, CHAT_PASS_THROUGH, "text", "completion", 512)
-    tokens = [token for token in learned.labels if token != IGNORED]
-    ending = Ending(tokenizer, (tokenizer.eos_token_id,), ("\n###",))
+    learned = encode_example(tokenizer, example, CHAT_PASS_THROUGH, "text", "completion", 512)
+    tokens = [token for token in learned.labels if token != IGNORE_INDEX]
+    ending = StopCriteria(tokenizer, (tokenizer.eos_token_id,), ("\n###",))
     answered = ending.prediction("1", 3, tokens, 0.1)
     assert (answered.prediction, answered.finish_reason) == (answer, "stop")
     assert answered.tokens_out == len(tokens) - 1
-    assert prediction("1", Reply(answer), None).prediction == answer
+    assert build_prediction("1", Reply(answer), None).prediction == answer
     turns = hosted_job.prompts.conversation(example, CHAT_PASS_THROUGH)
     line = json.loads(hosted_job.training_rows.to_line(turns))
     assert line["messages"][-1] == {"role": "assistant", "content": answer}
@@ -90,7 +90,7 @@ def test_what_is_learned_is_what_is_answered_and_uploaded(tiny_base: Path, answe
 def test_blanks_around_an_answer_are_nothing_to_a_metric(
     scorer: str, answer: str, wrong: str
 ) -> None:
-    bare = [Row("1", answer, answer), Row("2", answer, wrong)]
+    bare = [ScoringInput("1", answer, answer), ScoringInput("2", answer, wrong)]
     rows = [*bare]
     for around in (" ", "\n", "\t\r\n", "\u3000"):
         rows += [replace(row, prediction=f"{around}{row.prediction}{around}") for row in bare]
@@ -119,7 +119,7 @@ def test_an_answer_made_elsewhere_is_the_scored_one_whatever_blanks_are_around_i
             return 1.0
 
         answers = [([ord(letter) for letter in text], text)]
-        return compare(
+        return compare_answers(
             tuned, [example], answers, lambda ids: "".join(map(chr, ids)), gap, exact=True
         ).passed
 

@@ -22,8 +22,8 @@ from tuneoff.files import write_lines
 from tuneoff.labels import (
     JudgedRun,
     Label,
-    Question,
-    Verdict,
+    LabelQuestion,
+    LabelVerdict,
     append_label,
     load_judged_run,
     read_labels,
@@ -112,12 +112,12 @@ def judged(run: RunDir) -> JudgedRun:
     return load_judged_run(run, run.results())
 
 
-def to_ask(run: RunDir, rows: int) -> list[Question]:
+def to_ask(run: RunDir, rows: int) -> list[LabelQuestion]:
     drawn = list(judged(run).questions().values())[:rows]
     return [question for row in drawn for question in row if question.known is None]
 
 
-def key_of(question: Question) -> str:
+def key_of(question: LabelQuestion) -> str:
     """What someone who knows the truth presses."""
     if question.answer.startswith("fine"):
         return "t"
@@ -282,7 +282,7 @@ def test_all_repeated_answers_are_asked_about(tmp_path: Path, cli: Cli) -> None:
     shares = [1.0 if i % 3 == 0 or i == 1 else 0.5 + 0.5 * (i % 8 == 0) for i in range(24)]
     assert before.contenders[0].scores["judge"].value == pytest.approx(sum(shares) / 24)
     for question in asked:
-        verdict: Verdict = "worse" if question.answer.startswith("poor") else "equal"
+        verdict: LabelVerdict = "worse" if question.answer.startswith("poor") else "equal"
         append_label(run, Label(question.id, question.sha256, verdict))
     assert cli("report", run.path)[0] == 0
     after = run.results()

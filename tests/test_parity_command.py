@@ -15,7 +15,7 @@ import tuneoff
 from tuneoff.errors import TuneoffError
 from tuneoff.parity_check.answers import join_rows
 from tuneoff.records import Example
-from tuneoff.scoring.rows import Row
+from tuneoff.scoring.rows import ScoringInput
 
 COUNT = 60
 
@@ -126,7 +126,7 @@ def test_runs_take_references_and_options_as_files_do(folder: Path, tmp_path: Pa
             "both": 7, "only_reference": 3, "only_candidate": 11, "neither": 39
         }  # fmt: skip
     example, thought = Example("1", {}, "no"), "<think>yes</think>no"
-    (row,) = join_rows([Row("1", "yes", thought)], {"1": example})
+    (row,) = join_rows([ScoringInput("1", "yes", thought)], {"1": example})
     assert (row.reference, row.prediction, row.given) == ("no", "no", thought)
     (tmp_path / "same.py").write_text("def score(e, p):\n    return float(p == e.completion)\n")
     other = tmp_path / "run"

@@ -11,7 +11,7 @@ import pytest
 
 import tuneoff
 from tuneoff.errors import DataError
-from tuneoff.migration import parity_of, summarize_exits
+from tuneoff.migration import judge_exits, summarize_exits
 
 
 def carried_out(folder: Path, count: int, hosted: int, own: int) -> Path:
@@ -56,7 +56,7 @@ def carried_out(folder: Path, count: int, hosted: int, own: int) -> Path:
 def test_a_match_takes_enough_examples(
     tmp_path: Path, count: int, hosted: int, own: int, verdict: str, said: str
 ) -> None:
-    (found,) = parity_of(carried_out(tmp_path, count, hosted, own))
+    (found,) = judge_exits(carried_out(tmp_path, count, hosted, own))
     assert found["verdict"] == verdict
     assert said in found["sentence"]
     assert "-0.0" not in found["sentence"]
@@ -65,13 +65,13 @@ def test_a_match_takes_enough_examples(
 
 def test_a_model_that_gets_nothing_right_is_nothing_to_match(tmp_path: Path) -> None:
     run = carried_out(tmp_path, 400, 0, 0)
-    (found,) = parity_of(run)
+    (found,) = judge_exits(run)
     assert found["verdict"] == "not shown"
     assert "none of the hosted model's answers is right" in found["sentence"]
     stored = json.loads((run / "results.json").read_text())
     stored["settings"]["migrating_from"] = "own"
     (run / "results.json").write_text(json.dumps(stored))
-    (found,) = parity_of(run)
+    (found,) = judge_exits(run)
     assert found["sentence"].startswith("Whether hosted is as good as own cannot be told: ")
 
 
@@ -81,7 +81,7 @@ def test_a_captured_contender_that_failed_is_said(tmp_path: Path) -> None:
     stored["contenders"][0]["error"] = "its answers have other ids"
     (run / "results.json").write_text(json.dumps(stored))
     with pytest.raises(DataError, match="hosted failed: its answers have other ids"):
-        parity_of(run)
+        judge_exits(run)
 
 
 def changed(run: Path, own: dict[str, Any], **settings: Any) -> tuple[dict[str, Any], str]:
@@ -92,7 +92,7 @@ def changed(run: Path, own: dict[str, Any], **settings: Any) -> tuple[dict[str, 
     stored["contenders"][1] |= own
     stored["settings"] |= settings
     results.write_text(json.dumps(stored))
-    (row,) = rows = parity_of(run)
+    (row,) = rows = judge_exits(run)
     results.write_text(before)
     return row, summarize_exits(rows)
 
@@ -127,8 +127,8 @@ def test_each_exit_says_what_it_costs_and_until_when_it_lasts(tmp_path: Path, cl
     stored = json.loads((run / "results.json").read_text())
     stored["requirements"]["margin_points"] = 0.5
     (run / "results.json").write_text(json.dumps(stored))
-    assert (row["verdict"], parity_of(run)[0]["verdict"]) == ("matches", "not shown")
-    assert parity_of(run, 0.03)[0]["verdict"] == "matches"
+    assert (row["verdict"], judge_exits(run)[0]["verdict"]) == ("matches", "not shown")
+    assert judge_exits(run, 0.03)[0]["verdict"] == "matches"
     assert cli("migrate", "--parity", run, "--fail-if-worse")[0] == 1
 
 

@@ -15,10 +15,10 @@ from tuneoff import machine
 from tuneoff.bakeoff_file import parse
 from tuneoff.config import BakeOff
 from tuneoff.errors import ConfigError
-from tuneoff.pricing import Measured, Priced, Pricing, day_of, place_of
-from tuneoff.pricing.breakeven import break_evens
+from tuneoff.pricing import Measurements, PricedContender, RunPricing, find_hosting, find_price_day
+from tuneoff.pricing.breakeven import compute_break_evens
 from tuneoff.records import ServingRecord, TrainingRecord
-from tuneoff.results import Serving
+from tuneoff.results import LatencyStats
 from tuneoff.rundir import RunDir
 
 HOSTED = {"name": "mini", "id": "hosted", "model": "gpt-4.1-mini-2025-04-14"}
@@ -26,7 +26,7 @@ OWN = {"name": "lora", "id": "local", "hardware": {"accelerator": "A40"}}
 DAY = "2026-11-24"
 CPU = ServingRecord("AMD EPYC, 2 cores", None, 20, 0.2, 0.3, 200, 4.0)
 A40 = ServingRecord("Intel Xeon, 8 cores", "NVIDIA A40", 20, 0.2, 0.3, 200, 4.0)
-SHAPE = Serving(tokens_in_mean=121.5, tokens_out_mean=20.25)
+SHAPE = LatencyStats(tokens_in_mean=121.5, tokens_out_mean=20.25)
 
 
 def bakeoff(*contenders: dict[str, Any], **more: Any) -> BakeOff:
@@ -38,15 +38,15 @@ def bakeoff(*contenders: dict[str, Any], **more: Any) -> BakeOff:
 def measured(
     record: ServingRecord | None = None, tokens_billed: int | None = None,
     planned: float | None = None, seconds: float | None = 7200.0,
-) -> Measured:  # fmt: skip
+) -> Measurements:  # fmt: skip
     training = TrainingRecord(
         10, 1.0, 5, None, None, tokens_billed, None, seconds, None, None, None, None
     )
-    return Measured(training, 36.0, SHAPE, record, 0.8, planned)
+    return Measurements(training, 36.0, SHAPE, record, 0.8, planned)
 
 
-def priced(made: BakeOff, found: Measured, folder: Path) -> Priced:
-    return Pricing(made, RunDir(folder)).priced(made.contenders[0], found)
+def priced(made: BakeOff, found: Measurements, folder: Path) -> PricedContender:
+    return RunPricing(made, RunDir(folder)).priced(made.contenders[0], found)
 
 
 def test_an_own_model_is_reserved(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_providers_model_that_ends_is_tuned_again(tmp_path: Path) -> None:
     """$0.80 and $3.20 a million; what it cost to tune comes again every year."""
     run = RunDir(tmp_path)
     made = bakeoff(HOSTED)
-    pricing = Pricing(made, run)
+    pricing = RunPricing(made, run)
     purse = pricing.ledger.purse("mini", None)
     assert purse is not None
     found = pricing.priced(made.contenders[0], measured(planned=12.0)).cost
@@ -167,13 +167,13 @@ def test_batches_and_deployments(tmp_path: Path) -> None:
 
 def test_break_even_of_a_pair(tmp_path: Path) -> None:
     made = bakeoff(OWN, HOSTED)
-    pricing = Pricing(made, RunDir(tmp_path))
+    pricing = RunPricing(made, RunDir(tmp_path))
     own, mini = made.contenders
     found = {
         "lora": pricing.priced(own, measured(CPU)), "mini": pricing.priced(mini, measured()),
     }  # fmt: skip
-    places = {"lora": place_of(own), "mini": place_of(mini)}
-    (pair,) = break_evens(found, places, 0.5)
+    places = {"lora": find_hosting(own), "mini": find_hosting(mini)}
+    (pair,) = compute_break_evens(found, places, 0.5)
     assert (pair.own, pair.hosted, pair.utilization) == ("lora", "mini", 0.5)
     expected = 321.2 / 0.000162
     assert pair.requests_per_month == pytest.approx(expected)
@@ -192,7 +192,7 @@ def test_break_even_of_a_pair(tmp_path: Path) -> None:
     lasting = {(s.what, s.value): s.requests_per_month for s in pair.sensitivity}
     # At $0.88/h a machine is $642.40, and saves $209 when it is full: the fourth is paid by those.
     assert lasting["usd_per_hour", 2.0] == pytest.approx(4 * 642.4 / 0.000162)
-    assert break_evens({"lora": found["lora"]}, places, 0.5) == ()
+    assert compute_break_evens({"lora": found["lora"]}, places, 0.5) == ()
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_break_even_of_a_pair(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_who_answers(contender: dict[str, Any], place: str | None) -> None:
-    assert place_of(bakeoff(contender).contenders[0]) == place
+    assert find_hosting(bakeoff(contender).contenders[0]) == place
 
 
 @pytest.mark.parametrize(
@@ -282,16 +282,16 @@ def test_absurd_serving_is_refused(serving: dict[str, Any]) -> None:
 def test_prices_are_of_the_day_on_which_the_run_began(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     made = bakeoff(OWN)
-    assert day_of(made, run) == datetime.date(2026, 11, 24)
+    assert find_price_day(made, run) == datetime.date(2026, 11, 24)
     undated = bakeoff(OWN, as_of=None)
-    assert day_of(undated, run) == machine.today()
+    assert find_price_day(undated, run) == machine.today()
     run.path.mkdir(exist_ok=True)
     run.events.write_text('{"at": "2026-10-01T12:00:00+00:00", "event": "tune"}\n')
     run.event("finished")
-    assert day_of(undated, run) == datetime.date(2026, 10, 1)
+    assert find_price_day(undated, run) == datetime.date(2026, 10, 1)
     early = undated.model_copy(update={"contenders": bakeoff(OWN | {
         "hardware": {"accelerator": "H200"}}).contenders})  # fmt: skip
-    found = Pricing(early, run).priced(early.contenders[0], measured(A40))
+    found = RunPricing(early, run).priced(early.contenders[0], measured(A40))
     assert "has no price on 2026-10-01" in (found.cost.serving_basis or "")
 
 

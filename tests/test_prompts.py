@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneoff import prompts
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.contender_settings import Rendering
 from tuneoff.records import Example
 from tuneoff.tasks import load_task
@@ -20,12 +20,12 @@ SQL_INSTRUCTION = (
 
 
 def viggo(**settings: str) -> prompts.Template:
-    task = TaskSettings(id="functional_representation", source="viggo", **settings)
+    task = TaskConfig(id="functional_representation", source="viggo", **settings)
     return load_task(task.id).template(task)
 
 
 def sql(**settings: str) -> prompts.Template:
-    task = TaskSettings(id="text_to_sql", source="spider-create-context", **settings)
+    task = TaskConfig(id="text_to_sql", source="spider-create-context", **settings)
     return load_task(task.id).template(task)
 
 
@@ -36,7 +36,7 @@ QUESTION = Example(
 
 
 def test_viggo_chat() -> None:
-    system, user = prompts.messages(SENTENCE, viggo())
+    system, user = prompts.render_messages(SENTENCE, viggo())
     assert system["role"] == "system"
     assert system["content"].startswith(VIGGO_1 + " This function should describe")
     assert system["content"].endswith("'has_mac_release', 'specifier']")
@@ -45,7 +45,7 @@ def test_viggo_chat() -> None:
 
 
 def test_viggo_text() -> None:
-    text = prompts.text(SENTENCE, viggo())
+    text = prompts.render_text(SENTENCE, viggo())
     lines = text.split("\n")
     assert lines[0] == VIGGO_1
     assert lines[1].startswith("This function should")
@@ -56,7 +56,7 @@ def test_viggo_text() -> None:
 
 
 def test_sql_chat() -> None:
-    assert prompts.messages(QUESTION, sql()) == [
+    assert prompts.render_messages(QUESTION, sql()) == [
         {
             "role": "system",
             "content": f"{SQL_INSTRUCTION}\n\n### Context:\nCREATE TABLE a (b INT)",
@@ -66,37 +66,39 @@ def test_sql_chat() -> None:
 
 
 def test_sql_text() -> None:
-    assert prompts.text(QUESTION, sql()) == (
+    assert prompts.render_text(QUESTION, sql()) == (
         f"{SQL_INSTRUCTION}\n\n### Input:\nHow many?\n\n### Context:\nCREATE TABLE a (b INT)\n\n"
         "### Response:\n"
     )
 
 
 def test_a_schema_stands_before_the_question() -> None:
-    text = prompts.text(QUESTION, sql(context="schema"))
+    text = prompts.render_text(QUESTION, sql(context="schema"))
     assert text.index("### Context:") < text.index("### Input:")
 
 
 def test_short_drops_the_instruction_and_keeps_the_input() -> None:
-    assert prompts.text(SENTENCE, viggo().short()) == (
+    assert prompts.render_text(SENTENCE, viggo().drop_instruction()) == (
         "### Target sentence:\nIs {it} good?\n\n### Meaning representation:\n"
     )
-    assert prompts.messages(SENTENCE, viggo().short()) == [
+    assert prompts.render_messages(SENTENCE, viggo().drop_instruction()) == [
         {"role": "user", "content": "Is {it} good?"}
     ]
-    assert prompts.messages(QUESTION, sql().short())[0]["content"].startswith("### Context:\n")
+    assert prompts.render_messages(QUESTION, sql().drop_instruction())[0]["content"].startswith(
+        "### Context:\n"
+    )
 
 
 def test_shots_stand_between_instruction_and_input() -> None:
     shot = Example(
         "2", {"question": "All?", "context": "CREATE TABLE c (d INT)"}, "SELECT d FROM c"
     )
-    turns = prompts.messages(QUESTION, sql(), [shot])
+    turns = prompts.render_messages(QUESTION, sql(), [shot])
     assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "user"]
     assert turns[0]["content"] == SQL_INSTRUCTION
     assert turns[1]["content"] == "### Context:\nCREATE TABLE c (d INT)\n\nAll?"
     assert turns[2]["content"] == "SELECT d FROM c"
-    text = prompts.text(QUESTION, sql(), [shot])
+    text = prompts.render_text(QUESTION, sql(), [shot])
     assert text.count("### Response:") == 2
     assert text.index("SELECT d FROM c") < text.index("How many?")
 
@@ -104,23 +106,23 @@ def test_shots_stand_between_instruction_and_input() -> None:
 def test_chat_data_is_passed_through() -> None:
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     example = Example("1", {"messages": turns}, "Hello")
-    assert prompts.messages(example, prompts.CHAT_PASS_THROUGH) == turns
-    assert prompts.text(example, prompts.CHAT_PASS_THROUGH) == (
+    assert prompts.render_messages(example, prompts.CHAT_PASS_THROUGH) == turns
+    assert prompts.render_text(example, prompts.CHAT_PASS_THROUGH) == (
         "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\n"
     )
     shot = Example("2", {"messages": [{"role": "user", "content": "Ho"}]}, "Hey")
-    assert [t["content"] for t in prompts.messages(example, prompts.CHAT_PASS_THROUGH, [shot])] == [
+    assert [t["content"] for t in prompts.render_messages(example, prompts.CHAT_PASS_THROUGH, [shot])] == [
         "Be brief.", "Ho", "Hey", "Hi",
     ]  # fmt: skip
 
 
 def test_content_hash_ignores_the_prompt_and_sees_the_content() -> None:
     other = Example("1", {"sentence": "Is it bad?"}, "verify(name[it])")
-    assert prompts.content_sha256([SENTENCE]) != prompts.content_sha256([other])
-    full = prompts.prompt_sha256([SENTENCE], viggo(), "text")
-    short = prompts.prompt_sha256([SENTENCE], viggo().short(), "text")
+    assert prompts.hash_content([SENTENCE]) != prompts.hash_content([other])
+    full = prompts.hash_prompts([SENTENCE], viggo(), "text")
+    short = prompts.hash_prompts([SENTENCE], viggo().drop_instruction(), "text")
     assert full != short
-    assert full != prompts.prompt_sha256([SENTENCE], viggo(), "chat")
+    assert full != prompts.hash_prompts([SENTENCE], viggo(), "chat")
 
 
 def test_a_conversation_is_passed_through_in_its_own_order() -> None:
@@ -128,9 +130,9 @@ def test_a_conversation_is_passed_through_in_its_own_order() -> None:
     rule = {"role": "system", "content": "Be brief."}
     turns = [{"role": "user", "content": "Hi"}, rule, {"role": "user", "content": "So?"}, rule]
     example = Example("1", {"messages": turns}, "Hello")
-    assert prompts.messages(example, prompts.CHAT_PASS_THROUGH) == turns
+    assert prompts.render_messages(example, prompts.CHAT_PASS_THROUGH) == turns
     shot = Example("2", {"messages": [{"role": "user", "content": "Ho"}]}, "Hey")
-    shown = prompts.messages(example, prompts.CHAT_PASS_THROUGH, [shot])
+    shown = prompts.render_messages(example, prompts.CHAT_PASS_THROUGH, [shot])
     assert [turn["content"] for turn in shown] == [
         "Be brief.",
         "Ho",
@@ -161,7 +163,7 @@ def test_a_shot_that_was_instructed_otherwise_says_so() -> None:
         ]}, "BERN"),
     ]  # fmt: skip
     for role in ("system", "developer"):
-        turns = prompts.messages(
+        turns = prompts.render_messages(
             asked("5", BACK, "Kyiv", "viyK", role), prompts.CHAT_PASS_THROUGH, shown
         )
         assert [(turn["role"], turn["content"]) for turn in turns] == [
@@ -173,7 +175,7 @@ def test_a_shot_that_was_instructed_otherwise_says_so() -> None:
             ("assistant", "BERN"),
             ("user", "Kyiv"),
         ]  # fmt: skip
-    text = prompts.text(asked("6", "", "Kyiv", "Kyiv"), prompts.CHAT_PASS_THROUGH, shown[:1])
+    text = prompts.render_text(asked("6", "", "Kyiv", "Kyiv"), prompts.CHAT_PASS_THROUGH, shown[:1])
     assert text.startswith(f"### User:\n{LOUD}\n\nOslo\n\n### Assistant:\nOSLO\n\n### User:\nKyiv")
 
 
@@ -190,7 +192,7 @@ def test_where_all_are_instructed_alike_the_hash_of_prompts_stays() -> None:
     shots = [asked("1", LOUD, "Lima", "LIMA"), Example("2", {"messages": talk}, "CAIRO")]
     renderings: tuple[Rendering, ...] = ("chat", "text")
     hashes = [
-        prompts.prompt_sha256(test, prompts.CHAT_PASS_THROUGH, each, lambda _: shots)
+        prompts.hash_prompts(test, prompts.CHAT_PASS_THROUGH, each, lambda _: shots)
         for each in renderings
     ]
     assert hashes == [

@@ -16,7 +16,7 @@ import tuneoff
 from tuneoff import bakeoff, machine
 from tuneoff.compare import compare_runs
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.report.view import view
+from tuneoff.report.view import build_view
 from tuneoff.rundir import RunDir
 
 SLOW = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
@@ -34,7 +34,7 @@ contenders:
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is not about the report, which takes longer than all else."""
     monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
-    monkeypatch.setattr(machine, "describe", lambda: "a machine")
+    monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
 
 
 def sql_bakeoff(
@@ -104,7 +104,7 @@ def test_a_few_are_left_out_for_every_contender_until_they_are_corrected(
     assert {c.scores["exact_match"].n for c in before.contenders} == {57}
     assert list(before.left_out) == ["spider-test-00004", "spider-test-00009", "spider-test-00031"]
     assert before.split_sizes["test"] == len(RunDir(run).examples("test")) == 60
-    said_there = dict(view(before)["how"])["Left out"]
+    said_there = dict(build_view(before)["how"])["Left out"]
     assert said_there.startswith("3 of 60 test examples, for their references cannot be used: spi")
     assert compare_runs([run, run])["changes"][0]["examples"] == 57
 

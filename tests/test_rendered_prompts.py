@@ -16,8 +16,8 @@ from tuneoff import answer_check
 from tuneoff.config import BakeOff
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import load_tokenizer
-from tuneoff.opening import open_run
-from tuneoff.prompts import messages
+from tuneoff.opening import open_run_dir
+from tuneoff.prompts import render_messages
 from tuneoff.rundir import RunDir
 from tuneoff.tokenization.chat_template import load_chat_template
 
@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     file = bakeoff(folder, "developer", contenders)
     run = RunDir(folder / "run")
-    open_run(run.path, file)
+    open_run_dir(run.path, file)
     # A run of before the date was kept has the day of its first event.
     run.events.write_text(json.dumps({"at": f"{BEGAN}T10:00:00+00:00", "event": "x"}) + "\n")
     tuneoff.run(file, run.path)
@@ -91,9 +91,9 @@ def test_what_was_done_is_kept_and_reported(folder: Path) -> None:
 
 
 def test_training_serving_and_exports_render_the_same(folder: Path) -> None:
-    (tuned,) = answer_check.tuned_contenders(folder / "run")
+    (tuned,) = answer_check.load_tuned_contenders(folder / "run")
     example, template = tuned.work.test[0], tuned.work.template
-    asked = messages(example, template)
+    asked = render_messages(example, template)
     expected = "<s>03 Feb 2024[user]Say it loud.\n\nMinsk[assistant]"
     here = load_chat_template(load_tokenizer(tuned.base), template.today)
     assert here.render(asked) == expected
@@ -110,11 +110,11 @@ def test_training_serving_and_exports_render_the_same(folder: Path) -> None:
 def test_the_server_says_every_turn_or_refuses_it(folder: Path, tmp_path: Path) -> None:
     from fastapi.testclient import TestClient
 
-    from tuneoff.server.app import build
-    from tuneoff.server.base import Served
-    from tuneoff.server.settings import ServerSettings
+    from tuneoff.server.app import build_app
+    from tuneoff.server.base import ServedModel
+    from tuneoff.server.settings import ServerConfig
 
-    served = Served("base", str(folder / "base"), today=BEGAN)
+    served = ServedModel("base", str(folder / "base"), today=BEGAN)
 
     def asked(*roles: str) -> dict[str, Any]:
         turns = [{"role": role, "content": "Say it loud."} for role in roles]
@@ -122,7 +122,7 @@ def test_the_server_says_every_turn_or_refuses_it(folder: Path, tmp_path: Path) 
         answer: dict[str, Any] = client.post("/v1/chat/completions", json=body).json()
         return answer
 
-    app = build(ServerSettings(tmp_path, {}, served=(served,)))
+    app = build_app(ServerConfig(tmp_path, {}, served=(served,)))
     with TestClient(app, base_url="http://127.0.0.1") as client:
         alone, told = (asked(*roles)["usage"]["prompt_tokens"] for roles in (
             ("user",), ("developer", "user")

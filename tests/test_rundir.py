@@ -50,15 +50,15 @@ def test_a_line_torn_inside_a_character_is_ignored(tmp_path: Path) -> None:
 
 
 def test_a_contender_that_begins_anew_may_have_changed(tmp_path: Path) -> None:
-    opening.open_run(tmp_path, bakeoff())
+    opening.open_run_dir(tmp_path, bakeoff())
     changed = bakeoff(FILE.replace("name: a, id: local", "name: a, id: local, method: full"))
     with pytest.raises(RunDirectoryError):
-        opening.open_run(tmp_path, changed, fresh="b")
-    opening.open_run(tmp_path, changed, fresh="a")
+        opening.open_run_dir(tmp_path, changed, fresh="b")
+    opening.open_run_dir(tmp_path, changed, fresh="a")
     with pytest.raises(RunDirectoryError):  # what was done before is not forgotten yet
-        opening.open_run(tmp_path, changed)
-    opening.keep_file(tmp_path, changed)
-    opening.open_run(tmp_path, changed)
+        opening.open_run_dir(tmp_path, changed)
+    opening.save_config(tmp_path, changed)
+    opening.open_run_dir(tmp_path, changed)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -86,55 +86,55 @@ def test_loss_rows_past_a_checkpoint_are_cut(tmp_path: Path) -> None:
     directory = rundir.ContenderDir(tmp_path)
     for step in (10, 20, 30):
         directory.append_loss(LossRow(step, step, 1.0, 1.0))
-    directory.cut_loss(20)
+    directory.truncate_loss(20)
     assert [row.step for row in directory.loss()] == [10, 20]
 
 
 def test_the_same_file_opens_its_run_again(tmp_path: Path) -> None:
-    opening.open_run(tmp_path / "run", bakeoff())
+    opening.open_run_dir(tmp_path / "run", bakeoff())
     stored = (tmp_path / "run" / "bakeoff.yaml").read_text()
-    assert opening.open_run(tmp_path / "run", bakeoff()).path == tmp_path / "run"
+    assert opening.open_run_dir(tmp_path / "run", bakeoff()).path == tmp_path / "run"
     assert (tmp_path / "run" / "bakeoff.yaml").read_text() == stored
 
 
 def test_the_resolved_file_with_seeds_can_be_read_again(tmp_path: Path) -> None:
     several = "name: a, id: local, seeds: [3, 1], learning_curve: [1, 0.5, 0.25]"
-    run = opening.open_run(tmp_path, bakeoff(FILE.replace("name: a, id: local", several)))
+    run = opening.open_run_dir(tmp_path, bakeoff(FILE.replace("name: a, id: local", several)))
     stored = (run.path / "bakeoff.yaml").read_text()
     again = bakeoff(stored)
     kept = yaml.safe_load(stored)
     kept.pop("folder")  # where the file lay, which is no key of it
-    assert opening.resolved(again) == kept
+    assert opening.dump_resolved(again) == kept
     assert again.contenders[0].seeds == (3, 1)  # type: ignore[union-attr]
     assert again.contenders[0].learning_curve == (0.25, 0.5, 1.0)  # type: ignore[union-attr]
 
 
 def test_a_run_begun_before_there_were_seeds_goes_on(tmp_path: Path) -> None:
-    stored = opening.open_run(tmp_path, bakeoff()).path / "bakeoff.yaml"
+    stored = opening.open_run_dir(tmp_path, bakeoff()).path / "bakeoff.yaml"
     old = yaml.safe_load(stored.read_text())
     for key in ("seeds", "learning_curve"):
         del old["contenders"][0][key]
     stored.write_text(yaml.safe_dump(old))
-    opening.open_run(tmp_path, bakeoff())
+    opening.open_run_dir(tmp_path, bakeoff())
 
 
 def test_a_run_begun_before_there_was_reasoning_goes_on(tmp_path: Path) -> None:
     """Its copy of the file has none of the keys; a price may change, how it is asked may not."""
     asked = "name: price, id: prompted, model: m, price: {input_usd_per_million_tokens: 1}"
     before = bakeoff(FILE.replace("name: a, id: local", asked))
-    stored = opening.open_run(tmp_path, before).path / "bakeoff.yaml"
+    stored = opening.open_run_dir(tmp_path, before).path / "bakeoff.yaml"
     kept = yaml.safe_load(stored.read_text())
     assert {kept["contenders"][0].pop(f"reasoning_{what}") for what in ("effort", "tokens")} == {
         None
     }
     assert kept["contenders"][0]["price"].pop("cache_write_usd_per_million_tokens") is None
     stored.write_text(yaml.safe_dump(kept))
-    opening.open_run(tmp_path, before)
+    opening.open_run_dir(tmp_path, before)
     dearer = asked.replace("{", "{cache_write_usd_per_million_tokens: 2, ")
-    opening.open_run(tmp_path, bakeoff(FILE.replace("name: a, id: local", dearer)))
+    opening.open_run_dir(tmp_path, bakeoff(FILE.replace("name: a, id: local", dearer)))
     changed = FILE.replace("name: a, id: local", f"{asked}, reasoning_tokens: 9")
     with pytest.raises(RunDirectoryError, match=r"changed: contenders\.price\.reasoning_tokens"):
-        opening.open_run(tmp_path, bakeoff(changed))
+        opening.open_run_dir(tmp_path, bakeoff(changed))
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_a_run_begun_before_there_was_reasoning_goes_on(tmp_path: Path) -> None:
 def test_a_changed_file_is_refused_by_key(
     tmp_path: Path, before: str, after: str, key: str
 ) -> None:
-    opening.open_run(tmp_path, bakeoff())
+    opening.open_run_dir(tmp_path, bakeoff())
     with pytest.raises(RunDirectoryError, match="begun with another bake-off file") as caught:
-        opening.open_run(tmp_path, bakeoff(FILE.replace(before, after)))
+        opening.open_run_dir(tmp_path, bakeoff(FILE.replace(before, after)))
     assert key in str(caught.value)
 
 

@@ -12,11 +12,11 @@ import pytest
 import tuneoff
 from tuneoff import bakeoff
 from tuneoff.errors import ConfigError, DataError, RunDirectoryError
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import RunDir
 from tuneoff.scoring import RULES
-from tuneoff.scoring.rows import build_rows
+from tuneoff.scoring.rows import build_scoring_inputs
 from tuneoff.tasks.samples import sql
 
 TEXT = """\
@@ -125,7 +125,7 @@ def test_thoughts_and_the_rules_that_scores_were_made_by(
     (folder / "wrong.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     heard: list[str] = []
 
-    class Says(Silent):
+    class Says(SilentProgress):
         def say(self, line: str) -> None:
             heard.append(line)
 
@@ -154,8 +154,8 @@ def test_an_answer_that_was_cut_in_a_thought_of_its_prompt() -> None:
     reasons = {"a": "stop", "b": "length", "c": "stop", "d": "length"}
     predictions = {id: Prediction(id, texts[id], finish_reason=reasons[id]) for id in texts}
     test = [Example(id, {}, "x") for id in texts]
-    rows = build_rows(test, predictions)
+    rows = build_scoring_inputs(test, predictions)
     assert [row.id for row in rows if row.is_unfinished] == ["b"]
     assert [row.prediction for row in rows] == ["x", "", "x", "x"]
     del predictions["a"], predictions["d"]
-    assert not any(row.is_unfinished for row in build_rows(test, predictions))
+    assert not any(row.is_unfinished for row in build_scoring_inputs(test, predictions))

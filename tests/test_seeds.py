@@ -17,8 +17,8 @@ from tuneoff.compare import compare_runs
 from tuneoff.records import Prediction, TrainingRecord
 from tuneoff.results import ContenderResult, Results
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.scoring.intervals import score_interval
-from tuneoff.summary import comparison_table, table
+from tuneoff.scoring.intervals import compute_score_interval
+from tuneoff.summary import render_comparison, render_results
 from tuneoff.training import tune as training
 
 TEXT = """\
@@ -80,7 +80,7 @@ def copied(finished: tuple[RunDir, Results], tmp_path: Path) -> tuple[RunDir, Pa
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which trainings were carried out, and which answered something, by their folder."""
     seen: list[str] = []
-    train, answer = training.tune, story._answer
+    train, answer = training.tune, story._answer_examples
 
     def training_seen(*args: Any, **more: Any) -> TrainingRecord:
         folder = next(each for each in args if isinstance(each, ContenderDir))
@@ -94,7 +94,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             seen.append(f"answered {work.directory.path.name}")
 
     monkeypatch.setattr(training, "tune", training_seen)
-    monkeypatch.setattr(story, "_answer", answering_seen)
+    monkeypatch.setattr(story, "_answer_examples", answering_seen)
     return seen
 
 
@@ -150,7 +150,7 @@ def test_scores_are_means_over_seeds(scored: tuple[RunDir, Results]) -> None:
     assert score.by_seed == (0.8, 0.4)
     assert (score.value, score.n, score.errors) == (pytest.approx(0.6), 10, 0)
     means = [1.0] * 4 + [0.5] * 4 + [0.0] * 2
-    assert (score.low, score.high) == score_interval(Counter(means), True, seeds=(0.8, 0.4))
+    assert (score.low, score.high) == compute_score_interval(Counter(means), True, seeds=(0.8, 0.4))
     pair = results.comparisons[0]
     assert (pair.difference, pair.test) == (pytest.approx(0.6), "t over seeds and examples")
     way = pair.training
@@ -205,11 +205,11 @@ def test_the_report_shows_seeds_and_curve(scored: tuple[RunDir, Results]) -> Non
         "them brings +50.0 points (p = 0.062): whether more data would help cannot be told from "
         "this test set."
     ) in markdown
-    assert "80.0, 40.0" in table(results)
+    assert "80.0, 40.0" in render_results(results)
     assert "ahead if lora were trained anew cannot be told: " in markdown
     found = compare_runs([run.path, run.path])
     assert found["changes"][0]["training"]["outcome"] == "cannot be told"
-    told = comparison_table(found)
+    told = render_comparison(found)
     assert "; which of the two would be ahead after new trainings cannot be told: [" in told
     assert found["notes"][0].endswith(f"28.3 points for lora ({run.path}) (1 degree of freedom).")
 

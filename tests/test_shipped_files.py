@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tuneoff
-from tuneoff.contender_settings import HostedSettings, LocalSettings
+from tuneoff.contender_settings import HostedConfig, LocalConfig
 
 ROOT = Path(__file__).parent.parent
 ORDERS = ROOT / "examples" / "data" / "orders.csv"
@@ -49,8 +49,8 @@ def test_the_seeds_own_settings(name: str) -> None:
     assert bakeoff.task.splits == "seed"
     assert str(bakeoff.as_of) == "2023-09-12"
     own, hosted = bakeoff.contenders
-    assert isinstance(own, LocalSettings)
-    assert isinstance(hosted, HostedSettings)
+    assert isinstance(own, LocalConfig)
+    assert isinstance(hosted, HostedConfig)
     assert (own.base, own.quantization) == ("codellama/CodeLlama-34b-hf", "int8")
     assert (own.lora.r, own.lora.alpha, own.lora.dropout) == (8, 16, 0.05)
     assert own.lora.target_modules == ("q_proj", "k_proj", "v_proj", "o_proj")

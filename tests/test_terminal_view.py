@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tuneoff.live import Live, sparkline
+from tuneoff.live import LiveView, draw_sparkline
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def drawn(live: Live, width: int = 120) -> list[str]:
+def drawn(live: LiveView, width: int = 120) -> list[str]:
     """The view's lines as they stand now."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     with console.capture() as captured:
@@ -31,11 +31,11 @@ def drawn(live: Live, width: int = 120) -> list[str]:
 
 
 @pytest.fixture
-def live() -> Live:
-    return Live(Console(file=io.StringIO(), width=120, force_terminal=True))
+def live() -> LiveView:
+    return LiveView(Console(file=io.StringIO(), width=120, force_terminal=True))
 
 
-def test_each_contender_has_a_line_from_waiting_to_its_score(live: Live) -> None:
+def test_each_contender_has_a_line_from_waiting_to_its_score(live: LiveView) -> None:
     for name in ("prompted", "lora"):
         live.status(name, "waiting")
     step = live.stage("lora: training", 40)
@@ -49,7 +49,7 @@ def test_each_contender_has_a_line_from_waiting_to_its_score(live: Live) -> None
     assert money == "spent $0.1234 of $5.00 (and perhaps $0.0500 more)"
 
 
-def test_seeds_and_providers_words_are_understood(live: Live) -> None:
+def test_seeds_and_providers_words_are_understood(live: LiveView) -> None:
     live.status("lora", "waiting")
     live.stage("lora (seed 1): training", 4)(2, "Step 2/4: training loss=0.52")
     (line,) = drawn(live)
@@ -59,7 +59,7 @@ def test_seeds_and_providers_words_are_understood(live: Live) -> None:
     assert re.search(r"^scoring +scoring +━+\S* +3/9", drawn(live)[1])
 
 
-def test_a_failure_is_told_whole_above_the_lines(live: Live) -> None:
+def test_a_failure_is_told_whole_above_the_lines(live: LiveView) -> None:
     live.status("hosted", "failed: the provider refused [bold]everything[/bold]")
     assert re.fullmatch(r"hosted\s+failed", drawn(live)[0])
     told = live.console.file
@@ -69,7 +69,7 @@ def test_a_failure_is_told_whole_above_the_lines(live: Live) -> None:
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    live = Live(Console(file=io.StringIO(), width=width, force_terminal=True))
+    live = LiveView(Console(file=io.StringIO(), width=width, force_terminal=True))
     live.status("a-contender-with-quite-a-name", "waiting")
     live.stage("lora: training", 40)(7, "loss 1.234, 99 examples/s, " + "and more " * 20)
     for line in drawn(live, width):
@@ -77,10 +77,10 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 
 
 def test_sparkline() -> None:
-    assert sparkline([]) == ""
-    assert sparkline([1.0]) == "▁"
-    assert sparkline([3, 2, 1, float("nan")]) == "█▅▁"
-    assert len(sparkline(list(range(1000)))) <= 16
+    assert draw_sparkline([]) == ""
+    assert draw_sparkline([1.0]) == "▁"
+    assert draw_sparkline([3, 2, 1, float("nan")]) == "█▅▁"
+    assert len(draw_sparkline(list(range(1000)))) <= 16
 
 
 def test_a_run_in_a_terminal(tiny_base: Path, tmp_path: Path) -> None:

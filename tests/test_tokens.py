@@ -12,14 +12,14 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from tuneoff import prompts
-from tuneoff.config import TaskSettings
-from tuneoff.models.loading import ASSET, load_tokenizer, positions_of
+from tuneoff.config import TaskConfig
+from tuneoff.models.loading import SHIPPED_BASE_DIR, count_positions, load_tokenizer
 from tuneoff.records import Example
 from tuneoff.tasks import functional_representation, text_to_sql
 from tuneoff.tasks.samples import functional, sql
 from tuneoff.tokenization.chat_template import TemplateError
-from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
-from tuneoff.training.encoding import encode, prompt_ids
+from tuneoff.tokens import UNLIMITED_POSITIONS, TokenCounter, load_counter
+from tuneoff.training.encoding import encode_example, encode_prompt
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m['content'] | trim }}\n{% endfor %}"
@@ -30,21 +30,21 @@ ODD = ["", " ", "a\n\nb", "(a)(b)[1]", "naïve — “quoted” 漢字 🙂", "<
 
 
 def counter(base: Path | str) -> TokenCounter:
-    found = counter_of(str(base))
+    found = load_counter(str(base))
     assert found is not None
     return found
 
 
 def test_exact_for_the_shipped_base() -> None:
-    tokenizer, counted = load_tokenizer(str(ASSET)), counter(ASSET)
-    assert counted.positions == positions_of(str(ASSET))
-    sql_template = text_to_sql.template(TaskSettings(id="text_to_sql", source="sample"))
+    tokenizer, counted = load_tokenizer(str(SHIPPED_BASE_DIR)), counter(SHIPPED_BASE_DIR)
+    assert counted.positions == count_positions(str(SHIPPED_BASE_DIR))
+    sql_template = text_to_sql.template(TaskConfig(id="text_to_sql", source="sample"))
     cases = [(e, functional_representation.SAMPLE) for e in functional.generate()["test"][:60]]
     cases += [(e, sql_template) for e in sql.generate(0)["test"][:60]]
     cases += [(Example(t, {"sentence": t}, t), functional_representation.VIGGO) for t in ODD]
     for example, template in cases:
-        encoded = encode(tokenizer, example, template, "text", "completion", 4096)
-        prompt = counted.prompt(prompts.text(example, template))
+        encoded = encode_example(tokenizer, example, template, "text", "completion", 4096)
+        prompt = counted.prompt(prompts.render_text(example, template))
         assert prompt + counted.completion(example.completion) == len(encoded.input_ids)
 
 
@@ -72,31 +72,31 @@ def test_exact_with_a_chat_template_and_a_bos(
     ]
     example = Example("1", {"messages": turns}, "z")
     for rendering in ("chat", "text"):
-        ids = prompt_ids(tokenizer, example, prompts.CHAT_PASS_THROUGH, rendering)  # type: ignore[arg-type]
-        text = prompts.text(example, prompts.CHAT_PASS_THROUGH)
-        assert counted.prompt_ids(turns if rendering == "chat" else text) == ids
+        ids = encode_prompt(tokenizer, example, prompts.CHAT_PASS_THROUGH, rendering)  # type: ignore[arg-type]
+        text = prompts.render_text(example, prompts.CHAT_PASS_THROUGH)
+        assert counted.encode_prompt(turns if rendering == "chat" else text) == ids
 
 
 def test_a_template_of_the_old_form_and_one_that_refuses(tmp_path: Path) -> None:
     base = tmp_path / "base"
-    shutil.copytree(ASSET, base)
+    shutil.copytree(SHIPPED_BASE_DIR, base)
     file = base / "tokenizer_config.json"
     refusing = "{{ raise_exception('roles must alternate') }}"
     template = [{"name": "default", "template": refusing}, {"name": "tool_use", "template": "x"}]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
     with pytest.raises(TemplateError, match="roles must alternate"):
-        counter(base).rendered([{"role": "user", "content": "x"}])
+        counter(base).render_chat([{"role": "user", "content": "x"}])
 
 
 def test_positions_by_their_other_name(tmp_path: Path) -> None:
-    for config, expected in (({"n_positions": 77}, 77), ({}, UNLIMITED)):
+    for config, expected in (({"n_positions": 77}, 77), ({}, UNLIMITED_POSITIONS)):
         base = tmp_path / str(expected)
-        shutil.copytree(ASSET, base)
+        shutil.copytree(SHIPPED_BASE_DIR, base)
         (base / "config.json").write_text(json.dumps(config))
         assert counter(base).positions == expected
 
 
 def test_what_is_not_here_has_no_counter(tmp_path: Path) -> None:
-    assert counter_of("someone/no-such-model") is None
+    assert load_counter("someone/no-such-model") is None
     (tmp_path / "config.json").write_text("{}")
-    assert counter_of(str(tmp_path)) is None
+    assert load_counter(str(tmp_path)) is None

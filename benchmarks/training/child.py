@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from training import data as data_sets
 from training.measure import Job
-from tuneoff.contender_settings import LocalSettings, LoraSettings
+from tuneoff.contender_settings import LocalConfig, LoraConfig
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -55,10 +55,10 @@ def _carry_out(job: Job) -> dict[str, Any]:
     if kind == "gradients":
         from training import our_arms
 
-        lora = LoraSettings(**{**job.lora, "dropout": 0.0})
+        lora = LoraConfig(**{**job.lora, "dropout": 0.0})
         model = _nowhere_zero(_model(job, lora))
         return {"difference": our_arms.gradient_difference(grouping, model, data, job)}
-    model = _model(job, LoraSettings(**job.lora))
+    model = _model(job, LoraConfig(**job.lora))
     if kind == "tuneoff":
         from training import our_arms
 
@@ -72,13 +72,13 @@ def _carry_out(job: Job) -> dict[str, Any]:
     return asdict(trl_arms.measure(variant, model, data, job))
 
 
-def _model(job: Job, lora: LoraSettings) -> Any:
+def _model(job: Job, lora: LoraConfig) -> Any:
     """The same start for every arm: a base with an adapter, or with all parameters trained."""
     import torch
 
     from tuneoff.training.method import add_adapter, prepare_model
 
-    settings = LocalSettings(
+    settings = LocalConfig(
         name="tuned",
         id="local",
         method=cast(Any, job.method),

@@ -19,24 +19,22 @@ from pathlib import Path
 from typing import Literal
 
 from tuneoff import prepare
-from tuneoff.config import BakeOff, TaskSettings
-from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
-from tuneoff.models.loading import load_tokenizer, positions_of, rendering_of, resolve_base
-from tuneoff.training.encoding import Encoded, encode
+from tuneoff.config import BakeOff, TaskConfig
+from tuneoff.contender_settings import SHIPPED_BASE, LocalConfig
+from tuneoff.models.loading import choose_rendering, count_positions, load_tokenizer, resolve_base
+from tuneoff.training.encoding import EncodedExample, encode_example
 
 UNLIMITED = 2**31
 ROOT = Path(__file__).resolve().parents[2]
 CHECKED_OUT_DATA = ROOT.parent / "shared" / "data"
 REAL = {
-    "viggo": TaskSettings(id="functional_representation", source="viggo"),
-    "spider_create_context": TaskSettings(id="text_to_sql", source="spider-create-context"),
-    "spider_schema": TaskSettings(
-        id="text_to_sql", source="spider-create-context", context="schema"
-    ),
+    "viggo": TaskConfig(id="functional_representation", source="viggo"),
+    "spider_create_context": TaskConfig(id="text_to_sql", source="spider-create-context"),
+    "spider_schema": TaskConfig(id="text_to_sql", source="spider-create-context", context="schema"),
 }
 SAMPLES = {
-    "functional_sample": TaskSettings(id="functional_representation", source="sample"),
-    "sql_sample": TaskSettings(id="text_to_sql", source="sample"),
+    "functional_sample": TaskConfig(id="functional_representation", source="sample"),
+    "sql_sample": TaskConfig(id="text_to_sql", source="sample"),
 }
 
 
@@ -45,7 +43,7 @@ class DataSet:
     """The training split of one data set, encoded."""
 
     name: str
-    examples: tuple[Encoded, ...]
+    examples: tuple[EncodedExample, ...]
     left_out: int = 0
 
     @property
@@ -71,16 +69,16 @@ def load(name: str, loss_on: Literal["completion", "text"] = "completion") -> Da
     bakeoff = BakeOff(
         name="benchmark",
         task={**REAL, **SAMPLES}[name],
-        contenders=(LocalSettings(name="tuned", id="local"),),
+        contenders=(LocalConfig(name="tuned", id="local"),),
         data_dir=str(data_dir()) if name in REAL else None,
     )
-    parts = prepare.parts(bakeoff)
+    parts = prepare.resolve(bakeoff)
     train = parts.task.load(parts.settings, parts.place)["train"]
     resolved = resolve_base(SHIPPED_BASE, ROOT)
     tokenizer = load_tokenizer(resolved)
-    rendering, positions = rendering_of(tokenizer, None), positions_of(resolved)
+    rendering, positions = choose_rendering(tokenizer, None), count_positions(resolved)
     encoded = [
-        encode(tokenizer, example, parts.template, rendering, loss_on, UNLIMITED)
+        encode_example(tokenizer, example, parts.template, rendering, loss_on, UNLIMITED)
         for example in train
     ]
     fitting = tuple(example for example in encoded if len(example.input_ids) <= positions)
@@ -97,4 +95,4 @@ def read(path: Path) -> DataSet:
     """What `write` wrote."""
     content = json.loads(path.read_text())
     rows = content["rows"]
-    return DataSet(content["name"], tuple(Encoded(tuple(i), tuple(t)) for i, t in rows))
+    return DataSet(content["name"], tuple(EncodedExample(tuple(i), tuple(t)) for i, t in rows))

@@ -15,15 +15,15 @@ import torch
 
 from training.data import DataSet
 from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
-from tuneoff.models.packing import loss_over_packs
-from tuneoff.models.probe import reason_against
+from tuneoff.models.packing import install_micro_batch_loss
+from tuneoff.models.probe import explain_unshareable
 from tuneoff.training import memory
-from tuneoff.training.checkpoints import Effort
-from tuneoff.training.encoding import IGNORED, Encoded
-from tuneoff.training.order import ExampleOrder, Grouping
-from tuneoff.training.packer import FEW_SHAPES, Packer
-from tuneoff.training.trainer import BakeOffTrainer, build, fit
-from tuneoff.training.tune import CPU_TOKENS
+from tuneoff.training.checkpoints import TrainingTotals
+from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
+from tuneoff.training.order import ExampleSampler, Grouping
+from tuneoff.training.packer import SHAPE_MULTIPLE, MicroBatcher
+from tuneoff.training.trainer import BakeOffTrainer, build_trainer, fit
+from tuneoff.training.tune import MAX_CPU_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback
@@ -36,14 +36,16 @@ def measure(grouping: Grouping, model: PreTrainedModel, data: DataSet, job: Job)
         trainer = _trainer(grouping, model, data, job, folder, [watch])
         timed = fix_batches(trainer, job.batch_size, data.lengths, job)
         fit(trainer, None, finished=False)
-    peak = memory.peak_bytes()
+    peak = memory.measure_peak_bytes()
     batches = [[data.examples[row] for row in batch] for batch in timed]
     return Measurement(
         examples=sum(map(len, batches)),
         seconds=watch.seconds,
         cpu_seconds=watch.cpu_seconds,
         tokens_in_data=sum(len(example.input_ids) for batch in batches for example in batch),
-        tokens_computed=sum(p.tokens for batch in batches for p in trainer.packer.packs(batch)),
+        tokens_computed=sum(
+            p.tokens for batch in batches for p in trainer.packer.build_micro_batches(batch)
+        ),
         peak_memory_bytes=peak,
         trainable_parameters=trainable(model),
     )
@@ -64,7 +66,7 @@ def gradient_difference(
         batch = [data.examples[row] for row in rows]
         plain = _plain_gradients(model, batch)
         model.zero_grad()
-        with loss_over_packs(model, trainer.packer.trees):
+        with install_micro_batch_loss(model, trainer.packer.trees):
             trainer.training_step(model, {"examples": batch})
         ours = _gradients(model)
     return max(_relative(plain[name], ours[name]) for name in plain)
@@ -81,14 +83,14 @@ def _trainer(
     from transformers import TrainingArguments
 
     longest = max(data.lengths)
-    reason = reason_against(model, longest)
+    reason = explain_unshareable(model, longest)
     if reason is not None:
         raise SystemExit(f"there is nothing to compare: trees cannot be computed, for {reason}")
-    packer = Packer(
+    packer = MicroBatcher(
         torch.device(job.device),
         trees=True,
-        most_tokens=max(job.most_tokens or CPU_TOKENS, longest),
-        multiple=1 if job.device == "cpu" and job.precision == "float32" else FEW_SHAPES,
+        most_tokens=max(job.most_tokens or MAX_CPU_TOKENS, longest),
+        multiple=1 if job.device == "cpu" and job.precision == "float32" else SHAPE_MULTIPLE,
     )
     arguments = TrainingArguments(
         **job.arguments(folder),
@@ -96,22 +98,24 @@ def _trainer(
         remove_unused_columns=False,
     )
     ids = [example.input_ids for example in data.examples]
-    return build(
+    return build_trainer(
         model,
         arguments,
         data.examples,
         data.examples[:1],
-        ExampleOrder(ids, job.batch_size, grouping, job.seed),
+        ExampleSampler(ids, job.batch_size, grouping, job.seed),
         packer,
-        Effort(),
+        TrainingTotals(),
         callbacks,
     )
 
 
-def _plain_gradients(model: PreTrainedModel, batch: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+def _plain_gradients(
+    model: PreTrainedModel, batch: Sequence[EncodedExample]
+) -> dict[str, torch.Tensor]:
     """The same mean loss, one example at a time, without padding."""
     model.train()
-    learned = sum(label != IGNORED for example in batch for label in example.labels[1:])
+    learned = sum(label != IGNORE_INDEX for example in batch for label in example.labels[1:])
     for example in batch:
         logits = model(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
         targets = torch.tensor(example.labels[1:])

@@ -51,7 +51,7 @@ def measure(model: PreTrainedModel, data: DataSet, job: Job) -> Measurement:
         cpu_seconds=watch.cpu_seconds,
         tokens_in_data=sum(map(sum, lengths)),
         tokens_computed=sum(_padded(batch, at_once) for batch in lengths),
-        peak_memory_bytes=memory.peak_bytes(),
+        peak_memory_bytes=memory.measure_peak_bytes(),
         trainable_parameters=trainable(model),
     )
 

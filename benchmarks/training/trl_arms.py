@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.data import DataSet
 from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
-from tuneoff.models.loading import load_tokenizer, positions_of
+from tuneoff.models.loading import count_positions, load_tokenizer
 from tuneoff.training import memory
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def measure(mode: str, model: PreTrainedModel, data: DataSet, job: Job) -> Measu
 
     watch = Stopwatch(job)
     packing = mode == "packing"
-    max_length = DEFAULT_LENGTH if max(data.lengths) <= DEFAULT_LENGTH else positions_of(job.base)
+    max_length = (
+        DEFAULT_LENGTH if max(data.lengths) <= DEFAULT_LENGTH else count_positions(job.base)
+    )
     rows, at_once = job.batch_size, job.micro_batch_size
     if packing:
         mean = sum(data.lengths) / len(data.lengths)
@@ -75,7 +77,7 @@ def measure(mode: str, model: PreTrainedModel, data: DataSet, job: Job) -> Measu
         cpu_seconds=watch.cpu_seconds,
         tokens_in_data=sum(tokens[row] for batch in timed for row in batch),
         tokens_computed=sum(_padded([tokens[i] for i in batch], at_once) for batch in timed),
-        peak_memory_bytes=memory.peak_bytes(),
+        peak_memory_bytes=memory.measure_peak_bytes(),
         trainable_parameters=trainable(model),
     )
 

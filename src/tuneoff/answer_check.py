@@ -16,32 +16,32 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prepare
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.contenders import Work
-from tuneoff.contenders.trainings import trainings
-from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.contenders.trainings import list_variants
+from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.models.loading import resolve_base
-from tuneoff.opening import stored_bakeoff
-from tuneoff.progress import Silent
+from tuneoff.opening import load_stored_bakeoff
+from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.scoring import Options, Row, Scorer, primary_metric
+from tuneoff.scoring import Options, Scorer, ScoringInput, get_primary_metric
 from tuneoff.scoring.rows import find_reason_left_out
 
 # Sample sizes: exact, and where one answer in a hundred may differ.
-SAMPLE, ROUNDED_SAMPLE = 32, 100
+SAMPLE_SIZE, ROUNDED_SAMPLE_SIZE = 32, 100
 NEAR_TIE = 1e-3
-LEAST_AGREEMENT = 0.99
+MIN_AGREEMENT = 0.99
 # Maximum share of answers with another text that were wrong both times.
-MAX_UNTOLD = 0.5
+MAX_BOTH_WRONG = 0.5
 
 # (number of the answer, number of its token) → difference in log-probability between the two best
 # tokens there. The number after the last token means the end.
-Gap = Callable[[int, int], float]
+TokenGap = Callable[[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class MetricEvaluator:
     """Computes a run's primary metric with its scorer."""
 
     scorer: Scorer
@@ -50,31 +50,33 @@ class Judge:
     def values(self, examples: Sequence[Example], answers: Sequence[str]) -> list[bool | float]:
         """Return the metric's value for each answer."""
         rows = (
-            Row(example.id, example.completion, answer, example.meta, inputs=example.inputs)
+            ScoringInput(
+                example.id, example.completion, answer, example.meta, inputs=example.inputs
+            )
             for example, answer in zip(examples, answers, strict=True)
         )
-        metric = primary_metric(self.scorer, self.options)
+        metric = get_primary_metric(self.scorer, self.options)
         return [row.scores.get(metric, False) for row in self.scorer.score_rows(rows, self.options)]
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedContender:
     """A contender that was tuned on this machine."""
 
-    settings: LocalSettings
+    settings: LocalConfig
     base: str
     """What transformers loads the base from."""
     weights: Path
     """Folder of its adapter or its model."""
-    work: Work
+    work: ContenderContext
     predictions: dict[str, Prediction]
     """Its test answers by example id."""
-    judge: Judge
+    judge: MetricEvaluator
     """Computes the metric that scored them."""
     was: str = "scored"
     """How its answers were made: `scored` or `served`."""
 
-    def sample(self, size: int = SAMPLE) -> list[Example]:
+    def sample(self, size: int = SAMPLE_SIZE) -> list[Example]:
         """Return answered test examples, evenly spread over the test set."""
         answered = [
             example
@@ -85,7 +87,7 @@ class Tuned:
 
 
 @dataclass(frozen=True, slots=True)
-class Parity:
+class Agreement:
     """How answers made elsewhere compare with the scored ones."""
 
     name: str
@@ -117,8 +119,8 @@ class Parity:
         agreed = self.asked - len(self.different)
         return (
             self.same_texts > 0
-            and agreed >= (1 if self.exact else LEAST_AGREEMENT) * self.asked
-            and self.untold <= MAX_UNTOLD * self.asked
+            and agreed >= (1 if self.exact else MIN_AGREEMENT) * self.asked
+            and self.untold <= MAX_BOTH_WRONG * self.asked
         )
 
     def lines(self) -> list[str]:
@@ -147,7 +149,7 @@ class Parity:
                 f"{self.was}: what is {self.verb} is hardly the model that was {self.was}; do not "
                 "use it before you know why."
             ]
-        if self.untold > MAX_UNTOLD * self.asked:
+        if self.untold > MAX_BOTH_WRONG * self.asked:
             return [
                 f"warning: {self.name}: {self.untold} of {self.asked} answers are other texts and "
                 f"were wrong both times, which shows nothing: only {self.same_texts} are the text "
@@ -156,9 +158,9 @@ class Parity:
         return []
 
 
-def tuned_contenders(
+def load_tuned_contenders(
     run_dir: Path, only: str | None = None, argument: str = "--contender"
-) -> list[Tuned]:
+) -> list[TunedContender]:
     """Return the tuned contenders of a run; of several seeds the first.
 
     Args:
@@ -168,13 +170,13 @@ def tuned_contenders(
     Raises:
         ConfigError: the folder is not a run, or no contender was tuned here.
     """
-    bakeoff = stored_bakeoff(run_dir)
+    bakeoff = load_stored_bakeoff(run_dir)
     run = RunDir(run_dir)
     names = [contender.name for contender in bakeoff.contenders]
     if only is not None and only not in names:
-        raise ConfigError(f"{argument}: {unknown('contender', only, names)}.")
+        raise ConfigError(f"{argument}: {explain_unknown('contender', only, names)}.")
     chosen = tuple(
-        c for c in bakeoff.contenders if only in (None, c.name) and isinstance(c, LocalSettings)
+        c for c in bakeoff.contenders if only in (None, c.name) and isinstance(c, LocalConfig)
     )
     contenders = []
     if chosen:
@@ -183,12 +185,12 @@ def tuned_contenders(
         updates: dict[str, Any] = {"contenders": chosen, "task": task, "prices": None}
         if bakeoff.data_dir is not None and not bakeoff.path(bakeoff.data_dir).is_dir():
             updates["data_dir"] = None
-        parts = prepare.parts(bakeoff.model_copy(update=updates))
+        parts = prepare.resolve(bakeoff.model_copy(update=updates))
         for settings in chosen:
-            directory = trainings(settings)[0].directory(run.contender(settings.name))
+            directory = list_variants(settings)[0].directory(run.contender(settings.name))
             weights = directory.weights()
             if weights is not None:
-                contenders.append(_tuned(parts, run, settings, directory, weights))
+                contenders.append(_load_tuned(parts, run, settings, directory, weights))
     if not contenders:
         raise ConfigError(
             f"{run_dir}: no contender of it was tuned here{f' as {only}' if only else ''}; "
@@ -197,15 +199,15 @@ def tuned_contenders(
     return contenders
 
 
-def _tuned(
-    parts: prepare.Parts,
+def _load_tuned(
+    parts: prepare.ResolvedBakeOff,
     run: RunDir,
-    settings: LocalSettings,
+    settings: LocalConfig,
     directory: ContenderDir,
     weights: Path,
-) -> Tuned:
+) -> TunedContender:
     """Return a tuned contender with its answers."""
-    work = Work(
+    work = ContenderContext(
         folder=parts.bakeoff.folder,
         train=run.examples("train"),
         validation=[],
@@ -214,33 +216,33 @@ def _tuned(
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
         directory=directory,
-        progress=Silent(),
+        progress=SilentProgress(),
     )
     base = resolve_base(settings.base, parts.bakeoff.folder)
     # Rows with an unusable reference say nothing about an answer.
     unusable = {id for id, row in directory.scores().items() if find_reason_left_out(row)}
     predictions = {id: p for id, p in directory.predictions().items() if id not in unusable}
-    return Tuned(settings, base, weights, work, predictions, _judge(parts, run))
+    return TunedContender(settings, base, weights, work, predictions, _build_evaluator(parts, run))
 
 
-def _judge(parts: prepare.Parts, run: RunDir) -> Judge:
+def _build_evaluator(parts: prepare.ResolvedBakeOff, run: RunDir) -> MetricEvaluator:
     """Return the run's metric evaluator."""
     try:
         databases = parts.task.databases(parts.settings, parts.place, run.data / "databases")
     except DataError:  # the databases are gone; then texts decide
         databases = None
-    return Judge(parts.scorer, prepare.build_options(parts, databases))
+    return MetricEvaluator(parts.scorer, prepare.build_options(parts, databases))
 
 
-def compare(
-    tuned: Tuned,
+def compare_answers(
+    tuned: TunedContender,
     examples: Sequence[Example],
     answers: Sequence[tuple[Sequence[int], str]],
     decode: Callable[[Sequence[int]], str],
-    gap: Gap,
+    gap: TokenGap,
     exact: bool,
     verb: str = "served",
-) -> Parity:
+) -> Agreement:
     """Compare answers, as tokens (without an end token) and text, with the scored ones.
 
     Args:
@@ -253,12 +255,12 @@ def compare(
         scored = tuned.predictions[example.id].prediction
         if text.strip() == scored.strip():
             continue
-        if gap(place, _leaves(decode, tokens, scored)) < NEAR_TIE:
+        if gap(place, _find_divergence(decode, tokens, scored)) < NEAR_TIE:
             ties += 1
         else:
             different.append((example, scored, text))
-    worse, untold = (different, 0) if exact else _otherwise_judged(tuned.judge, different)
-    return Parity(
+    worse, untold = (different, 0) if exact else _split_by_metric(tuned.judge, different)
+    return Agreement(
         tuned.settings.name,
         len(examples),
         ties,
@@ -271,8 +273,8 @@ def compare(
     )
 
 
-def _otherwise_judged(
-    judge: Judge, different: Sequence[tuple[Example, str, str]]
+def _split_by_metric(
+    judge: MetricEvaluator, different: Sequence[tuple[Example, str, str]]
 ) -> tuple[list[tuple[Example, str, str]], int]:
     """Return the answers whose metric differs from the scored one, and count those wrong both
     times."""
@@ -283,7 +285,9 @@ def _otherwise_judged(
     return worse, sum(not a and not b for a, b in zip(scored, others, strict=True))
 
 
-def _leaves(decode: Callable[[Sequence[int]], str], tokens: Sequence[int], scored: str) -> int:
+def _find_divergence(
+    decode: Callable[[Sequence[int]], str], tokens: Sequence[int], scored: str
+) -> int:
     """Return the number of the first token with which an answer differs from the scored one.
 
     If the answer only ends too early, that is the number after its last token.

@@ -18,36 +18,48 @@ from typing import Any
 
 from tuneoff import data_update, prepare, references
 from tuneoff.baselines import score_baselines
-from tuneoff.collect import collect
+from tuneoff.collect import collect_results
 from tuneoff.config import BakeOff
-from tuneoff.contenders import Contender, Work, describe_prompts
-from tuneoff.contenders.samples import count_samples, divide_answers, list_left, list_scored
-from tuneoff.contenders.trainings import Training, trainings, what_failed
+from tuneoff.contenders import Contender, ContenderContext, describe_prompts
+from tuneoff.contenders.samples import count_samples, list_scored, list_unanswered, split_by_sample
+from tuneoff.contenders.trainings import TrainingVariant, format_failure, list_variants
 from tuneoff.costs.ledger import TRAINING, Ledger
-from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, unknown
+from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, explain_unknown
 from tuneoff.label_results import add_labels
 from tuneoff.models import bases
 from tuneoff.models.loading import release_memory
-from tuneoff.opening import keep_file, open_run
-from tuneoff.planning.kept import keep_plan
-from tuneoff.prepare import Parts
-from tuneoff.progress import OVER_BUDGET, WAITING, Progress, Silent
+from tuneoff.opening import open_run_dir, save_config
+from tuneoff.planning.kept import save_plan
+from tuneoff.prepare import ResolvedBakeOff
+from tuneoff.progress import OVER_BUDGET, WAITING, Progress, SilentProgress
 from tuneoff.records import SPLITS, Example, ScoredRow, ServingRecord, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.card import write_cards
 from tuneoff.results import Results
-from tuneoff.rundir import ContenderDir, RunDir, alone_in
+from tuneoff.rundir import ContenderDir, RunDir, lock_run_dir
 from tuneoff.scoring import RULES, Options, judge
-from tuneoff.scoring.aggregate import over_samples
-from tuneoff.scoring.rows import ThoughtCounter, build_rows, leave_out
+from tuneoff.scoring.aggregate import average_samples
+from tuneoff.scoring.rows import ThoughtCounter, build_left_out, build_scoring_inputs
 from tuneoff.settings import Reasoning
-from tuneoff.spending import asked_models, grader_purses, judge_purse, paid, with_guards
-from tuneoff.turns import Executor, InTurn, ask_what_goes_on, begin_all, carry_out_all
+from tuneoff.spending import (
+    attach_budgets,
+    build_grader_budgets,
+    build_judge_budget,
+    is_hosted,
+    list_judging_models,
+)
+from tuneoff.turns import (
+    Executor,
+    SequentialExecutor,
+    prompt_for_running_jobs,
+    run_contenders,
+    start_remote_jobs,
+)
 
 DEFAULT_FOLDER = Path("runs")
 # Wrong answers whose results are stored for the report.
-MOST_DETAILS = 500
-TAKEN_ANEW = "; this run takes corrected files with --fresh-data"
+MAX_DETAILS = 500
+FRESH_DATA_HINT = "; this run takes corrected files with --fresh-data"
 
 
 def run(
@@ -80,13 +92,13 @@ def run(
         UserError: the file, the data or the run directory cannot be used; nothing was done.
         BudgetError: a paid step could pass `budget_usd`; what was done before is in the report.
     """
-    progress = progress or Silent()
-    parts = prepare.parts(bakeoff)
-    for judge_settings in asked_models(bakeoff):
-        judge.ready(judge_settings)
+    progress = progress or SilentProgress()
+    parts = prepare.resolve(bakeoff)
+    for judge_settings in list_judging_models(bakeoff):
+        judge.check_ready(judge_settings)
     names = [contender.name for contender in bakeoff.contenders]
     if only is not None and only not in names:
-        raise ConfigError(f"--only: {unknown('contender', only, names)}.")
+        raise ConfigError(f"--only: {explain_unknown('contender', only, names)}.")
     if fresh_data and (fresh or only is not None):
         other = "--fresh" if fresh else "--only"
         raise ConfigError(
@@ -95,18 +107,27 @@ def run(
     run = RunDir(Path(run_dir) if run_dir is not None else DEFAULT_FOLDER / bakeoff.name)
     if run.path.exists() and not run.path.is_dir():
         raise RunDirectoryError(f"{run.path}: this is a file; give a folder as --run-dir.")
-    with alone_in(run.path):
+    with lock_run_dir(run.path):
         if fresh_data and run.has_data():
-            open_run(run.path, bakeoff)
-            data_update.complete_taking(run)
-            data_update.take_files(parts, run, yes, progress)
-        return _run(
-            parts, run, names, only, fresh, yes, replay, executor or InTurn(), progress, command
+            open_run_dir(run.path, bakeoff)
+            data_update.resume_fresh_data(run)
+            data_update.apply_fresh_data(parts, run, yes, progress)
+        return _run_locked(
+            parts,
+            run,
+            names,
+            only,
+            fresh,
+            yes,
+            replay,
+            executor or SequentialExecutor(),
+            progress,
+            command,
         )
 
 
-def _run(
-    parts: Parts,
+def _run_locked(
+    parts: ResolvedBakeOff,
     run: RunDir,
     names: Sequence[str],
     only: str | None,
@@ -120,44 +141,44 @@ def _run(
     """Run the contenders of a locked run directory and return the results."""
     bakeoff = parts.bakeoff
     if fresh and only is None and (run.path / "bakeoff.yaml").exists():
-        _refuse_forgetting_paid(run)
+        _check_nothing_paid(run)
         # Nothing is forgotten for a file that cannot be run.
-        references.check_references(parts, prepare.data(parts)[0]["test"])
+        references.check_references(parts, prepare.load_examples(parts)[0]["test"])
         run.clear()
-    examples, unusable = _examples(parts, run, progress, only if fresh else None)
+    examples, unusable = _load_examples(parts, run, progress, only if fresh else None)
     chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
-    options = _options(parts, run, examples["test"], chosen, progress, unusable)
+    options = _build_options(parts, run, examples["test"], chosen, progress, unusable)
     usable = [e for e in examples["test"] if e.id not in options.left_out]
     if len(names) > 1 and usable:
-        progress.say(prepare.what_can_be_shown(parts, usable))
+        progress.say(prepare.describe_test_power(parts, usable))
     recorded = None if replay is None else RunDir(Path(replay))
-    work = {name: _work(parts, examples, run, name, progress, recorded) for name in names}
+    work = {name: _build_context(parts, examples, run, name, progress, recorded) for name in names}
     ledger = Ledger(run.events, bakeoff.budget_usd, progress.spent)
     for contender in chosen:
         progress.status(contender.name, WAITING)
     forgotten = only if fresh else None
-    work = with_guards(bakeoff, chosen, work, ledger, yes, forgotten, executor.kind_of)
-    options = _paid_judge(options, bakeoff, ledger, progress)
+    work = attach_budgets(bakeoff, chosen, work, ledger, yes, forgotten, executor.kind_of)
+    options = _attach_judge_budgets(options, bakeoff, ledger, progress)
     if fresh and only is not None:
         run.contender(only).clear()
         ledger.forget(only)
-        keep_file(run.path, bakeoff)
-    keep_plan(parts, examples, run)
+        save_config(run.path, bakeoff)
+    save_plan(parts, examples, run)
     budget_error: BudgetError | None = None
     try:
-        begin_all(chosen, work, executor)
-        carry_out = partial(_carry_out, parts, run, work, options, executor)
-        carry_out_all(carry_out, chosen, work, executor)
+        start_remote_jobs(chosen, work, executor)
+        carry_out = partial(_run_contender, parts, run, work, options, executor)
+        run_contenders(carry_out, chosen, work, executor)
     except BudgetError as error:
         budget_error = error
     except KeyboardInterrupt:
-        ask_what_goes_on(chosen, work, executor)
+        prompt_for_running_jobs(chosen, work, executor)
         raise
-    bases.forget()
-    _say_uncertain(run, progress)
+    bases.drop_cached_base()
+    _report_uncertain_costs(run, progress)
     score_baselines(parts, run, examples, options, progress)
-    results = add_labels(run, collect(parts, run, examples, options, command))
-    _say_older_rules(bakeoff, run, progress)
+    results = add_labels(run, collect_results(parts, run, examples, options, command))
+    _report_older_rules(bakeoff, run, progress)
     run.write_results(results)
     write_report(run)
     write_cards(run, results)
@@ -167,12 +188,12 @@ def _run(
     return results
 
 
-def _refuse_forgetting_paid(run: RunDir) -> None:
+def _check_nothing_paid(run: RunDir) -> None:
     """Raise if `--fresh` of the whole run would forget paid work.
 
     That includes contenders that the file no longer names.
     """
-    begun = {folder.path.name for folder in run.contenders() if folder.has_begun_paying()}
+    begun = {folder.path.name for folder in run.contenders() if folder.has_paid_work()}
     paid_for = sorted(begun | Ledger(run.events).names())
     if run.judgements.exists():
         raise RunDirectoryError(
@@ -187,7 +208,7 @@ def _refuse_forgetting_paid(run: RunDir) -> None:
         )
 
 
-def _say_uncertain(run: RunDir, progress: Progress) -> None:
+def _report_uncertain_costs(run: RunDir, progress: Progress) -> None:
     """Report costs that may have been billed."""
     ledger = Ledger(run.events)
     jobs = ledger.spent(what=TRAINING).uncertain
@@ -203,9 +224,11 @@ def _say_uncertain(run: RunDir, progress: Progress) -> None:
             )
 
 
-def _say_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
+def _report_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
     """Report contenders scored by older rules; `--only` leaves the scores of the others."""
-    firsts = {c.name: trainings(c)[0].directory(run.contender(c.name)) for c in bakeoff.contenders}
+    firsts = {
+        c.name: list_variants(c)[0].directory(run.contender(c.name)) for c in bakeoff.contenders
+    }
     old = [
         name
         for name, folder in firsts.items()
@@ -218,25 +241,25 @@ def _say_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
         )
 
 
-def _examples(
-    parts: Parts, run: RunDir, progress: Progress, fresh: str | None
+def _load_examples(
+    parts: ResolvedBakeOff, run: RunDir, progress: Progress, fresh: str | None
 ) -> tuple[Mapping[Split, Sequence[Example]], Mapping[str, str] | None]:
     """Return the run's own examples, or load and store the task's, with their unusable references.
 
     The unusable references are None if they were not searched for.
     """
     if run.has_data():
-        open_run(run.path, parts.bakeoff, fresh)
-        run.keep_today()
-        data_update.complete_taking(run)
+        open_run_dir(run.path, parts.bakeoff, fresh)
+        run.save_today()
+        data_update.resume_fresh_data(run)
         own = {split: run.examples(split) for split in SPLITS}
         data_update.warn_if_different(parts, run, own, progress)
         return own, None
-    examples, warnings = prepare.data(parts)
+    examples, warnings = prepare.load_examples(parts)
     unusable, doubts = references.check_references(parts, examples["test"])
     warnings += doubts
-    open_run(run.path, parts.bakeoff)
-    run.keep_today()
+    open_run_dir(run.path, parts.bakeoff)
+    run.save_today()
     for warning in warnings:
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
@@ -246,8 +269,8 @@ def _examples(
     return examples, unusable
 
 
-def _options(
-    parts: Parts,
+def _build_options(
+    parts: ResolvedBakeOff,
     run: RunDir,
     test: Sequence[Example],
     chosen: Sequence[Any],
@@ -264,15 +287,15 @@ def _options(
     """
     folder = parts.task.databases(parts.settings, parts.place, run.data / "databases")
     count = parts.settings.derived_databases
-    derived = references.derive(parts, folder, test, run.data / "derived", count)
+    derived = references.derive_test_databases(parts, folder, test, run.data / "derived", count)
     options = replace(prepare.build_options(parts, folder, derived), judgements=run.judgements)
     left_out = unusable
     if left_out is None or derived is not None:  # these references were not checked yet
         left_out = references.find_unusable(parts, test, options)
     if left_out:
         if not all(_is_answered(run, settings, test) for settings in chosen):
-            references.refuse_many(parts, left_out, len(test), TAKEN_ANEW)
-        warning = references.explain_left_out(parts, left_out, len(test), TAKEN_ANEW)
+            references.refuse_many(parts, left_out, len(test), FRESH_DATA_HINT)
+        warning = references.explain_left_out(parts, left_out, len(test), FRESH_DATA_HINT)
         progress.say(f"warning: {warning}")
         run.event("warning", text=warning)
     return replace(options, left_out=left_out)
@@ -280,30 +303,34 @@ def _options(
 
 def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
     """Return whether every example has an answer from each variant of a contender."""
-    folders = (variant.directory(run.contender(settings.name)) for variant in trainings(settings))
-    return not any(list_left(settings, folder.answers(), test) for folder in folders)
+    folders = (
+        variant.directory(run.contender(settings.name)) for variant in list_variants(settings)
+    )
+    return not any(list_unanswered(settings, folder.answers(), test) for folder in folders)
 
 
-def _paid_judge(options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress) -> Options:
+def _attach_judge_budgets(
+    options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress
+) -> Options:
     """Return the same options with the budgets of judges and graders that ask a model."""
-    purse, unpriced = judge_purse(bakeoff, ledger)
-    purses, more = grader_purses(bakeoff, ledger)
+    purse, unpriced = build_judge_budget(bakeoff, ledger)
+    purses, more = build_grader_budgets(bakeoff, ledger)
     for sentence in dict.fromkeys([unpriced, *more]):
         if sentence is not None:
             progress.say(f"warning: {sentence}")
     return replace(options, purse=purse, grader_purses=purses)
 
 
-def _work(
-    parts: Parts,
+def _build_context(
+    parts: ResolvedBakeOff,
     examples: Mapping[Split, Sequence[Example]],
     run: RunDir,
     name: str,
     progress: Progress,
     recorded: RunDir | None,
-) -> Work:
+) -> ContenderContext:
     """Return a contender's context."""
-    return Work(
+    return ContenderContext(
         folder=parts.bakeoff.folder,
         train=examples["train"],
         validation=examples["validation"],
@@ -319,25 +346,25 @@ def _work(
     )
 
 
-def _carry_out(
-    parts: Parts,
+def _run_contender(
+    parts: ResolvedBakeOff,
     run: RunDir,
-    work: Mapping[str, Work],
+    work: Mapping[str, ContenderContext],
     options: Options,
     executor: Executor,
     settings: Any,
 ) -> None:
     """Run each training variant of one contender; a failure is recorded, and others continue."""
     contender_work = work[settings.name]
-    training = Training(settings)
+    training = TrainingVariant(settings)
     try:
         kind = executor.kind_of(settings)
-        for training in trainings(settings):
-            _carry_out_one(parts, run, kind, training, training.work(contender_work), options)
-        _measure(run, kind, trainings(settings)[0], contender_work)
+        for training in list_variants(settings):
+            _run_variant(parts, run, kind, training, training.work(contender_work), options)
+        _measure_serving(run, kind, list_variants(settings)[0], contender_work)
         contender_work.directory.write_error(None)
         contender_work.progress.status(
-            settings.name, _standing(parts, settings, contender_work, options)
+            settings.name, _format_standing(parts, settings, contender_work, options)
         )
     except BudgetError as error:
         contender_work.directory.write_error(str(error))
@@ -345,7 +372,7 @@ def _carry_out(
         run.event("over budget", contender=settings.name, error=str(error))
         raise
     except Exception as error:  # a contender's failure is data, not a crash
-        text = what_failed(training, error)
+        text = format_failure(training, error)
         contender_work.directory.write_error(text)
         run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
         contender_work.progress.status(settings.name, f"failed: {text}")
@@ -353,10 +380,12 @@ def _carry_out(
         release_memory()
 
 
-def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
+def _format_standing(
+    parts: ResolvedBakeOff, settings: Any, work: ContenderContext, options: Options
+) -> str:
     """Return a contender's score by the deciding metric; of several seeds, the first one's."""
-    metric = parts.deciding_metric(options)
-    rows = over_samples(list_scored(settings, _first(settings, work)))
+    metric = parts.get_deciding_metric(options)
+    rows = average_samples(list_scored(settings, _get_first_dir(settings, work)))
     values = [float(row.scores[metric]) for row in rows.values() if metric in row.scores]
     if not values:
         return "done"
@@ -364,13 +393,18 @@ def _standing(parts: Parts, settings: Any, work: Work, options: Options) -> str:
     return f"{format.words(metric)} {format.score(mean, format.is_share(mean))}"
 
 
-def _first(settings: Any, work: Work) -> ContenderDir:
+def _get_first_dir(settings: Any, work: ContenderContext) -> ContenderDir:
     """Return the folder of a contender's first variant."""
-    return trainings(settings)[0].work(work).directory
+    return list_variants(settings)[0].work(work).directory
 
 
-def _carry_out_one(
-    parts: Parts, run: RunDir, kind: Contender, training: Training, work: Work, options: Options
+def _run_variant(
+    parts: ResolvedBakeOff,
+    run: RunDir,
+    kind: Contender,
+    training: TrainingVariant,
+    work: ContenderContext,
+    options: Options,
 ) -> None:
     """Tune, answer and score one training variant."""
     settings = training.settings
@@ -378,27 +412,29 @@ def _carry_out_one(
     kind.tune(settings, work)
     release_memory()
     run.event("answer", contender=settings.name)
-    _answer(kind, settings, work)
+    _answer_examples(kind, settings, work)
     release_memory()
     run.event("score", contender=settings.name)
-    _score(parts, settings, work, options)
+    _score_answers(parts, settings, work, options)
 
 
-def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
+def _measure_serving(
+    run: RunDir, kind: Contender, first: TrainingVariant, work: ContenderContext
+) -> None:
     """Measure the latency of the first variant's model; if that fails, only costs are unknown.
 
     An own model is timed once. A provider's answers were timed already, so nothing is left to do.
     """
     serving, variant_work = getattr(kind, "serving", None), first.work(work)
-    before, own = variant_work.directory.serving(), not paid(first.settings)
-    if serving is None or (own and before is not None and not _may_be_timed(before, variant_work)):
+    before, own = variant_work.directory.serving(), not is_hosted(first.settings)
+    if serving is None or (own and before is not None and not _needs_timing(before, variant_work)):
         return
     if own:
         run.event("measure", contender=work.directory.path.name)
     try:
         record = serving(first.settings, variant_work)
     except Exception as error:  # the scores are valid without it
-        text = what_failed(first, error)
+        text = format_failure(first, error)
         run.event("not measured", contender=work.directory.path.name, error=text)
         work.progress.say(f"warning: {first.settings.name}: its speed was not measured: {text}")
     else:
@@ -406,15 +442,15 @@ def _measure(run: RunDir, kind: Contender, first: Training, work: Work) -> None:
             variant_work.directory.write_serving(record)
 
 
-def _may_be_timed(before: ServingRecord, work: Work) -> bool:
+def _needs_timing(before: ServingRecord, work: ContenderContext) -> bool:
     """Return whether an own model still has to be timed, because `measure` was false."""
     return work.measure and not before.alone and before.saturated > 0
 
 
-def _answer(kind: Contender, settings: Any, work: Work) -> None:
+def _answer_examples(kind: Contender, settings: Any, work: ContenderContext) -> None:
     """Answer what is not answered yet; each batch is written as it arrives."""
     answered = work.directory.answers()
-    questions = list_left(settings, answered, work.test)
+    questions = list_unanswered(settings, answered, work.test)
     ids = {example.id for example, _ in questions}
     left = [example for example in work.test if example.id in ids]
     total = len(work.test) * count_samples(settings, answered)
@@ -446,19 +482,21 @@ def _answer(kind: Contender, settings: Any, work: Work) -> None:
         )
 
 
-def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
+def _score_answers(
+    parts: ResolvedBakeOff, settings: Any, work: ContenderContext, options: Options
+) -> None:
     """Score a contender's answers and store scores, rules and details."""
     name = settings.name
-    answers = divide_answers(settings, work.directory)
+    answers = split_by_sample(settings, work.directory)
     if not any(answers):
         return
     unusable = options.left_out
     usable = [e for e in work.test if e.id not in unusable]
-    rows = [build_rows(usable, of_sample) for of_sample in answers]
+    rows = [build_scoring_inputs(usable, of_sample) for of_sample in answers]
     details: list[Mapping[str, Any]] = []
 
     def keep(result: Mapping[str, Any]) -> None:
-        if len(details) < MOST_DETAILS:
+        if len(details) < MAX_DETAILS:
             details.append(result)
 
     counter = ThoughtCounter(options.mode)
@@ -475,7 +513,7 @@ def _score(parts: Parts, settings: Any, work: Work, options: Options) -> None:
         for scored_row in parts.scorer.score_rows(sample_rows, sample_options):
             scored.append(replace(scored_row, sample=sample))
             step(len(scored))
-    without = (leave_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
+    without = (build_left_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
     work.directory.write_scores([*scored, *without])
     work.directory.write_scoring_rules(RULES)
     work.directory.write_details(details)

@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tuneoff.config import BakeOff, JudgeSettings
+from tuneoff.config import BakeOff, JudgeConfig
 from tuneoff.contender_settings import (
     CONTENDER_IDS,
-    HostedSettings,
-    LocalSettings,
-    PromptedSettings,
-    RecordedSettings,
+    HostedConfig,
+    LocalConfig,
+    PromptedConfig,
+    RecordedConfig,
 )
-from tuneoff.errors import ConfigError, unknown
-from tuneoff.settings import Settings
+from tuneoff.errors import ConfigError, explain_unknown
+from tuneoff.settings import Config
 
 
 def load(file: Path | str) -> BakeOff:
@@ -31,7 +31,7 @@ def load(file: Path | str) -> BakeOff:
     return parse(_read_text(file, "a bake-off file, or write one with `tuneoff init DATA`"), file)
 
 
-def load_judge(file: Path | str) -> JudgeSettings:
+def load_judge(file: Path | str) -> JudgeConfig:
     """Return the judge that a file describes: the keys of a judge among `task.metrics`.
 
     Raises:
@@ -41,9 +41,9 @@ def load_judge(file: Path | str) -> JudgeSettings:
     text = _read_text(file, "a judge's file (YAML: model, rubric)")
     root, value = _read_yaml(text, file, "model, rubric")
     try:
-        return JudgeSettings.model_validate({"id": "judge", **value})
+        return JudgeConfig.model_validate({"id": "judge", **value})
     except ValidationError as error:
-        raise ConfigError(_sentence(error, value, root, file, JudgeSettings)) from None
+        raise ConfigError(_explain_error(error, value, root, file, JudgeConfig)) from None
 
 
 def parse(text: str, file: Path) -> BakeOff:
@@ -56,13 +56,13 @@ def parse(text: str, file: Path) -> BakeOff:
     # Only a run's own copy of the file has `folder`: the original's folder, relative to the copy.
     folder = value.get("folder", ".")
     if not isinstance(folder, str):
-        line = _line(root, ("folder",))
+        line = _find_line(root, ("folder",))
         raise ConfigError(f"{file}:{line}: folder is {folder!r}: input should be a path.")
     _check_contender_ids(value, root, file)
     try:
         return BakeOff.model_validate({**value, "folder": (file.parent / folder).resolve()})
     except ValidationError as error:
-        raise ConfigError(_sentence(error, value, root, file)) from None
+        raise ConfigError(_explain_error(error, value, root, file)) from None
 
 
 def _read_text(file: Path, what: str) -> str:
@@ -126,7 +126,7 @@ def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> Non
     for index, contender in enumerate(contenders if isinstance(contenders, list) else ()):
         if not isinstance(contender, Mapping):
             continue
-        line = _line(root, ("contenders", index, "id"))
+        line = _find_line(root, ("contenders", index, "id"))
         got = contender.get("id")
         if got is None:
             raise ConfigError(
@@ -134,36 +134,38 @@ def _check_contender_ids(value: Mapping[str, Any], root: Any, file: Path) -> Non
                 f"(allowed: {', '.join(CONTENDER_IDS)})."
             )
         if got not in CONTENDER_IDS:
-            raise ConfigError(f"{file}:{line}: {unknown('contender id', str(got), CONTENDER_IDS)}.")
+            raise ConfigError(
+                f"{file}:{line}: {explain_unknown('contender id', str(got), CONTENDER_IDS)}."
+            )
 
 
-def _sentence(
-    error: ValidationError, value: Any, root: Any, file: Path, model: type[Settings] = BakeOff
+def _explain_error(
+    error: ValidationError, value: Any, root: Any, file: Path, model: type[Config] = BakeOff
 ) -> str:
     """Return one sentence for the first error: file, line, value and what is allowed."""
     errors = error.errors()
     # An unknown key is often a required key with a typing error, so it comes before the missing
     # one.
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    place = _place_in_file(first["loc"], value)
-    where = f"{file}:{_line(root, place)}"
+    place = _locate_in_file(first["loc"], value)
+    where = f"{file}:{_find_line(root, place)}"
     dotted = ".".join(str(part) for part in place) or "the file"
     kind, got = first["type"], first.get("input")
     if kind == "extra_forbidden":
-        known = unknown("key", str(place[-1]), _keys_at(place, value, model))
-        return f"{where}: {known} in {_parent(place)}."
+        known = explain_unknown("key", str(place[-1]), _list_keys_at(place, value, model))
+        return f"{where}: {known} in {_get_parent(place)}."
     if kind == "missing":
         return f"{where}: {dotted} is missing; add it."
     if kind == "value_error":
         message = first["msg"].removeprefix("Value error, ").rstrip(".")
-        return f"{where}: {_parent(place) if not place else dotted}: {message}."
+        return f"{where}: {_get_parent(place) if not place else dotted}: {message}."
     # Each member of a union has its own error; put them together.
-    same = (each for each in errors if _place_in_file(each["loc"], value) == place)
-    message = " or ".join(dict.fromkeys(_message(each) for each in same))
+    same = (each for each in errors if _locate_in_file(each["loc"], value) == place)
+    message = " or ".join(dict.fromkeys(_get_message(each) for each in same))
     return f"{where}: {dotted} is {got!r:.200}: {message}."
 
 
-def _message(error: Any) -> str:
+def _get_message(error: Any) -> str:
     """Return pydantic's message about a value, without the names of our classes."""
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "input should be keys with values"
@@ -172,7 +174,7 @@ def _message(error: Any) -> str:
     return message[0].lower() + message[1:]
 
 
-def _place_in_file(location: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+def _locate_in_file(location: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     """Return an error's location in the file, without the tags and classes of unions.
 
     The last part may be a missing key.
@@ -190,18 +192,18 @@ def _place_in_file(location: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     return tuple(place)
 
 
-def _parent(place: tuple[Any, ...]) -> str:
+def _get_parent(place: tuple[Any, ...]) -> str:
     """Return the dotted path of the section that a location is in."""
     return ".".join(str(part) for part in place[:-1]) or "the file"
 
 
-def _keys_at(place: tuple[Any, ...], value: Any, model: Any) -> list[str]:
+def _list_keys_at(place: tuple[Any, ...], value: Any, model: Any) -> list[str]:
     """Return the keys that are allowed at a location."""
-    kinds: dict[str, type[Settings]] = {
-        "local": LocalSettings,
-        "hosted": HostedSettings,
-        "prompted": PromptedSettings,
-        "recorded": RecordedSettings,
+    kinds: dict[str, type[Config]] = {
+        "local": LocalConfig,
+        "hosted": HostedConfig,
+        "prompted": PromptedConfig,
+        "recorded": RecordedConfig,
     }
     for depth, part in enumerate(place[:-1]):
         value = value[part]
@@ -209,20 +211,20 @@ def _keys_at(place: tuple[Any, ...], value: Any, model: Any) -> list[str]:
             model = kinds[value["id"]]
         elif isinstance(part, str):
             field = model.model_fields.get(part)
-            model = (_model_of(field.annotation) if field else None) or model
+            model = (_find_model(field.annotation) if field else None) or model
     return [key for key in model.model_fields if key != "folder"]
 
 
-def _model_of(annotation: Any) -> type[Settings] | None:
+def _find_model(annotation: Any) -> type[Config] | None:
     """Return the settings class within an annotation, also inside a tuple or union; None without
     one."""
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
+    if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
-    inner = (_model_of(each) for each in getattr(annotation, "__args__", ()))
+    inner = (_find_model(each) for each in getattr(annotation, "__args__", ()))
     return next((model for model in inner if model is not None), None)
 
 
-def _line(node: Any, place: tuple[Any, ...]) -> int:
+def _find_line(node: Any, place: tuple[Any, ...]) -> int:
     """Return the line of a location in a YAML tree: that of its deepest part that exists."""
     line = 1
     for part in place:

@@ -11,12 +11,12 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from tuneoff.prepare import Parts, build_free_scorer
+from tuneoff.prepare import ResolvedBakeOff, build_free_scorer
 from tuneoff.progress import Progress
 from tuneoff.records import BaselineRecord, Example, Prediction, ScoredRow, Split
 from tuneoff.results import Baseline
 from tuneoff.rundir import BaselineDir, RunDir
-from tuneoff.scoring import RULES, Options, Row
+from tuneoff.scoring import RULES, Options, ScoringInput
 from tuneoff.scoring.aggregate import aggregate
 from tuneoff.scoring.baselines import (
     MOST_FREQUENT,
@@ -29,13 +29,13 @@ from tuneoff.scoring.pairs import compare_pairs
 
 Examples = Sequence[Example]
 # A baseline's record and its answer to each test example; None if it does not apply.
-Answers = tuple[BaselineRecord, list[str]] | None
+BaselineAnswers = tuple[BaselineRecord, list[str]] | None
 # The characters of the most frequent answer that a report shows.
-MOST_SHOWN = 200
+MAX_SHOWN_CHARACTERS = 200
 
 
 def score_baselines(
-    parts: Parts,
+    parts: ResolvedBakeOff,
     run: RunDir,
     examples: Mapping[Split, Sequence[Example]],
     options: Options,
@@ -46,15 +46,15 @@ def score_baselines(
     One that fails is left out, with a warning.
     """
     test = [example for example in examples["test"] if example.id not in options.left_out]
-    key = _hash(examples["train"], test)
-    for name, answer_all in ANSWERS.items():
+    key = _hash_examples(examples["train"], test)
+    for name, answer_all in BASELINES.items():
         folder = run.baseline(name)
         try:
-            answered = _read(folder, key, test) or answer_all(examples["train"], test, key)
+            answered = _read_stored(folder, key, test) or answer_all(examples["train"], test, key)
             folder.clear()
             if answered is not None:
                 record, answers = answered
-                rows = _score(parts, test, answers, options)
+                rows = _score_answers(parts, test, answers, options)
                 predictions = map(Prediction, (example.id for example in test), answers)
                 folder.write(record, predictions, rows, RULES)
         except Exception as error:  # contenders' results do not need a baseline
@@ -62,7 +62,7 @@ def score_baselines(
             run.event("baseline failed", baseline=name, traceback=traceback.format_exc())
 
 
-def _read(folder: BaselineDir, key: str, test: Examples) -> Answers:
+def _read_stored(folder: BaselineDir, key: str, test: Examples) -> BaselineAnswers:
     """Return the stored answers to the same examples, or None."""
     record, answers = folder.record(), folder.answers()
     if record is None or record.data_sha256 != key:
@@ -70,14 +70,14 @@ def _read(folder: BaselineDir, key: str, test: Examples) -> Answers:
     return record, [answers[example.id] for example in test]
 
 
-def _hash(train: Examples, test: Examples) -> str:
+def _hash_examples(train: Examples, test: Examples) -> str:
     digest = hashlib.sha256()
     for example in chain(train, test):
         digest.update(f"{example.id}\0{example.sha256()}\n".encode())
     return digest.hexdigest()
 
 
-def _answer_most_frequent(train: Examples, test: Examples, key: str) -> Answers:
+def _answer_most_frequent(train: Examples, test: Examples, key: str) -> BaselineAnswers:
     most_frequent = find_most_frequent(train)
     if most_frequent is None:
         return None
@@ -85,29 +85,29 @@ def _answer_most_frequent(train: Examples, test: Examples, key: str) -> Answers:
     return BaselineRecord(MOST_FREQUENT, key, answer, share), [answer] * len(test)
 
 
-def _answer_nearest(train: Examples, test: Examples, key: str) -> Answers:
+def _answer_nearest(train: Examples, test: Examples, key: str) -> BaselineAnswers:
     answers = find_nearest_answers(train, test)
     return None if answers is None else (BaselineRecord(NEAREST, key), answers)
 
 
-ANSWERS: dict[str, Callable[[Examples, Examples, str], Answers]] = {
+BASELINES: dict[str, Callable[[Examples, Examples, str], BaselineAnswers]] = {
     MOST_FREQUENT: _answer_most_frequent,
     NEAREST: _answer_nearest,
 }
 
 
-def _score(
-    parts: Parts, test: Sequence[Example], answers: Sequence[str], options: Options
+def _score_answers(
+    parts: ResolvedBakeOff, test: Sequence[Example], answers: Sequence[str], options: Options
 ) -> list[ScoredRow]:
     rows = [
-        Row(example.id, example.completion, answer, example.meta, None, example.inputs)
+        ScoringInput(example.id, example.completion, answer, example.meta, None, example.inputs)
         for example, answer in zip(test, answers, strict=True)
     ]
     return list(build_free_scorer(parts).score_rows(rows, options))
 
 
 def collect_baselines(
-    parts: Parts,
+    parts: ResolvedBakeOff,
     run: RunDir,
     metric: str,
     means: Mapping[str, Values],
@@ -125,7 +125,7 @@ def collect_baselines(
     """
     margin = parts.bakeoff.requirements.margin_points / 100
     kinds, baselines = parts.scorer.METRICS, []
-    for folder in map(run.baseline, ANSWERS):
+    for folder in map(run.baseline, BASELINES):
         record = folder.record()
         if record is None:
             continue
@@ -142,7 +142,7 @@ def collect_baselines(
         baselines.append(
             Baseline(
                 name=record.name,
-                answer=None if record.answer is None else record.answer[:MOST_SHOWN],
+                answer=None if record.answer is None else record.answer[:MAX_SHOWN_CHARACTERS],
                 share=record.share,
                 scores={name: scores[name] for name in parts.metrics or kinds if scores[name].n},
                 comparisons=tuple(comparison for (comparison,) in tested),

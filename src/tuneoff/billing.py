@@ -26,13 +26,13 @@ PER_MESSAGE, PER_CONVERSATION, PER_NAME = 3, 3, 1
 # Models with the smaller vocabulary; gpt-4o and all newer ones have the larger one.
 _OLDER = ("gpt-3.5", "gpt-35", "gpt-4-", "davinci-", "babbage-")
 # Maximum tokens of one training example, from the fine-tuning guide; 65,536 for newer models.
-_TRAINED_ON = {"gpt-3.5-turbo-0613": 4_096, "gpt-3.5": 16_385, "gpt-35": 16_385}
-NEWER_TRAINED_ON = 65_536
+_TRAINING_LIMITS = {"gpt-3.5-turbo-0613": 4_096, "gpt-3.5": 16_385, "gpt-35": 16_385}
+NEWER_TRAINING_LIMIT = 65_536
 
 # Minimum tokens of a prompt that the provider caches automatically.
-CACHED_FROM = 1024
-USUAL_EPOCHS, FEWEST_EPOCHS, MOST_EPOCHS = 3, 1, 25
-FEWEST_SEEN, MOST_SEEN = 100, 25_000
+MIN_CACHED_PROMPT = 1024
+USUAL_EPOCHS, MIN_EPOCHS, MAX_EPOCHS = 3, 1, 25
+MIN_SEEN, MAX_SEEN = 100, 25_000
 # Providers whose models use OpenAI's encodings; the others' models are open, with their own
 # tokenizers.
 COUNTED_AS_OPENAI = ("openai", "azure")
@@ -47,13 +47,13 @@ class HostedCounter:
     def text(self, text: str) -> int:
         """Return the number of tokens of a text; special tokens in it count as text."""
         try:
-            return _count(self.encoding)(text)
+            return _get_count_function(self.encoding)(text)
         except UnicodeEncodeError:
-            return _count(self.encoding)(_whole(text))
+            return _get_count_function(self.encoding)(_replace_surrogates(text))
 
     def ids(self, text: str) -> list[int]:
         """Return the token ids of a text."""
-        return list(_tokenizer(self.encoding).encode(_whole(text)))
+        return list(_load_tokenizer(self.encoding).encode(_replace_surrogates(text)))
 
     def raw(self, messages: Iterable[Mapping[str, str]]) -> int:
         """Return the tokens of the turns' contents alone (`tokens_raw`)."""
@@ -61,7 +61,11 @@ class HostedCounter:
 
     def message(self, message: Mapping[str, str]) -> int:
         """Return the tokens of one turn, with its role, name and framing."""
-        count = PER_MESSAGE + _word(self.encoding, message["role"]) + self.text(message["content"])
+        count = (
+            PER_MESSAGE
+            + _count_word(self.encoding, message["role"])
+            + self.text(message["content"])
+        )
         name = message.get("name")
         return count + (PER_NAME + self.text(name) if name else 0)
 
@@ -73,52 +77,54 @@ class HostedCounter:
         return PER_CONVERSATION + sum(map(self.message, messages))
 
 
-def counter_for(model: str) -> HostedCounter:
+def build_counter(model: str) -> HostedCounter:
     """Return the counter of an OpenAI model; `ft:` and a suffix are ignored."""
-    base = _base(model)
+    base = _get_base_model(model)
     return HostedCounter(
         "cl100k_base" if base == "gpt-4" or base.startswith(_OLDER) else "o200k_base"
     )
 
 
-def billed(counter: HostedCounter, model: str, messages: Iterable[Mapping[str, str]]) -> int:
+def count_billed_tokens(
+    counter: HostedCounter, model: str, messages: Iterable[Mapping[str, str]]
+) -> int:
     """Return the tokens that OpenAI bills for one training example in one epoch
     (`tokens_billed`)."""
-    return min(counter.conversation(messages), trained_on(model))
+    return min(counter.conversation(messages), find_training_limit(model))
 
 
-def trained_on(model: str) -> int:
+def find_training_limit(model: str) -> int:
     """Return the tokens at which OpenAI truncates a training example of a model."""
-    base = _base(model)
-    limits = (limit for name, limit in _TRAINED_ON.items() if base.startswith(name))
-    return next(limits, NEWER_TRAINED_ON)
+    base = _get_base_model(model)
+    limits = (limit for name, limit in _TRAINING_LIMITS.items() if base.startswith(name))
+    return next(limits, NEWER_TRAINING_LIMIT)
 
 
-def default_epochs(examples: int) -> int:
+def compute_default_epochs(examples: int) -> int:
     """Return the epochs of OpenAI's `n_epochs: auto`: 3 in general, and always 1 to 25.
 
     Few examples get as many epochs as show at most 100 examples; many get as few as show at most
     25,000.
     """
-    if examples * USUAL_EPOCHS < FEWEST_SEEN:
-        return min(MOST_EPOCHS, FEWEST_SEEN // max(1, examples))
-    if examples * USUAL_EPOCHS > MOST_SEEN:
-        return max(FEWEST_EPOCHS, MOST_SEEN // examples)
+    if examples * USUAL_EPOCHS < MIN_SEEN:
+        return min(MAX_EPOCHS, MIN_SEEN // max(1, examples))
+    if examples * USUAL_EPOCHS > MAX_SEEN:
+        return max(MIN_EPOCHS, MAX_SEEN // examples)
     return USUAL_EPOCHS
 
 
-def _base(model: str) -> str:
+def _get_base_model(model: str) -> str:
     """Return the base of a model name without `ft:` and suffix."""
     return model.split(":")[1] if model.startswith("ft:") else model
 
 
-def _whole(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """Return a text with half surrogate pairs replaced, as they are sent."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @cache
-def _tokenizer(encoding: Encoding) -> Any:
+def _load_tokenizer(encoding: Encoding) -> Any:
     """Return the tokenizer of an encoding."""
     # The package's documented class refuses texts of a million characters and more, and builds
     # lists only to count them. The tokenizer underneath does neither.
@@ -145,13 +151,13 @@ def _load_bindings() -> Any:
 
 
 @cache
-def _count(encoding: Encoding) -> Callable[[str], int]:
+def _get_count_function(encoding: Encoding) -> Callable[[str], int]:
     """Return the counting function of an encoding."""
-    count: Callable[[str], int] = _tokenizer(encoding).count
+    count: Callable[[str], int] = _load_tokenizer(encoding).count
     return count
 
 
 @cache
-def _word(encoding: Encoding, role: str) -> int:
+def _count_word(encoding: Encoding, role: str) -> int:
     """Return the tokens of a role's name; cached."""
-    return _count(encoding)(role)
+    return _get_count_function(encoding)(role)

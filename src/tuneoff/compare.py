@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.contenders.samples import list_scored
-from tuneoff.contenders.trainings import find_way, trainings
+from tuneoff.contenders.trainings import find_way, list_variants
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.opening import stored_bakeoff
+from tuneoff.opening import load_stored_bakeoff
 from tuneoff.records import from_dict
 from tuneoff.report import pairs
 from tuneoff.report.parity import describe_change
 from tuneoff.results import TESTS_RULE, ContenderResult, Results, SeedSpread
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.scoring.aggregate import over_samples, over_seeds
-from tuneoff.scoring.equivalence import MARGIN
+from tuneoff.scoring.aggregate import average_samples, average_seeds
+from tuneoff.scoring.equivalence import DEFAULT_MARGIN
 from tuneoff.scoring.paired import KnownSeeds, Pair
 from tuneoff.scoring.parity import judge_parity
 from tuneoff.scoring.way_of_training import Way, find_seeds
@@ -81,8 +81,10 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
             )
     names = dict.fromkeys(c.name for run in runs for c in run.results.contenders)
     between = find_known_seeds(runs)
-    pairs_and_failures = [each for run in runs[1:] for each in _changes(baseline, run, between)]
-    changes = list(_told(pairs_and_failures, runs))
+    pairs_and_failures = [
+        each for run in runs[1:] for each in _find_changes(baseline, run, between)
+    ]
+    changes = list(_judge_changes(pairs_and_failures, runs))
     return {
         "metric": metric,
         "runs": [
@@ -91,26 +93,26 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
             for run in runs
         ],
         "contenders": [
-            {"name": name, "runs": [_cell(run.results, name) for run in runs]} for name in names
+            {"name": name, "runs": [_build_cell(run.results, name) for run in runs]} for name in names
         ],
         "changes": changes,
         "notes": _list_training_notes(runs, changes, between),
-        "warnings": _warnings(baseline, runs[1:]),
+        "warnings": _find_warnings(baseline, runs[1:]),
         "worse": any(change["verdict"] in ("worse", "failed") for change in changes),
     }  # fmt: skip
 
 
-def _warnings(baseline: ScoredRun, others: Sequence[ScoredRun]) -> list[str]:
+def _find_warnings(baseline: ScoredRun, others: Sequence[ScoredRun]) -> list[str]:
     """Return a warning for each run that was scored by other rules than the baseline."""
     return [
         f"{run.label} and {baseline.label} were scored by different rules (docs/scoring.md): run "
         "the older one again, which only scores what it has."
         for run in others
-        if _scoring(run.results) != _scoring(baseline.results)
+        if _select_scoring_rules(run.results) != _select_scoring_rules(baseline.results)
     ]
 
 
-def _scoring(results: Results) -> dict[str, int]:
+def _select_scoring_rules(results: Results) -> dict[str, int]:
     """Return the rules that made the scores. Those of tests do not count, which are made again
     here."""
     return {name: version for name, version in results.rules.items() if name != TESTS_RULE}
@@ -124,17 +126,19 @@ def read_scored_run(folder: Path, metric: str | None = None) -> ScoredRun:
     """
     run = RunDir(folder)
     results = run.results()
-    bakeoff, metric = stored_bakeoff(folder), metric or results.primary_metric
+    bakeoff, metric = load_stored_bakeoff(folder), metric or results.primary_metric
     cluster = bakeoff.task.cluster or load_task(bakeoff.task.id, bakeoff.folder).CLUSTER
     test = run.examples("test")
     values, seeds, ways = {}, {}, {}
     for settings in bakeoff.contenders:
-        scored = (over_samples(list_scored(settings, each)) for each in list_whole(run, settings))
+        scored = (
+            average_samples(list_scored(settings, each)) for each in list_whole_dirs(run, settings)
+        )
         used = ({id: r for id, r in of.items() if id not in results.left_out} for of in scored)
         rows = [found for found in used if found]
         ways[settings.name] = find_way(settings, bakeoff.folder)
-        seeds[settings.name] = [_values(each, metric) for each in rows]
-        values[settings.name] = _values(over_seeds(rows), metric) if rows else {}
+        seeds[settings.name] = [_get_values(each, metric) for each in rows]
+        values[settings.name] = _get_values(average_seeds(rows), metric) if rows else {}
     return ScoredRun(
         label=str(folder),
         results=results,
@@ -147,11 +151,11 @@ def read_scored_run(folder: Path, metric: str | None = None) -> ScoredRun:
     )
 
 
-def list_whole(run: RunDir, settings: Any) -> list[ContenderDir]:
+def list_whole_dirs(run: RunDir, settings: Any) -> list[ContenderDir]:
     """Return the directories of a contender's trainings on all examples."""
     return [
         each.directory(run.contender(settings.name))
-        for each in trainings(settings)
+        for each in list_variants(settings)
         if each.fraction == 1
     ]
 
@@ -162,24 +166,24 @@ def find_known_seeds(runs: Sequence[ScoredRun]) -> dict[str, KnownSeeds]:
     A run's own test set decides, whether or not another run has the same.
     """
     return find_seeds(
-        {label(run, name): way for run in runs for name, way in run.ways.items()},
-        {label(run, name): of for run in runs for name, of in run.seeds.items()},
+        {format_label(run, name): way for run in runs for name, way in run.ways.items()},
+        {format_label(run, name): of for run in runs for name, of in run.seeds.items()},
     )
 
 
-def label(run: ScoredRun, name: str) -> str:
+def format_label(run: ScoredRun, name: str) -> str:
     """Return a name that is different for contenders of different runs."""
     return f"{name} ({run.label})"
 
 
-def _values(rows: Mapping[str, Any], metric: str) -> Values:
+def _get_values(rows: Mapping[str, Any], metric: str) -> Values:
     """Return the values of one metric by example id."""
     return {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
 
 
-def _cell(results: Results, name: str) -> dict[str, Any] | None:
+def _build_cell(results: Results, name: str) -> dict[str, Any] | None:
     """Return the score and costs of a contender in one run; None where it has none."""
-    contender = _contender(results, name)
+    contender = _find_contender(results, name)
     if contender is None:
         return None
     score = contender.scores.get(results.primary_metric)
@@ -193,7 +197,7 @@ def _cell(results: Results, name: str) -> dict[str, Any] | None:
     }
 
 
-def _contender(results: Results, name: str | None) -> ContenderResult | None:
+def _find_contender(results: Results, name: str | None) -> ContenderResult | None:
     """Return the contender of a name; None where there is none."""
     return next((c for c in results.contenders if c.name == name), None)
 
@@ -216,8 +220,8 @@ def _list_training_notes(
         ):
             way, spread = run.ways.get(name), (change.get("training") or {}).get(key)
             if spread is not None:
-                known[label(run, name)] = from_dict(SeedSpread, spread)
-            elif way and between[label(run, name)] is None:
+                known[format_label(run, name)] = from_dict(SeedSpread, spread)
+            elif way and between[format_label(run, name)] is None:
                 unknown[name] = way
     notes = pairs.describe_spreads(known)
     if unknown:
@@ -226,7 +230,7 @@ def _list_training_notes(
     return notes
 
 
-def _changes(
+def _find_changes(
     baseline: ScoredRun, run: ScoredRun, between: Mapping[str, KnownSeeds]
 ) -> Iterator[dict[str, Any]]:
     """Yield the change of each contender that both runs have, or of their choices."""
@@ -247,12 +251,12 @@ def _changes(
             )
         names = [(chosen[0], chosen[1])]
     for before, now in names:
-        change = _change(baseline, run, before, now, same, between)
+        change = _find_change(baseline, run, before, now, same, between)
         if change is not None:
             yield {"contender": now, "before": before, "run": run.label, **change}
 
 
-def _change(
+def _find_change(
     baseline: ScoredRun,
     run: ScoredRun,
     before: str,
@@ -263,7 +267,7 @@ def _change(
     """Return one contender's change; None where there was nothing before."""
     old, new = baseline.values.get(before, {}), run.values.get(now, {})
     common = [id for id in same if id in old and id in new]
-    contender = _contender(run.results, now)
+    contender = _find_contender(run.results, now)
     if contender is not None and contender.error:
         return {"pair": None, "error": contender.error}
     if old and not new:
@@ -277,8 +281,8 @@ def _change(
         {id: old[id] for id in common},
         keep_complete(run.seeds[now], common),
         keep_complete(baseline.seeds[before], common),
-        between[label(run, now)],
-        between[label(baseline, before)],
+        between[format_label(run, now)],
+        between[format_label(baseline, before)],
     )
     return {"pair": pair, "examples": len(common)}
 
@@ -288,7 +292,9 @@ def keep_complete(seeds: Sequence[Values], ids: Sequence[str]) -> list[Values]:
     return [scores for scores in seeds if all(id in scores for id in ids)]
 
 
-def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Iterator[dict[str, Any]]:
+def _judge_changes(
+    changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]
+) -> Iterator[dict[str, Any]]:
     """Yield the changes with verdicts and sentences, their p-values adjusted over all of them."""
     clusters: dict[str, str] | None = None
     for run in runs:
@@ -297,7 +303,7 @@ def _told(changes: Sequence[dict[str, Any]], runs: Sequence[ScoredRun]) -> Itera
     compared = [change["pair"] for change in changes if change["pair"]]
     cluster = next((run.cluster for run in runs if run.cluster), "")
     metric = runs[0].results.primary_metric
-    margin = runs[0].results.requirements.get("margin_points", 100 * MARGIN) / 100
+    margin = runs[0].results.requirements.get("margin_points", 100 * DEFAULT_MARGIN) / 100
     judged = iter(judge_parity(compared, metric, clusters, cluster, margin))
     for change in changes:
         who = change["contender"]

@@ -20,12 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from tuneoff.contender_settings import ContenderBase, ContenderSettings
-from tuneoff.errors import unknown
-from tuneoff.settings import BaseUrl, Columns, Limit, PriceSettings, Settings
+from tuneoff.contender_settings import BaseContenderConfig, ContenderConfig
+from tuneoff.errors import explain_unknown
+from tuneoff.settings import BaseUrl, Columns, Config, Limit, PriceConfig
 
 
-class JudgeSettings(Settings):
+class JudgeConfig(Config):
     """The metric `judge` for free text: a provider's model compares an answer with the reference
     (`scoring/judge.py`)."""
 
@@ -39,13 +39,13 @@ class JudgeSettings(Settings):
     """The address of the API. Default: the provider's own."""
     rubric: str = Field(min_length=1)
     """What makes an answer as good as the reference, in words. The judge is shown this text."""
-    price: PriceSettings | None = None
+    price: PriceConfig | None = None
     """The judge's prices. Default: the price book's."""
     concurrency: int = Field(default=8, ge=1, le=1000)
     """Max judge requests in flight at once."""
 
 
-class GraderSettings(Settings):
+class GraderConfig(Config):
     """A grader of OpenAI's, in a JSON or YAML file (`scoring/graders.py`).
 
     All keys but `id` and `file` are only for a grader that asks a model.
@@ -62,31 +62,31 @@ class GraderSettings(Settings):
     file's."""
     base_url: BaseUrl | None = None
     """The address of the API. Default: the provider's own."""
-    price: PriceSettings | None = None
+    price: PriceConfig | None = None
     """The grading model's prices. Default: the price book's."""
     concurrency: int = Field(default=8, ge=1, le=1000)
     """Max grader requests in flight at once."""
 
 
-def _kind_of_metric(metric: Any) -> str:
+def _get_metric_tag(metric: Any) -> str:
     """Return the tag of the metric union that a value belongs to: id, judge or grader."""
-    if isinstance(metric, GraderSettings):
+    if isinstance(metric, GraderConfig):
         return "grader"
     if isinstance(metric, Mapping):
         return "grader" if metric.get("id") == "grader" else "judge"
-    return "judge" if isinstance(metric, JudgeSettings) else "id"
+    return "judge" if isinstance(metric, JudgeConfig) else "id"
 
 
 # The tag is chosen before validation, so that an error comes from one model only.
 Metric = Annotated[
     Annotated[str, Tag("id")]
-    | Annotated[JudgeSettings, Tag("judge")]
-    | Annotated[GraderSettings, Tag("grader")],
-    Discriminator(_kind_of_metric),
+    | Annotated[JudgeConfig, Tag("judge")]
+    | Annotated[GraderConfig, Tag("grader")],
+    Discriminator(_get_metric_tag),
 ]
 
 
-class TaskSettings(Settings):
+class TaskConfig(Config):
     """The examples, the prompts built from them, and the metrics of their answers."""
 
     id: str
@@ -142,7 +142,7 @@ class TaskSettings(Settings):
     """SQL: the folder of SQLite files, `DB_ID/*.sqlite`."""
 
 
-class Requirements(Settings):
+class Requirements(Config):
     """What the recommended contender must satisfy."""
 
     margin_points: float = Field(default=3.0, gt=0, lt=100)
@@ -157,7 +157,7 @@ class Requirements(Settings):
     Default: no limit."""
 
 
-class ServingSettings(Settings):
+class TrafficConfig(Config):
     """The expected production load. Monthly costs are computed from it."""
 
     utilization: float = Field(default=0.5, gt=0, le=1)
@@ -171,19 +171,19 @@ class ServingSettings(Settings):
     """
 
 
-class BakeOff(Settings):
+class BakeOff(Config):
     """One bake-off file. Relative paths in it are relative to its `folder`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     """The bake-off's name, which names its run directory. Letters, digits, `.`, `_` and `-`."""
-    task: TaskSettings
+    task: TaskConfig
     """The examples, the prompts and the metrics."""
-    contenders: tuple[ContenderSettings, ...] = Field(min_length=1)
+    contenders: tuple[ContenderConfig, ...] = Field(min_length=1)
     """The models to compare, at least one. Their names differ, in more than upper and lower case.
     """
     requirements: Requirements = Requirements()
     """What the recommended contender must satisfy."""
-    serving: ServingSettings = ServingSettings()
+    serving: TrafficConfig = TrafficConfig()
     """The expected production load, for monthly costs."""
     measure: bool = True
     """Measure every contender's latency on test prompts, one at a time."""
@@ -208,7 +208,9 @@ class BakeOff(Settings):
 
     @field_validator("contenders")
     @classmethod
-    def _names_differ(cls, contenders: tuple[ContenderBase, ...]) -> tuple[ContenderBase, ...]:
+    def _check_names(
+        cls, contenders: tuple[BaseContenderConfig, ...]
+    ) -> tuple[BaseContenderConfig, ...]:
         """Raise ValueError if two contenders have the same name."""
         seen: set[str] = set()
         for contender in contenders:
@@ -220,12 +222,12 @@ class BakeOff(Settings):
         return contenders
 
     @model_validator(mode="after")
-    def _knows_what_is_left(self) -> BakeOff:
+    def _check_migrating_from(self) -> BakeOff:
         """Raise ValueError if `migrating_from` names no contender of the file."""
         names = [contender.name for contender in self.contenders]
         if self.migrating_from is not None and self.migrating_from not in names:
             raise ValueError(
-                f"migrating_from: {unknown('contender', self.migrating_from, names)}; name one of "
+                f"migrating_from: {explain_unknown('contender', self.migrating_from, names)}; name one of "
                 "the file's contenders"
             )
         return self

@@ -20,11 +20,11 @@ from pydantic import (
 
 from tuneoff.settings import (
     BaseUrl,
+    Config,
     KeyVariable,
-    PriceSettings,
+    PriceConfig,
     Reasoning,
     Sampling,
-    Settings,
     Usd,
 )
 
@@ -37,7 +37,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 MODULE_SETS = ("attention", "all-linear")
 
 
-class LoraSettings(Settings):
+class LoraConfig(Config):
     """LoRA (Hu et al. 2021), with PEFT's parameters."""
 
     r: int = Field(default=16, ge=1)
@@ -63,7 +63,7 @@ class LoraSettings(Settings):
         return value
 
 
-class TrainSettings(Settings):
+class TrainConfig(Config):
     """How a local contender is trained."""
 
     loss_on: Literal["completion", "text"] = "completion"
@@ -124,7 +124,7 @@ class TrainSettings(Settings):
 
     @field_validator("learning_rate", mode="before")
     @classmethod
-    def _rate_or_search(cls, rate: Any) -> Any:
+    def _check_rate(cls, rate: Any) -> Any:
         """Return the rate as a number, or `search`; raise ValueError for anything else."""
         if isinstance(rate, str) and rate != "search":
             with suppress(ValueError):
@@ -135,7 +135,7 @@ class TrainSettings(Settings):
         raise ValueError(f"got {rate!r}; allowed: a number between 0 and 1, or search")
 
     @model_validator(mode="after")
-    def _one_duration(self) -> TrainSettings:
+    def _check_duration(self) -> TrainConfig:
         """Raise ValueError if durations contradict each other, or micro-batches do not fill a
         batch."""
         if self.epochs is not None and self.max_steps is not None:
@@ -148,7 +148,7 @@ class TrainSettings(Settings):
         return self
 
 
-class Hardware(Settings):
+class Hardware(Config):
     """The machine that a contender runs on, and the price of its hour."""
 
     accelerator: str | None = None
@@ -167,7 +167,7 @@ def _refuse_repeated(values: Sequence[float]) -> None:
             raise ValueError(f"{value} is there twice; keep one")
 
 
-class ContenderBase(Settings):
+class BaseContenderConfig(Config):
     """The fields of every contender."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
@@ -190,14 +190,14 @@ def _refuse_sampling(value: Any, why: str) -> Any:
     return value
 
 
-GREEDY = (
+GREEDY_ONLY = (
     "an open base answers greedily here, so all samples of an example would be the same; leave it "
     "out, or serve the model and ask it as `id: prompted` with provider, model, base_url and "
     "temperature"
 )
 
 
-class LocalSettings(ContenderBase):
+class LocalConfig(BaseContenderConfig):
     """An open model that is tuned on this machine or on your cluster."""
 
     id: Literal["local"]
@@ -208,9 +208,9 @@ class LocalSettings(ContenderBase):
     """`lora` trains an adapter; `full` trains all parameters."""
     quantization: Literal["none", "int8", "nf4"] = "none"
     """Load the base's weights as `int8` or `nf4`, for less memory. Not with `method: full`."""
-    lora: LoraSettings = LoraSettings()
+    lora: LoraConfig = LoraConfig()
     """The adapter's parameters, for `method: lora`."""
-    train: TrainSettings = TrainSettings()
+    train: TrainConfig = TrainConfig()
     """How it is trained."""
     backend: Backend = "transformers"
     """The engine that answers the test set: `transformers`, or `vllm`."""
@@ -232,11 +232,11 @@ class LocalSettings(ContenderBase):
     @classmethod
     def _greedy(cls, value: Any) -> Any:
         """Raise ValueError if there are keys of `Sampling`: an open base answers greedily."""
-        return _refuse_sampling(value, GREEDY)
+        return _refuse_sampling(value, GREEDY_ONLY)
 
     @field_validator("seeds")
     @classmethod
-    def _several(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    def _check_seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
         """Raise ValueError if `seeds` are fewer than two, or one is there twice."""
         if seeds is not None and len(seeds) < 2:
             raise ValueError("give two seeds or more here, or a single one as seed")
@@ -257,7 +257,7 @@ class LocalSettings(ContenderBase):
         return tuple(sorted(fractions))
 
     @model_validator(mode="after")
-    def _one_kind_of_seed(self) -> LocalSettings:
+    def _check_one_seed(self) -> LocalConfig:
         """Raise ValueError if both `seed` and `seeds` are given."""
         if self.seeds is not None and "seed" in self.model_fields_set:
             raise ValueError("give seed (one training) or seeds (one training each), not both")
@@ -273,7 +273,7 @@ class LocalSettings(ContenderBase):
         return written
 
     @model_validator(mode="after")
-    def _fits_together(self) -> LocalSettings:
+    def _check_combination(self) -> LocalConfig:
         """Raise ValueError if method, quantization and parallelism contradict each other."""
         if self.method == "full" and self.quantization != "none":
             raise ValueError(
@@ -292,7 +292,7 @@ class LocalSettings(ContenderBase):
         return self
 
 
-class HostedSettings(ContenderBase, Sampling):
+class HostedConfig(BaseContenderConfig, Sampling):
     """A model that is tuned through a provider's fine-tuning API and answers through its chat API.
 
     Providers take different training parameters. OpenAI: `learning_rate_multiplier`. Together:
@@ -337,13 +337,13 @@ class HostedSettings(ContenderBase, Sampling):
     """Answer the test set through the provider's Batch API: half the price, within a day."""
     record: bool = False
     """Record every exchange, so that the run can be replayed when the model is gone."""
-    price: PriceSettings | None = None
+    price: PriceConfig | None = None
     """The model's prices. Default: the price book's."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """Max requests in flight at once."""
 
 
-class PromptedSettings(ContenderBase, Reasoning, Sampling):
+class PromptedConfig(BaseContenderConfig, Reasoning, Sampling):
     """A model that is not tuned: an open `base`, answered here, or a `model` of a `provider`.
 
     It answers zero-shot, or with `shots` examples from train.
@@ -375,13 +375,13 @@ class PromptedSettings(ContenderBase, Reasoning, Sampling):
     """The engine that answers for a `base`: `transformers`, or `vllm`."""
     hardware: Hardware | None = None
     """The machine that a `base` is served on, for costs. Default: not priced."""
-    price: PriceSettings | None = None
+    price: PriceConfig | None = None
     """The prices of a provider's model. Default: the price book's."""
     concurrency: int = Field(default=16, ge=1, le=1000)
     """Max requests in flight at once."""
 
     @model_validator(mode="after")
-    def _one_model(self) -> PromptedSettings:
+    def _check_model(self) -> PromptedConfig:
         """Raise ValueError unless there is one model, with keys that mean something for it."""
         if (self.base is None) == (self.model is None):
             raise ValueError("give either base (an open model) or provider and model")
@@ -399,7 +399,7 @@ class PromptedSettings(ContenderBase, Reasoning, Sampling):
             raise ValueError("reasoning_effort and reasoning_tokens go with model, not with base")
         if self.base is not None and (self.samples > 1 or self.temperature is not None):
             given = "samples" if self.samples > 1 else "temperature"
-            raise ValueError(f"{given}: {GREEDY}")
+            raise ValueError(f"{given}: {GREEDY_ONLY}")
         if self.temperature is not None and self.reasoning_effort not in (None, "none"):
             raise ValueError(
                 "a model takes no temperature while it reasons; leave temperature or "
@@ -408,7 +408,7 @@ class PromptedSettings(ContenderBase, Reasoning, Sampling):
         return self
 
 
-class ReportedScore(Settings):
+class ReportedScore(Config):
     """A published score."""
 
     value: float = Field(ge=0, le=1)
@@ -417,7 +417,7 @@ class ReportedScore(Settings):
     """The number of test examples. Default: not known, so the score has no bounds."""
 
 
-class ReportedTraining(Settings):
+class ReportedTraining(Config):
     """The reported cost of a training. Without `usd`, the cost is computed from hours or tokens."""
 
     usd: Usd | None = None
@@ -435,7 +435,7 @@ class ReportedTraining(Settings):
         return self
 
 
-class RecordedSettings(ContenderBase):
+class RecordedConfig(BaseContenderConfig):
     """Answers that were made elsewhere, or reported figures without answers."""
 
     id: Literal["recorded"]
@@ -461,13 +461,13 @@ class RecordedSettings(ContenderBase):
 
     @model_validator(mode="before")
     @classmethod
-    def _made_elsewhere(cls, value: Any) -> Any:
+    def _check_no_sampling(cls, value: Any) -> Any:
         """Raise ValueError if the contender has keys of `Sampling`: nothing is asked."""
         why = "nothing is asked; the rows of its predictions say which `sample` they are"
         return _refuse_sampling(value, why)
 
     @model_validator(mode="after")
-    def _something(self) -> RecordedSettings:
+    def _something(self) -> RecordedConfig:
         """Raise ValueError unless there are answers or figures, and at most one who answered."""
         if self.predictions is not None and self.scores is not None:
             raise ValueError("give either predictions (a JSONL file) or scores (reported figures)")
@@ -480,7 +480,7 @@ class RecordedSettings(ContenderBase):
         return self
 
 
-ContenderSettings = Annotated[
-    LocalSettings | HostedSettings | PromptedSettings | RecordedSettings, Field(discriminator="id")
+ContenderConfig = Annotated[
+    LocalConfig | HostedConfig | PromptedConfig | RecordedConfig, Field(discriminator="id")
 ]
 CONTENDER_IDS = ("hosted", "local", "prompted", "recorded")

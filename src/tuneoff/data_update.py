@@ -17,27 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prepare, references
-from tuneoff.contenders.samples import divide_answers
+from tuneoff.contenders.samples import split_by_sample
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.files import read_lines, remove_folder, write_lines, write_text
-from tuneoff.prepare import Parts
+from tuneoff.prepare import ResolvedBakeOff
 from tuneoff.progress import Progress
-from tuneoff.prompts import messages
+from tuneoff.prompts import render_messages
 from tuneoff.records import SPLITS, Example, Prediction, Split, to_dict
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.spending import Again, most_again
-from tuneoff.tasks.splits import input_key
+from tuneoff.spending import RepeatCost, compute_max_repeat_cost
+from tuneoff.tasks.splits import build_input_key
 
 Examples = Mapping[Split, Sequence[Example]]
-_JOURNAL = "fresh-data.json"
-_BEFORE = "answers-before"
+_JOURNAL_FILE = "fresh-data.json"
+_BACKUP_DIR = "answers-before"
 # What training writes to a contender's folder, complete or not.
-_OF_TRAINING = ("training.json", "job.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints")
+_TRAINING_FILES = ("training.json", "job.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints")
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class DataDifference:
     """The difference between the data files and a run's own data."""
 
     train: bool
@@ -45,7 +45,7 @@ class Difference:
     test: bool
     judged: tuple[str, ...]
     """Ids of test rows with another reference."""
-    described: tuple[str, ...]
+    meta_changed: tuple[str, ...]
     """Ids of test rows where only `meta` differs."""
     asked: tuple[str, ...]
     """Ids of test rows with a new input."""
@@ -58,7 +58,7 @@ class Difference:
         return self.train or self.validation or self.test
 
     @property
-    def answers_move(self) -> bool:
+    def has_moved_answers(self) -> bool:
         """Return whether answers must be generated, dropped or given another id."""
         return bool(self.asked or self.removed) or any(new != old for new, old in self.kept.items())
 
@@ -67,47 +67,50 @@ class Difference:
         counts = (
             (len(self.asked), "with new inputs"),
             (len(self.judged), "with other references"),
-            (len(self.described), "with other meta"),
+            (len(self.meta_changed), "with other meta"),
             (self.removed, "gone"),
         )
-        parts = [f"{count} test {_rows(count)} {kind}" for count, kind in counts if count]
+        parts = [f"{count} test {_pluralize_row(count)} {kind}" for count, kind in counts if count]
         if self.test and not parts:
             parts = ["test rows with other ids or in another order"]
         parts = [*(["train rows"] * self.train), *(["validation rows"] * self.validation), *parts]
         return ", ".join(parts)
 
 
-def compare_examples(own: Examples, new: Examples) -> Difference:
+def compare_examples(own: Examples, new: Examples) -> DataDifference:
     """Return the difference between a run's own examples and new ones."""
     before = {example.id: example for example in own["test"]}
-    by_input = {input_key(example): example.id for example in reversed(own["test"])}
+    by_input = {build_input_key(example): example.id for example in reversed(own["test"])}
     kept: dict[str, str] = {}
     for example in new["test"]:
-        key, same = input_key(example), before.get(example.id)
-        if same is not None and input_key(same) == key:
+        key, same = build_input_key(example), before.get(example.id)
+        if same is not None and build_input_key(same) == key:
             kept[example.id] = example.id
         elif key in by_input:
             kept[example.id] = by_input[key]
     pairs = [(e, before[kept[e.id]]) for e in new["test"] if e.id in kept]
-    judged = tuple(now.id for now, was in pairs if _answer(now) != _answer(was))
+    judged = tuple(now.id for now, was in pairs if _get_answer(now) != _get_answer(was))
     described = tuple(
         now.id
         for now, was in pairs
-        if _answer(now) == _answer(was) and _plain(now)["meta"] != _plain(was)["meta"]
+        if _get_answer(now) == _get_answer(was)
+        and _build_plain_row(now)["meta"] != _build_plain_row(was)["meta"]
     )
-    return Difference(
-        train=_learned(own["train"]) != _learned(new["train"]),
-        validation=_learned(own["validation"]) != _learned(new["validation"]),
-        test=[_known(e) for e in own["test"]] != [_known(e) for e in new["test"]],
+    return DataDifference(
+        train=_list_trained_pairs(own["train"]) != _list_trained_pairs(new["train"]),
+        validation=_list_trained_pairs(own["validation"]) != _list_trained_pairs(new["validation"]),
+        test=[_normalize_row(e) for e in own["test"]] != [_normalize_row(e) for e in new["test"]],
         judged=judged,
-        described=described,
+        meta_changed=described,
         asked=tuple(example.id for example in new["test"] if example.id not in kept),
         removed=len(before.keys() - set(kept.values())),
         kept=kept,
     )
 
 
-def warn_if_different(parts: Parts, run: RunDir, own: Examples, progress: Progress) -> None:
+def warn_if_different(
+    parts: ResolvedBakeOff, run: RunDir, own: Examples, progress: Progress
+) -> None:
     """Warn if the files differ from the data that the run uses."""
     if parts.settings.source == "sample" or not own["test"] or not prepare.is_local(parts):
         return
@@ -126,7 +129,7 @@ def warn_if_different(parts: Parts, run: RunDir, own: Examples, progress: Progre
         )
 
 
-def take_files(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None:
+def apply_fresh_data(parts: ResolvedBakeOff, run: RunDir, yes: bool, progress: Progress) -> None:
     """Replace a run's data by the files, and keep the work that still holds.
 
     Raises:
@@ -134,14 +137,14 @@ def take_files(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None
             (`yes`, or the prompt). Nothing was changed.
         BudgetError: the cost could exceed the budget. Nothing was changed.
     """
-    new, warnings = prepare.data(parts)
-    difference = compare_examples(_examples_of(run), new)
-    _refuse(run, difference)
+    new, warnings = prepare.load_examples(parts)
+    difference = compare_examples(_read_examples(run), new)
+    _refuse_mixed_data(run, difference)
     _, doubts = references.check_references(parts, new["test"])
     warnings += doubts
-    cost = _cost(parts, run, new, difference)
+    cost = _compute_cost(parts, run, new, difference)
     if cost:
-        Ledger(run.events, parts.bakeoff.budget_usd).refuse_over(cost.usd, "what is asked again")
+        Ledger(run.events, parts.bakeoff.budget_usd).check_budget(cost.usd, "what is asked again")
         if not yes and not progress.ask(f"{cost.words()} Go on?"):
             raise ConfigError(f"{cost.words()} Say --yes as well to agree; nothing was changed.")
     for warning in warnings:
@@ -151,23 +154,26 @@ def take_files(parts: Parts, run: RunDir, yes: bool, progress: Progress) -> None
     if not difference:
         progress.say("the data files are as they were; all answers are kept.")
         return
-    rows = {split: [build_row(e, parts) for e in new[split]] for split in _taken(difference)}
+    rows = {
+        split: [build_row(e, parts) for e in new[split]]
+        for split in _list_changed_splits(difference)
+    }
     journal = {"id": secrets.token_hex(6), "rows": rows, "kept": difference.kept,
-               "answers_move": difference.answers_move, "words": difference.words()}  # fmt: skip
-    write_text(run.data / _JOURNAL, json.dumps(journal, ensure_ascii=True))
+               "answers_move": difference.has_moved_answers, "words": difference.words()}  # fmt: skip
+    write_text(run.data / _JOURNAL_FILE, json.dumps(journal, ensure_ascii=True))
     progress.say(f"the data files are taken anew: {difference.words()}.")
-    complete_taking(run)
+    resume_fresh_data(run)
 
 
-def complete_taking(run: RunDir) -> None:
+def resume_fresh_data(run: RunDir) -> None:
     """Carry out `fresh-data.json`, if it exists, also after an interruption."""
-    path = run.data / _JOURNAL
+    path = run.data / _JOURNAL_FILE
     if not path.exists():
         return
     journal = json.loads(path.read_bytes())
     for split, rows in journal["rows"].items():
         run.write_examples(split, rows)
-    for folder in _folders(run):
+    for folder in _list_answer_dirs(run):
         if journal["answers_move"]:
             _move_answers(folder.path, journal)
         for name in ("scores.jsonl", "details.jsonl"):
@@ -178,46 +184,50 @@ def complete_taking(run: RunDir) -> None:
     path.unlink()
 
 
-def build_row(example: Example, parts: Parts) -> dict[str, Any]:
+def build_row(example: Example, parts: ResolvedBakeOff) -> dict[str, Any]:
     """Return an example as a stored row, with its chat messages for other readers."""
     return {
         **to_dict(example),
-        "messages": messages(example, parts.template),
+        "messages": render_messages(example, parts.template),
         "sha256": example.sha256(),
     }
 
 
-def _taken(difference: Difference) -> list[Split]:
+def _list_changed_splits(difference: DataDifference) -> list[Split]:
     changed: dict[Split, bool] = {"test": difference.test, "validation": difference.validation}
     return [split for split, is_other in changed.items() if is_other]
 
 
-def _examples_of(run: RunDir) -> Examples:
+def _read_examples(run: RunDir) -> Examples:
     return {split: run.examples(split) for split in SPLITS}
 
 
-def _plain(example: Example) -> dict[str, Any]:
+def _build_plain_row(example: Example) -> dict[str, Any]:
     return to_dict(example)
 
 
-def _learned(examples: Sequence[Example]) -> list[tuple[str, str]]:
-    return [(input_key(example), _answer(example)) for example in examples]
+def _list_trained_pairs(examples: Sequence[Example]) -> list[tuple[str, str]]:
+    return [(build_input_key(example), _get_answer(example)) for example in examples]
 
 
-def _answer(example: Example) -> str:
+def _get_answer(example: Example) -> str:
     """Return the answer, stripped: earlier versions did not keep outer blanks."""
     return example.completion.strip()
 
 
-def _known(example: Example) -> dict[str, Any]:
-    return {**_plain(example), "inputs": example.content(), "completion": _answer(example)}
+def _normalize_row(example: Example) -> dict[str, Any]:
+    return {
+        **_build_plain_row(example),
+        "inputs": example.content(),
+        "completion": _get_answer(example),
+    }
 
 
-def _rows(count: int) -> str:
+def _pluralize_row(count: int) -> str:
     return "row" if count == 1 else "rows"
 
 
-def _folders(run: RunDir) -> Iterator[ContenderDir]:
+def _list_answer_dirs(run: RunDir) -> Iterator[ContenderDir]:
     """Yield every folder that may hold answers: contenders, their seeds and fractions."""
     for contender in run.contenders():
         yield contender
@@ -225,15 +235,19 @@ def _folders(run: RunDir) -> Iterator[ContenderDir]:
             yield from map(ContenderDir, sorted(contender.path.glob(ending)))
 
 
-def _is_refused(run: RunDir, difference: Difference) -> bool:
+def _is_refused(run: RunDir, difference: DataDifference) -> bool:
     return difference.train or (difference.validation and _has_trained(run))
 
 
 def _has_trained(run: RunDir) -> bool:
-    return any((folder.path / name).exists() for folder in _folders(run) for name in _OF_TRAINING)
+    return any(
+        (folder.path / name).exists()
+        for folder in _list_answer_dirs(run)
+        for name in _TRAINING_FILES
+    )
 
 
-def _refuse(run: RunDir, difference: Difference) -> None:
+def _refuse_mixed_data(run: RunDir, difference: DataDifference) -> None:
     """Raise if a run's parts would belong to different data."""
     if _is_refused(run, difference):
         which = (
@@ -243,8 +257,8 @@ def _refuse(run: RunDir, difference: Difference) -> None:
             f"{run.path}: --fresh-data: {which} have changed, so what was trained is of other data;"
             " undo the change, or give another --run-dir."
         )
-    if difference.answers_move:
-        for folder in _folders(run):
+    if difference.has_moved_answers:
+        for folder in _list_answer_dirs(run):
             if any(not batch["read"] for batch in folder.batches()):
                 raise RunDirectoryError(
                     f"{run.path}: --fresh-data: a batch of answers to the earlier inputs is under "
@@ -253,33 +267,35 @@ def _refuse(run: RunDir, difference: Difference) -> None:
                 )
 
 
-def _cost(parts: Parts, run: RunDir, new: Examples, difference: Difference) -> Again:
+def _compute_cost(
+    parts: ResolvedBakeOff, run: RunDir, new: Examples, difference: DataDifference
+) -> RepeatCost:
     """Return the most that providers may bill because the data changed.
 
     It covers the contenders that have answers, and their judge.
     """
     asked = set(difference.asked)
     judged = asked | set(difference.judged)
-    return most_again(
+    return compute_max_repeat_cost(
         parts,
         {
             settings.name: [
                 answers
-                for folder in _folders(run)
+                for folder in _list_answer_dirs(run)
                 if run.contender(settings.name).path in (folder.path, folder.path.parent)
-                for answers in _by_sample(settings, folder)
+                for answers in _read_samples(settings, folder)
             ]
             for settings in parts.bakeoff.contenders
         },
-        prepare.build_work(parts, {**new, "test": [e for e in new["test"] if e.id in asked]}),
+        prepare.build_context(parts, {**new, "test": [e for e in new["test"] if e.id in asked]}),
         [e for e in new["test"] if e.id in judged],
         difference.kept,
     )
 
 
-def _by_sample(settings: Any, folder: ContenderDir) -> list[dict[str, Prediction]]:
+def _read_samples(settings: Any, folder: ContenderDir) -> list[dict[str, Prediction]]:
     """Return the answers of each sample by id; an empty list without answers."""
-    samples = divide_answers(settings, folder)
+    samples = split_by_sample(settings, folder)
     return samples if any(samples) else []
 
 
@@ -288,7 +304,7 @@ def _move_answers(folder: Path, journal: Mapping[str, Any]) -> None:
 
     All earlier answers are saved first and read from there, so the step can be repeated.
     """
-    answers, before = folder / "predictions.jsonl", folder / _BEFORE / f"{journal['id']}.jsonl"
+    answers, before = folder / "predictions.jsonl", folder / _BACKUP_DIR / f"{journal['id']}.jsonl"
     if not before.exists():
         if not answers.exists():
             return

@@ -27,8 +27,8 @@ _WAL, _JOURNAL = "-wal", "-journal"
 # zeros.
 _HOT_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # Attempts to make a copy during which the files did not change.
-_TRIES = 10
-_PIECE_BYTES = 1 << 20
+_MAX_ATTEMPTS = 10
+_CHUNK_BYTES = 1 << 20
 
 _Key = tuple[tuple[str, int, int], ...]
 _copies: dict[_Key, Path] = {}
@@ -73,9 +73,7 @@ def find_suite(folder: Path, db_id: str, more: Path | None = None) -> list[Path]
     return [own, *others, *(sorted((more / db_id).glob("*.sqlite")) if more else ())]
 
 
-def database_hashes(
-    folder: Path, db_ids: Iterable[str], more: Path | None = None
-) -> dict[str, str]:
+def hash_databases(folder: Path, db_ids: Iterable[str], more: Path | None = None) -> dict[str, str]:
     """Return the SHA-256 of every file that answers are executed on.
 
     The keys are sorted: `db_id`, and `db_id/name.sqlite` for the other files of a suite. Files are
@@ -88,7 +86,7 @@ def database_hashes(
     for db_id in sorted(set(db_ids)):
         own, *others = find_suite(folder, db_id, more)
         for name, path in ((db_id, own), *((f"{db_id}/{path.name}", path) for path in others)):
-            hashes[name] = _sha256(path)
+            hashes[name] = _hash_database(path)
     return hashes
 
 
@@ -105,7 +103,7 @@ def find_committed(path: Path) -> Path:
         try:
             return _find_committed(path)
         except OSError as error:
-            raise DataError(_unsettled(path, error.strerror or str(error))) from None
+            raise DataError(_explain_unapplied(path, error.strerror or str(error))) from None
 
 
 def find_original(path: str) -> str:
@@ -117,27 +115,29 @@ def find_original(path: str) -> str:
 
 
 def _find_committed(path: Path) -> Path:
-    for _ in range(_TRIES):
-        files = [path, *_beside(path)]
+    for _ in range(_MAX_ATTEMPTS):
+        files = [path, *_find_log_files(path)]
         if len(files) == 1:
             return path
         key = tuple((str(f.absolute()), (s := f.stat()).st_size, s.st_mtime_ns) for f in files)
         if key in _copies:
             return _copies[key]
-        copy = Path(tempfile.mkdtemp(dir=_cache())) / path.name
+        copy = Path(tempfile.mkdtemp(dir=_create_copies_dir())) / path.name
         try:
-            before = [_copied(file, _place(copy, file)) for file in files]
-            if [path, *_beside(path)] == files and before == [_digest(file) for file in files]:
-                _settle(path, copy)
+            before = [_copy_file(file, _get_copy_path(copy, file)) for file in files]
+            if [path, *_find_log_files(path)] == files and before == [
+                _hash_file(file) for file in files
+            ]:
+                _apply_log(path, copy)
                 _copies[key], _originals[str(copy.resolve())] = copy, path
                 return copy
         except FileNotFoundError:
             pass  # its writer has applied it meanwhile
         shutil.rmtree(copy.parent, ignore_errors=True)
-    raise DataError(_unsettled(path, "it is being written to all the time"))
+    raise DataError(_explain_unapplied(path, "it is being written to all the time"))
 
 
-def _beside(path: Path) -> list[Path]:
+def _find_log_files(path: Path) -> list[Path]:
     """Return the log and the hot journal of a database.
 
     SQLite looks beside the file that a link points to. A user may have linked both files, so the
@@ -158,39 +158,39 @@ def _is_hot(journal: Path) -> bool:
         return stream.read(len(_HOT_JOURNAL)) == _HOT_JOURNAL
 
 
-def _place(copy: Path, file: Path) -> Path:
+def _get_copy_path(copy: Path, file: Path) -> Path:
     ending = next((e for e in (_WAL, _JOURNAL) if file.name.endswith(e)), "")
     return copy.with_name(copy.name + ending)
 
 
-def _copied(file: Path, to: Path) -> str:
+def _copy_file(file: Path, to: Path) -> str:
     """Copy a file, and return the hash of the copied bytes."""
     digest = hashlib.sha256()
     with file.open("rb") as source, to.open("wb") as target:
-        while piece := source.read(_PIECE_BYTES):
+        while piece := source.read(_CHUNK_BYTES):
             digest.update(piece)
             target.write(piece)
     return digest.hexdigest()
 
 
-def _digest(file: Path) -> str:
+def _hash_file(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _settle(path: Path, copy: Path) -> None:
+def _apply_log(path: Path, copy: Path) -> None:
     """Let SQLite apply the log or journal beside a copy."""
     try:
         with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
-        raise DataError(_unsettled(path, str(error))) from None
-    if _beside(copy):
-        raise DataError(_unsettled(path, "SQLite leaves it as it is"))
+        raise DataError(_explain_unapplied(path, str(error))) from None
+    if _find_log_files(copy):
+        raise DataError(_explain_unapplied(path, "SQLite leaves it as it is"))
 
 
-def _unsettled(path: Path, why: str) -> str:
+def _explain_unapplied(path: Path, why: str) -> str:
     return (
         f"{path}: what is committed cannot be read together with the log or journal beside it "
         f"({why}); let the program that writes it end, run `PRAGMA wal_checkpoint(TRUNCATE)` on it "
@@ -199,7 +199,7 @@ def _unsettled(path: Path, why: str) -> str:
 
 
 @cache
-def _cache() -> Path:
+def _create_copies_dir() -> Path:
     """Return the folder for copies; it is deleted when this process ends."""
     folder, owner = tempfile.mkdtemp(prefix="tuneoff-databases-"), os.getpid()
 
@@ -211,12 +211,12 @@ def _cache() -> Path:
     return Path(folder)
 
 
-def _sha256(path: Path) -> str:
+def _hash_database(path: Path) -> str:
     try:
         digest = hashlib.sha256()
-        for file in (path, *_beside(path)):
+        for file in (path, *_find_log_files(path)):
             with file.open("rb") as stream:
-                while piece := stream.read(_PIECE_BYTES):
+                while piece := stream.read(_CHUNK_BYTES):
                     digest.update(piece)
         return digest.hexdigest()
     except OSError as error:

@@ -24,21 +24,21 @@ import yaml
 from tuneoff import bakeoff
 from tuneoff.bakeoff_file import load
 from tuneoff.config import BakeOff
-from tuneoff.contender_settings import SHIPPED_BASE, HostedSettings
+from tuneoff.contender_settings import SHIPPED_BASE, HostedConfig
 from tuneoff.errors import ConfigError
 from tuneoff.progress import Progress
 from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
-FILES = ("demo-functional.yaml", "demo-sql.yaml")
+BAKEOFF_FILES = ("demo-functional.yaml", "demo-sql.yaml")
 # The packages of server and SDK. Without them the demo has no hosted contender.
-EXTRAS = ("fastapi", "uvicorn", "openai")
+REQUIRED_PACKAGES = ("fastapi", "uvicorn", "openai")
 START_SECONDS = 120
 KEYS_VARIABLE = "TUNEOFF_API_KEYS"
 # The task with a hosted contender, and that contender: the settings that a user of the API would
 # send.
 HOSTED_TASK = "functional_representation"
-HOSTED = HostedSettings(
+HOSTED_CONTENDER = HostedConfig(
     name="hosted-api",
     id="hosted",
     model=SHIPPED_BASE,
@@ -57,13 +57,13 @@ def run_demo(folder: Path, progress: Progress) -> list[tuple[Path, Results]]:
         ConfigError: the server of an earlier, interrupted demo cannot be started again.
     """
     finished = []
-    for name in FILES:
+    for name in BAKEOFF_FILES:
         with as_file(files("tuneoff.assets") / name) as path:
             settings = load(path)
         run_dir = folder / settings.name
         with contextlib.ExitStack() as meanwhile:
             if settings.task.id == HOSTED_TASK:
-                hosted = _with_hosted(settings, run_dir, folder, progress)
+                hosted = _add_hosted(settings, run_dir, folder, progress)
                 settings = meanwhile.enter_context(hosted)
             results = bakeoff.run(settings, run_dir, progress=progress, command="tuneoff demo")
         finished.append((run_dir, results))
@@ -71,11 +71,11 @@ def run_demo(folder: Path, progress: Progress) -> list[tuple[Path, Results]]:
 
 
 @contextlib.contextmanager
-def _with_hosted(
+def _add_hosted(
     settings: BakeOff, run_dir: Path, folder: Path, progress: Progress
 ) -> Iterator[BakeOff]:
     """Run the local server; give the settings with the hosted contender at its address."""
-    missing = [name for name in EXTRAS if find_spec(name) is None]
+    missing = [name for name in REQUIRED_PACKAGES if find_spec(name) is None]
     if missing:
         progress.say(
             f"warning: the demo goes without its hosted contender, which needs "
@@ -83,19 +83,19 @@ def _with_hosted(
         )
         yield settings
         return
-    port = _port_of(run_dir) or _free_port()
-    hosted = HOSTED.model_copy(update={"base_url": f"http://127.0.0.1:{port}/v1"})
+    port = _read_port(run_dir) or _find_free_port()
+    hosted = HOSTED_CONTENDER.model_copy(update={"base_url": f"http://127.0.0.1:{port}/v1"})
     complete = settings.model_copy(update={"contenders": (*settings.contenders, hosted)})
     run = RunDir(run_dir)
     answered = len(run.contender(hosted.name).predictions())
     if run.has_data() and answered >= len(run.examples("test")):
         yield complete  # nobody is asked any more
     else:
-        with _server(port, folder / "demo-server"):
+        with _run_server(port, folder / "demo-server"):
             yield complete
 
 
-def _port_of(run_dir: Path) -> int | None:
+def _read_port(run_dir: Path) -> int | None:
     """Return the port that the run began with; None for a new run.
 
     A run resumes only with the file that it began with.
@@ -104,11 +104,11 @@ def _port_of(run_dir: Path) -> int | None:
     if not stored.is_file():
         return None
     contenders = yaml.safe_load(stored.read_text(encoding="utf-8"))["contenders"]
-    address = next((c["base_url"] for c in contenders if c["name"] == HOSTED.name), None)
+    address = next((c["base_url"] for c in contenders if c["name"] == HOSTED_CONTENDER.name), None)
     return urlsplit(address).port if address else None
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     """Return a free port on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -117,7 +117,7 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _server(port: int, data_dir: Path) -> Iterator[None]:
+def _run_server(port: int, data_dir: Path) -> Iterator[None]:
     """Run `tuneoff serve`; its output goes to a log beside its data.
 
     Raises:
@@ -134,14 +134,14 @@ def _server(port: int, data_dir: Path) -> Iterator[None]:
             command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
         try:
-            _wait(port, process, log)
+            _wait_for_server(port, process, log)
             yield
         finally:
             process.terminate()
             process.wait()
 
 
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for_server(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until the server answers.
 
     Raises:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, explain_unknown
 
 
-def ids(package: str, needs: Sequence[str]) -> list[str]:
+def list_ids(package: str, needs: Sequence[str]) -> list[str]:
     """Return the ids that a package of tuneoff offers, sorted."""
     parent = importlib.import_module(package)
     names = [module.name for module in pkgutil.iter_modules(parent.__path__)]
@@ -32,14 +32,14 @@ def find(package: str, id: str, what: str, needs: Sequence[str]) -> ModuleType:
         ConfigError: there is no such module, or it lacks what its kind needs.
     """
     if id.endswith(".py"):
-        module = _from_file(Path(id), what)
+        module = _load_file(Path(id), what)
     elif "." in id:
-        module = _from_import(id, what)
+        module = _load_import(id, what)
     else:
-        allowed = ids(package, needs)
+        allowed = list_ids(package, needs)
         if id not in allowed:
             raise ConfigError(
-                f"{unknown(what, id, allowed)}; or give the name of an installed module, "
+                f"{explain_unknown(what, id, allowed)}; or give the name of an installed module, "
                 "or the path of a Python file."
             )
         module = importlib.import_module(f"{package}.{id}")
@@ -54,7 +54,7 @@ def _has(module: ModuleType, needs: Sequence[str]) -> bool:
     return all(hasattr(module, name) for name in needs)
 
 
-def _from_file(path: Path, what: str) -> ModuleType:
+def _load_file(path: Path, what: str) -> ModuleType:
     """Return the module of a Python file.
 
     Raises:
@@ -75,7 +75,7 @@ def _from_file(path: Path, what: str) -> ModuleType:
     return module
 
 
-def _from_import(name: str, what: str) -> ModuleType:
+def _load_import(name: str, what: str) -> ModuleType:
     """Return an installed module.
 
     Raises:

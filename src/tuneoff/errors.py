@@ -86,10 +86,10 @@ class ProviderError(TuneoffError, RuntimeError):
 # Codes that concern every request: no credit left at the provider; a model that its owner must
 # deploy first.
 NOT_DEPLOYED = "not_deployed"
-CONCERN_ALL = ("insufficient_quota", NOT_DEPLOYED)
+ACCOUNT_CODES = ("insufficient_quota", NOT_DEPLOYED)
 
 
-class RefusedError(ProviderError):
+class RejectedError(ProviderError):
     """A request that the provider rejects for good.
 
     `code` and `param` are the provider's words: why, and for which part of the request.
@@ -109,10 +109,10 @@ class RefusedError(ProviderError):
         The key, the account, the address or the model is then the cause, not the content of the
         request.
         """
-        return self.status in (401, 402, 403, 404, 405) or self.code in CONCERN_ALL
+        return self.status in (401, 402, 403, 404, 405) or self.code in ACCOUNT_CODES
 
 
-class BusyError(ProviderError):
+class RateLimitedError(ProviderError):
     """A request that was rate limited, and may be retried.
 
     `retry_after` is how many seconds the provider asks to wait; None where it does not say.
@@ -125,10 +125,10 @@ class BusyError(ProviderError):
     ) -> None:
         super().__init__(message)
         self.retry_after, self.status = retry_after, status
-        self.certain = status == 429
+        self.not_executed = status == 429
 
 
-class LostError(ProviderError):
+class UnknownOutcomeError(ProviderError):
     """A request whose outcome is unknown: it may have been carried out, and billed.
 
     `status` is the server's; None where it sent nothing readable.
@@ -139,7 +139,7 @@ class LostError(ProviderError):
         self.status = status
 
 
-class UnreachableError(LostError):
+class UnreachableError(UnknownOutcomeError):
     """No connection could be made.
 
     `seen`: the server has answered before, so it is likely to come back. `certain` is false where a
@@ -148,14 +148,14 @@ class UnreachableError(LostError):
 
     def __init__(self, message: str, seen: bool = False, certain: bool = True) -> None:
         super().__init__(message)
-        self.seen, self.certain = seen, certain
+        self.seen, self.not_executed = seen, certain
 
 
 # Max names that are suggested for a prefix. All of them are in the list before.
-MOST_OFFERED = 5
+MAX_SUGGESTIONS = 5
 
 
-def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
+def explain_unknown(what: str, got: str, allowed: Iterable[str]) -> str:
     """Return the beginning of an "unknown id" sentence: what was given, and what is allowed.
 
     >>> unknown("task", "text_2_sql", ["chat", "text_to_sql"])
@@ -164,12 +164,12 @@ def unknown(what: str, got: str, allowed: Iterable[str]) -> str:
     "unknown model 'small' (allowed: large-1, small-1, small-2; did you mean small-1 or small-2?)"
     """
     names = sorted(allowed)
-    near = near_names(got, names)
+    near = find_near_names(got, names)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"unknown {what} {got!r} (allowed: {', '.join(names)}{hint})"
 
 
-def near_names(got: str, names: Iterable[str]) -> list[str]:
+def find_near_names(got: str, names: Iterable[str]) -> list[str]:
     """Return the names that may have been meant, whatever their case.
 
     They are those that begin with what was given, else the most similar one.
@@ -177,4 +177,4 @@ def near_names(got: str, names: Iterable[str]) -> list[str]:
     folded = {name.casefold(): name for name in names}
     start = got.strip().casefold()
     begun = [name for each, name in folded.items() if start and each.startswith(start)]
-    return begun[:MOST_OFFERED] or [folded[n] for n in get_close_matches(start, folded, n=1)]
+    return begun[:MAX_SUGGESTIONS] or [folded[n] for n in get_close_matches(start, folded, n=1)]

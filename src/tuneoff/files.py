@@ -17,20 +17,20 @@ from pathlib import Path
 from typing import Any
 
 # Threads of one process append to the same file (events); they must not cut each other's lines.
-_APPENDING = threading.Lock()
+_APPEND_LOCK = threading.Lock()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file, or nothing."""
-    _write(path, (text.encode(),))
+    _write_atomically(path, (text.encode(),))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file as it came, or nothing."""
-    _write(path, (content,))
+    _write_atomically(path, (content,))
 
 
-def _write(path: Path, pieces: Iterable[bytes]) -> None:
+def _write_atomically(path: Path, pieces: Iterable[bytes]) -> None:
     """Write a file from pieces, or nothing: beside its place first, then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -40,12 +40,12 @@ def _write(path: Path, pieces: Iterable[bytes]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
-        _keep_names(path.parent)
+        _sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def _keep_names(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Sync a folder to disk; without that, a rename may not survive a power cut."""
     opened = os.open(folder, os.O_RDONLY)
     try:
@@ -54,7 +54,7 @@ def _keep_names(folder: Path) -> None:
         os.close(opened)
 
 
-def line_of(row: Mapping[str, Any]) -> str:
+def format_line(row: Mapping[str, Any]) -> str:
     """Return a row as one line of JSON.
 
     A lone surrogate, which a model's answer may hold, cannot be written as UTF-8; such a row is
@@ -70,16 +70,16 @@ def line_of(row: Mapping[str, Any]) -> str:
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole JSONL file, or nothing."""
-    _write(path, (line_of(row).encode() for row in rows))
+    _write_atomically(path, (format_line(row).encode() for row in rows))
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows to a JSONL file, cutting off a torn last line first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _APPENDING, path.open("a+b") as stream:
+    with _APPEND_LOCK, path.open("a+b") as stream:
         _cut_torn_line(stream)
         for row in rows:
-            stream.write(line_of(row).encode())
+            stream.write(format_line(row).encode())
         stream.flush()
 
 

@@ -9,12 +9,12 @@ import logging
 import re
 from urllib.parse import urlsplit
 
-LOGGER = "huggingface_hub.utils._http"
-_THROWN = re.compile(r"^(?P<why>.*?) thrown while requesting \S+ (?P<url>\S+)")
-_AGAIN = re.compile(r"^Retrying in ")
+HUB_LOGGER = "huggingface_hub.utils._http"
+_FAILED_TRY = re.compile(r"^(?P<why>.*?) thrown while requesting \S+ (?P<url>\S+)")
+_RETRY = re.compile(r"^Retrying in ")
 
 
-class OneLine(logging.Filter):
+class HubErrorFilter(logging.Filter):
     """Passes one short line per host for failed tries, and every other message."""
 
     def __init__(self) -> None:
@@ -24,9 +24,9 @@ class OneLine(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a message is logged; shorten the first failed try at a host."""
         said = record.getMessage()
-        thrown = _THROWN.match(said)
+        thrown = _FAILED_TRY.match(said)
         if thrown is None:
-            return not _AGAIN.match(said)
+            return not _RETRY.match(said)
         # Only the host is logged: an address may hold a signature.
         host = urlsplit(thrown["url"]).hostname
         why = thrown["why"].strip("'")
@@ -36,8 +36,8 @@ class OneLine(logging.Filter):
         return new
 
 
-def shorten() -> None:
+def shorten_hub_errors() -> None:
     """Install the filter on the hub library's logger."""
-    logger = logging.getLogger(LOGGER)
-    if not any(isinstance(each, OneLine) for each in logger.filters):
-        logger.addFilter(OneLine())
+    logger = logging.getLogger(HUB_LOGGER)
+    if not any(isinstance(each, HubErrorFilter) for each in logger.filters):
+        logger.addFilter(HubErrorFilter())

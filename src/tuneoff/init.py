@@ -57,11 +57,11 @@ def write_starter(
         raise ConfigError(f"{out}: the file is there already; give another name with --out.")
     columns = find_columns(data)
     warnings: list[str] = []
-    examples = chat.checked_examples(data, columns, warnings.append)
-    task: dict[str, Any] = {"id": "chat", "train": _relative(data, out.parent)}
+    examples = chat.load_checked_examples(data, columns, warnings.append)
+    task: dict[str, Any] = {"id": "chat", "train": _get_relative_path(data, out.parent)}
     if test is not None:
-        examples += chat.checked_examples(Path(test), columns, warnings.append)
-        task["test"] = _relative(Path(test), out.parent)
+        examples += chat.load_checked_examples(Path(test), columns, warnings.append)
+        task["test"] = _get_relative_path(Path(test), out.parent)
     if columns is not None:
         task["columns"] = columns.model_dump(mode="json", exclude_none=True)
     longest = max(len(example.completion.encode()) for example in examples)
@@ -71,28 +71,28 @@ def write_starter(
     indented = "".join(
         f"  {line}\n" for line in yaml.safe_dump(task, sort_keys=False).splitlines()
     ).rstrip("\n")
-    text = STARTER.format(name=_name(data), task=indented)
+    text = STARTER.format(name=_choose_name(data), task=indented)
     parse(text, out)
     write_text(out, text)
     return {
         "examples": len(examples),
-        "form": form_of(columns),
+        "form": describe_form(columns),
         "file": str(out),
         "warnings": warnings,
     }
 
 
-def form_of(columns: Columns | None) -> str:
+def describe_form(columns: Columns | None) -> str:
     """Return in words what a file's rows are."""
     return "chat messages" if columns is None else f"columns: {describe_columns(columns)}"
 
 
-def _relative(data: Path, folder: Path) -> str:
+def _get_relative_path(data: Path, folder: Path) -> str:
     """Return the path of a data file relative to a folder."""
     return os.path.relpath(data.resolve(), folder.resolve())
 
 
-def _name(data: Path) -> str:
+def _choose_name(data: Path) -> str:
     """Return the file's stem in the characters that a run's name may have."""
     kept = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in data.stem)
     return kept.strip("._-")[:60] or "my-data"

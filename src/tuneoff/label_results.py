@@ -8,25 +8,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from tuneoff.labels import VALUES, JudgedRun, Label, Question, find_judged_run, read_labels
-from tuneoff.results import Comparison, ContenderResult, Labels, Results, Score
-from tuneoff.rundir import RunDir, alone_in
+from tuneoff.labels import (
+    VERDICT_VALUES,
+    JudgedRun,
+    Label,
+    LabelQuestion,
+    find_judged_run,
+    read_labels,
+)
+from tuneoff.results import Comparison, ContenderResult, LabelStats, Results, Score
+from tuneoff.rundir import RunDir, lock_run_dir
 from tuneoff.scoring.corrected import correct_mean
-from tuneoff.scoring.intervals import score_interval
+from tuneoff.scoring.intervals import compute_score_interval
 from tuneoff.scoring.judge import Judge
 
 # People's labels of each answer, by (row id, hash).
-Given = Mapping[tuple[str, str], Sequence[Label]]
+LabelsByAnswer = Mapping[tuple[str, str], Sequence[Label]]
 
 
-def take_labels(run: RunDir) -> None:
+def update_results(run: RunDir) -> None:
     """Write results.json again if there are labels that it does not contain.
 
     Raises:
         RunDirectoryError: another process works in the run directory.
     """
     if run.labels.exists():
-        with alone_in(run.path):
+        with lock_run_dir(run.path):
             before = run.results()
             after = add_labels(run, before)
             if after != before:
@@ -49,24 +56,24 @@ def add_labels(run: RunDir, results: Results) -> Results:
     }
     by_answer: dict[tuple[str, str], list[Label]] = {}
     for label in labels:
-        if label.verdict in VALUES and (label.id, label.sha256) in current:
+        if label.verdict in VERDICT_VALUES and (label.id, label.sha256) in current:
             by_answer.setdefault((label.id, label.sha256), []).append(label)
     values = {
-        name: _values(judged.scores[name], answers, by_answer)
+        name: _collect_values(judged.scores[name], answers, by_answer)
         for name, answers in judged.answers.items()
     }
     return replace(
         results,
-        labels=_describe(judged, labels, current, by_answer),
-        contenders=tuple(_correct_one(c, judged, values) for c in results.contenders),
+        labels=_summarize_labels(judged, labels, current, by_answer),
+        contenders=tuple(_correct_contender(c, judged, values) for c in results.contenders),
         comparisons=tuple(
             _correct_pair(pair, results, judged, values) for pair in results.comparisons
         ),
     )
 
 
-def _values(
-    rows: Iterable[str], answers: Sequence[Mapping[str, Question]], by_answer: Given
+def _collect_values(
+    rows: Iterable[str], answers: Sequence[Mapping[str, LabelQuestion]], by_answer: LabelsByAnswer
 ) -> dict[str, float]:
     """Return people's value of each row whose answers all have labels.
 
@@ -80,15 +87,15 @@ def _values(
             if id in questions
         ]
         if labels and all(labels):
-            values[id] = math.fsum(map(_mean, labels)) / len(labels)
+            values[id] = math.fsum(map(_average_labels, labels)) / len(labels)
     return values
 
 
-def _mean(labels: Sequence[Label]) -> float:
-    return math.fsum(VALUES[label.verdict] for label in labels) / len(labels)
+def _average_labels(labels: Sequence[Label]) -> float:
+    return math.fsum(VERDICT_VALUES[label.verdict] for label in labels) / len(labels)
 
 
-def _correct_one(
+def _correct_contender(
     contender: ContenderResult, judged: JudgedRun, values: Mapping[str, Mapping[str, float]]
 ) -> ContenderResult:
     if contender.name not in values:
@@ -97,7 +104,7 @@ def _correct_one(
         judged.scores[contender.name],
         values[contender.name],
         judged.clusters,
-        [_by_seed(contender)],
+        [_get_seed_scores(contender)],
     )
     return replace(contender, corrected={Judge.PRIMARY: corrected})
 
@@ -111,78 +118,87 @@ def _correct_pair(
     if pair.metric != Judge.PRIMARY or not {pair.a, pair.b} <= values.keys():
         return pair
     corrected = correct_mean(
-        _differ(judged.scores[pair.a], judged.scores[pair.b]),
-        _differ(values[pair.a], values[pair.b]),
+        _subtract_scores(judged.scores[pair.a], judged.scores[pair.b]),
+        _subtract_scores(values[pair.a], values[pair.b]),
         judged.clusters,
-        [_by_seed(c) for c in results.contenders if c.name in (pair.a, pair.b)],
+        [_get_seed_scores(c) for c in results.contenders if c.name in (pair.a, pair.b)],
         of_differences=True,
     )
     return replace(pair, corrected=corrected)
 
 
-def _by_seed(contender: ContenderResult) -> tuple[float, ...]:
+def _get_seed_scores(contender: ContenderResult) -> tuple[float, ...]:
     score = contender.scores.get(Judge.PRIMARY)
     return score.by_seed if score else ()
 
 
-def _differ(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
+def _subtract_scores(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
     return {id: value - b[id] for id, value in a.items() if id in b}
 
 
-def _describe(
+def _summarize_labels(
     judged: JudgedRun,
     labels: Sequence[Label],
-    current: Mapping[tuple[str, str], Question],
-    by_answer: Given,
-) -> Labels:
+    current: Mapping[tuple[str, str], LabelQuestion],
+    by_answer: LabelsByAnswer,
+) -> LabelStats:
     """Return how many answers people labelled, and how far the judge agrees."""
     asked = {key: people for key, people in by_answer.items() if current[key].known is None}
     clusters = judged.clusters or {}
     agreements = [
-        (clusters.get(key[0], f"id {key[0]}"), 1 - abs(current[key].judged - _mean(people)))
+        (
+            clusters.get(key[0], f"id {key[0]}"),
+            1 - abs(current[key].judged - _average_labels(people)),
+        )
         for key, people in asked.items()
     ]
     table: dict[str, Counter[str]] = {}
     for key, people in asked.items():
-        table.setdefault(_word(current[key].judged), Counter()).update(x.verdict for x in people)
+        table.setdefault(_name_reading(current[key].judged), Counter()).update(
+            x.verdict for x in people
+        )
     between = [
-        (clusters.get(key[0], f"id {key[0]}"), _agree(people))
+        (clusters.get(key[0], f"id {key[0]}"), _compute_agreement(people))
         for key, people in asked.items()
         if len(people) > 1
     ]
-    by_people = [label for label in labels if label.verdict in VALUES and label.known is None]
+    by_people = [
+        label for label in labels if label.verdict in VERDICT_VALUES and label.known is None
+    ]
     skipped = {
         (x.id, x.sha256)
         for x in labels
         if x.verdict == "skipped" and (x.id, x.sha256) in current.keys() - by_answer.keys()
     }
-    return Labels(
+    return LabelStats(
         rows=len({id for id, _ in by_answer}),
         answers=len(asked),
         people=len({label.by for people in asked.values() for label in people}),
-        agreement=_share(agreements),
-        kappa=_kappa([(current[key].judged, _mean(people)) for key, people in asked.items()]),
+        agreement=_average_shares(agreements),
+        kappa=_compute_kappa(
+            [(current[key].judged, _average_labels(people)) for key, people in asked.items()]
+        ),
         table=table,
-        between_people=_share(between),
+        between_people=_average_shares(between),
         changed=sum((label.id, label.sha256) not in current for label in by_people),
         skipped=len(skipped),
     )
 
 
-def _word(judged: float) -> str:
+def _name_reading(judged: float) -> str:
     """Return the judge's two readings of an answer as a word."""
     if judged == 1:
         return "not worse"
     return "worse" if judged == 0 else "undecided"
 
 
-def _agree(labels: Sequence[Label]) -> float:
+def _compute_agreement(labels: Sequence[Label]) -> float:
     """Return the share of pairs of people who agree whether an answer is worse."""
-    pairs = list(combinations((VALUES[label.verdict] for label in labels), 2))
+    pairs = list(combinations((VERDICT_VALUES[label.verdict] for label in labels), 2))
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
-def _share(values: Sequence[tuple[str, float]]) -> Score | None:
+def _average_shares(values: Sequence[tuple[str, float]]) -> Score | None:
     """Return the mean of shares with its cluster-robust interval; None without any."""
     if not values:
         return None
@@ -192,12 +208,12 @@ def _share(values: Sequence[tuple[str, float]]) -> Score | None:
         sizes[cluster] += 1
     n = len(values)
     by_cluster = [(sums[cluster], size) for cluster, size in sizes.items()]
-    bounds = score_interval(Counter(value for _, value in values), True, by_cluster)
+    bounds = compute_score_interval(Counter(value for _, value in values), True, by_cluster)
     low, high = bounds or (None, None)
     return Score(math.fsum(value for _, value in values) / n, low, high, n)
 
 
-def _kappa(pairs: Sequence[tuple[float, float]]) -> float | None:
+def _compute_kappa(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Return Cohen's kappa of judge and people: agreement beyond chance.
 
     None where one of them always says the same.

@@ -20,25 +20,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from tuneoff.config import JudgeSettings
-from tuneoff.contenders.samples import divide_answers, list_scored
-from tuneoff.contenders.trainings import trainings
+from tuneoff.config import JudgeConfig
+from tuneoff.contenders.samples import list_scored, split_by_sample
+from tuneoff.contenders.trainings import list_variants
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.files import append_lines, read_lines
-from tuneoff.opening import stored_bakeoff
+from tuneoff.opening import load_stored_bakeoff
 from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.results import Results
 from tuneoff.rundir import RunDir
-from tuneoff.scoring.aggregate import over_samples, over_seeds
-from tuneoff.scoring.judge import Judge, show_inputs
-from tuneoff.scoring.rows import Row, build_rows, no_answer
-from tuneoff.spending import judges
+from tuneoff.scoring.aggregate import average_samples, average_seeds
+from tuneoff.scoring.judge import Judge, render_inputs
+from tuneoff.scoring.rows import ScoringInput, build_scoring_inputs, explain_no_answer
+from tuneoff.spending import list_judges
 from tuneoff.tasks import load_task
 
 # An answer compared with the reference. A skipped answer has no label; an undone label is asked
 # again.
-Verdict = Literal["better", "equal", "worse", "skipped", "undone"]
-VALUES: Mapping[str, float] = {"better": 1.0, "equal": 1.0, "worse": 0.0}
+LabelVerdict = Literal["better", "equal", "worse", "skipped", "undone"]
+VERDICT_VALUES: Mapping[str, float] = {"better": 1.0, "equal": 1.0, "worse": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Label:
 
     id: str
     sha256: str
-    verdict: Verdict
+    verdict: LabelVerdict
     by: str = ""
     """The person who labelled."""
     known: str | None = None
@@ -55,7 +55,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class LabelQuestion:
     """One answer to a test row, as a person sees it."""
 
     id: str
@@ -69,13 +69,13 @@ class Question:
     """Why there is nothing to ask, or None."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> LabelVerdict:
         """Return the verdict on an answer whose result is known."""
         return "worse" if self.known == "no answer" else "equal"
 
     def texts(self, seed: int) -> tuple[str, str, bool]:
         """Return the texts A and B, and whether A is the answer; the seed draws the order."""
-        is_first = int(_hash(seed, "order", self.sha256), 16) % 2 == 0
+        is_first = int(_hash_values(seed, "order", self.sha256), 16) % 2 == 0
         pair = (self.answer, self.reference)
         return (*(pair if is_first else pair[::-1]), is_first)
 
@@ -85,22 +85,25 @@ class JudgedRun:
     """A run whose answers a judge scored."""
 
     rubric: str
-    answers: Mapping[str, Sequence[Mapping[str, Question]]]
+    answers: Mapping[str, Sequence[Mapping[str, LabelQuestion]]]
     """Contender → the questions by row id, of each of its seeds and samples."""
     scores: Mapping[str, Mapping[str, float]]
     """Contender → the judge's mean over seeds and samples, by row id."""
     clusters: Mapping[str, str] | None
     """The cluster of each row; None if rows are independent."""
 
-    def questions(self, seed: int = 0) -> dict[str, list[Question]]:
+    def questions(self, seed: int = 0) -> dict[str, list[LabelQuestion]]:
         """Return the different answers to each row; rows and answers in the seed's order."""
-        by_row: dict[str, dict[str, Question]] = {}
+        by_row: dict[str, dict[str, LabelQuestion]] = {}
         for several in self.answers.values():
             for answers in several:
                 for id, question in answers.items():
                     by_row.setdefault(id, {})[question.sha256] = question
-        rows = sorted(by_row, key=partial(_hash, seed))
-        return {id: sorted(by_row[id].values(), key=lambda q: _hash(seed, q.sha256)) for id in rows}
+        rows = sorted(by_row, key=partial(_hash_values, seed))
+        return {
+            id: sorted(by_row[id].values(), key=lambda q: _hash_values(seed, q.sha256))
+            for id in rows
+        }
 
 
 def read_labels(run: RunDir) -> list[Label]:
@@ -132,7 +135,7 @@ def load_judged_run(run: RunDir, results: Results) -> JudgedRun:
     judged = find_judged_run(run, results)
     if judged is not None:
         return judged
-    if not judges(stored_bakeoff(run.path)):
+    if not list_judges(load_stored_bakeoff(run.path)):
         raise ConfigError(
             f"{run.path}: this run has no judge whose scores people could check; add one to "
             "task.metrics, {id: judge, model: …, rubric: …}, and run the bake-off again, which "
@@ -146,14 +149,14 @@ def load_judged_run(run: RunDir, results: Results) -> JudgedRun:
 
 def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
     """Return the judged answers of a finished run; None without a judge or any score."""
-    bakeoff = stored_bakeoff(run.path)
-    asked = judges(bakeoff)
+    bakeoff = load_stored_bakeoff(run.path)
+    asked = list_judges(bakeoff)
     if not asked:
         return None
     test = run.examples("test")
     usable = [example for example in test if example.id not in results.left_out]
     finished = {contender.name for contender in results.contenders if contender.error is None}
-    answers: dict[str, list[dict[str, Question]]] = {}
+    answers: dict[str, list[dict[str, LabelQuestion]]] = {}
     scores = {}
     for settings in bakeoff.contenders:
         if settings.name not in finished:
@@ -161,11 +164,11 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
         directory = run.contender(settings.name)
         whole = [
             training.directory(directory)
-            for training in trainings(settings)
+            for training in list_variants(settings)
             if training.fraction == 1
         ]
         scored = [list_scored(settings, folder) for folder in whole]
-        means = _means(usable, scored)
+        means = _average_scores(usable, scored)
         if means:
             scores[settings.name] = means
             answers[settings.name] = [
@@ -173,7 +176,7 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
                 for folder, samples in zip(whole, scored, strict=True)
                 # A recorded contender may have new answers that are not scored yet.
                 for predictions, rows in zip(
-                    divide_answers(settings, folder), samples, strict=False
+                    split_by_sample(settings, folder), samples, strict=False
                 )
             ]
     if not scores:
@@ -183,11 +186,11 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
     return JudgedRun(asked[0].rubric, answers, scores, clusters)
 
 
-def _means(
+def _average_scores(
     usable: Sequence[Example], scored: Sequence[Sequence[Mapping[str, ScoredRow]]]
 ) -> dict[str, float]:
     """Return the judge's score of each row: the mean over seeds and samples."""
-    rows = over_seeds([over_samples(samples) for samples in scored])
+    rows = average_seeds([average_samples(samples) for samples in scored])
     return {
         example.id: float(rows[example.id].scores[Judge.PRIMARY])
         for example in usable
@@ -196,28 +199,30 @@ def _means(
 
 
 def _read_answers(
-    settings: JudgeSettings,
+    settings: JudgeConfig,
     usable: Sequence[Example],
     predictions: Mapping[str, Prediction],
     scored: Mapping[str, ScoredRow],
     means: Mapping[str, float],
-) -> dict[str, Question]:
+) -> dict[str, LabelQuestion]:
     """Return the judged answers by id, for rows that have a mean."""
     return {
-        row.id: _ask(settings, row, float(scored[row.id].scores[Judge.PRIMARY]))
-        for row in build_rows(usable, predictions)  # all rows: some show where thoughts end
+        row.id: _build_question(settings, row, float(scored[row.id].scores[Judge.PRIMARY]))
+        for row in build_scoring_inputs(
+            usable, predictions
+        )  # all rows: some show where thoughts end
         if row.id in means and Judge.PRIMARY in scored[row.id].scores
     }
 
 
-def _ask(settings: JudgeSettings, row: Row, judged: float) -> Question:
-    missing = no_answer(row) is not None
+def _build_question(settings: JudgeConfig, row: ScoringInput, judged: float) -> LabelQuestion:
+    missing = explain_no_answer(row) is not None
     answer, reference = "" if missing else row.prediction.strip(), row.reference.strip()
-    task = show_inputs(row.inputs)
+    task = render_inputs(row.inputs)
     known = "no answer" if missing else "the reference" if answer == reference else None
-    sha256 = _hash(settings.rubric, task, reference, answer)
-    return Question(row.id, sha256, task, reference, answer, judged, known)
+    sha256 = _hash_values(settings.rubric, task, reference, answer)
+    return LabelQuestion(row.id, sha256, task, reference, answer, judged, known)
 
 
-def _hash(*values: Any) -> str:
+def _hash_values(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()

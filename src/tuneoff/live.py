@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # The training loss in a step's note: ours ("loss 0.412"), or a provider's ("loss=0.41").
-LOSS = re.compile(r"loss[ =](\d+(?:\.\d+)?)")
-SIGNS = "▁▂▃▄▅▆▇█"
+LOSS_PATTERN = re.compile(r"loss[ =](\d+(?:\.\d+)?)")
+BLOCKS = "▁▂▃▄▅▆▇█"
 WIDTH = 16
 
 
-def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
+def draw_sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     """Return values as a line of block characters, from the lowest to the highest.
 
     If there are more than fit, each character is a mean.
@@ -34,18 +34,18 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     parts = [known[first : first + size] for first in range(0, len(known), size)]
     means = [sum(part) / len(part) for part in parts]
     low, high = min(means), max(means)
-    scale = (len(SIGNS) - 1) / (high - low) if high > low else 0.0
-    return "".join(SIGNS[round((mean - low) * scale)] for mean in means)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((mean - low) * scale)] for mean in means)
 
 
-def _styled(words: str, style: str) -> str:
+def _style_words(words: str, style: str) -> str:
     """Return words as rich's markup in a style."""
     from rich.markup import escape
 
     return f"[{style}]{escape(words)}[/]"
 
 
-class Live:
+class LiveView:
     """The progress of a run, as a live view."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -102,7 +102,7 @@ class Live:
         if why:
             self.say(f"{name}: {words}")
         style = "dim" if words in IDLE else "red" if why or words == OVER_BUDGET else "green"
-        self.shown.update(self._row(name), stage=_styled(short, style), idle=True, note="")
+        self.shown.update(self._row(name), stage=_style_words(short, style), idle=True, note="")
 
     def stage(self, title: str, total: int) -> Step:
         """Show a new stage of a contender; return the function that reports its progress."""
@@ -116,15 +116,17 @@ class Live:
         losses: list[float] = []
         row = self._row(contender)
         self.shown.reset(
-            row, total=total, idle=False, stage=_styled(stage, "cyan"), note="", loss=""
+            row, total=total, idle=False, stage=_style_words(stage, "cyan"), note="", loss=""
         )
 
         def step(done: int, note: str = "") -> None:
-            match = LOSS.search(note)
+            match = LOSS_PATTERN.search(note)
             if match:
                 losses.append(float(match[1]))
-            shown = f"{sparkline(losses)} {losses[-1]:.3g}" if losses else ""
-            self.shown.update(row, completed=done, loss=shown, note=LOSS.sub("", note).strip(" ,"))
+            shown = f"{draw_sparkline(losses)} {losses[-1]:.3g}" if losses else ""
+            self.shown.update(
+                row, completed=done, loss=shown, note=LOSS_PATTERN.sub("", note).strip(" ,")
+            )
 
         return step
 
@@ -152,6 +154,6 @@ class Live:
         """Return the line of a contender, which is added if it is new."""
         if name not in self._rows:
             self._rows[name] = self.shown.add_task(
-                name, total=None, stage=_styled(WAITING, "dim"), idle=True, loss="", note=""
+                name, total=None, stage=_style_words(WAITING, "dim"), idle=True, loss="", note=""
             )
         return self._rows[name]

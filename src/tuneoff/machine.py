@@ -32,12 +32,12 @@ def today() -> datetime.date:
     return now().astimezone().date()
 
 
-def describe() -> str:
+def describe_machine() -> str:
     """Return the machine in words, for instance `AMD EPYC, 2 cores, 24 GiB, Linux`."""
-    return ", ".join(_parts())
+    return ", ".join(_list_parts())
 
 
-def accelerator() -> str | None:
+def get_accelerator() -> str | None:
     """Return the name of the accelerator that computes; None where the CPU does."""
     import torch
 
@@ -51,15 +51,15 @@ def is_accelerator(named: str, here: str | None) -> bool:
         named: the book's name, for instance `A100 80GB`.
         here: the driver's name, for instance `NVIDIA A100-SXM4-80GB`.
     """
-    return here is not None and _words(named) - {"sxm"} <= _words(here)
+    return here is not None and _split_words(named) - {"sxm"} <= _split_words(here)
 
 
-def _words(name: str) -> set[str]:
+def _split_words(name: str) -> set[str]:
     """Return the words of a name, in lower case."""
     return set(re.findall(r"[a-z0-9]+", name.lower()))
 
 
-def versions() -> dict[str, str]:
+def read_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that numbers depend on."""
     installed = {"python": platform.python_version()}
     for package in PACKAGES:
@@ -70,9 +70,9 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def _parts() -> Iterator[str]:
+def _list_parts() -> Iterator[str]:
     """Yield the parts of the machine's description, the accelerator included."""
-    yield _processor()
+    yield _read_processor()
     yield f"{os.cpu_count()} cores"
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         yield f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
@@ -83,7 +83,7 @@ def _parts() -> Iterator[str]:
         yield f"{torch.cuda.device_count()} × {torch.cuda.get_device_name(0)}"
 
 
-def _processor() -> str:
+def _read_processor() -> str:
     """Return the name of the CPU."""
     information = Path("/proc/cpuinfo")
     if information.exists():

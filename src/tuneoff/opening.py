@@ -40,12 +40,12 @@ SPENDING_KEYS = (
 SPENDING_KEYS_OF_ONE = ("concurrency", "deployment", "key_variable", "price", "samples")
 
 
-def resolved(bakeoff: BakeOff) -> dict[str, Any]:
+def dump_resolved(bakeoff: BakeOff) -> dict[str, Any]:
     """Return the file with every default filled in, as plain values."""
     return bakeoff.model_dump(mode="json")
 
 
-def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
+def open_run_dir(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
     """Return the run directory of a bake-off file, created with a copy of the file if missing.
 
     With `fresh`, the settings of that contender may have changed. The stored copy is then not
@@ -60,18 +60,18 @@ def open_run(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunDir:
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path}: this is a file; give a folder as --run-dir.")
     if stored.exists():
-        _refuse_changes(stored, bakeoff, fresh)
+        _check_unchanged(stored, bakeoff, fresh)
     elif path.exists() and any(path.iterdir()):
         raise RunDirectoryError(
             f"{path}: the folder is not empty and holds no bakeoff.yaml; "
             "give an empty or new folder as --run-dir."
         )
     if fresh is None:
-        keep_file(path, bakeoff)
+        save_config(path, bakeoff)
     return RunDir(path)
 
 
-def keep_file(path: Path, bakeoff: BakeOff) -> None:
+def save_config(path: Path, bakeoff: BakeOff) -> None:
     """Write a run directory's copy of its bake-off file.
 
     It is written each time, because keys that may change, or are new, have changed. The folder to
@@ -79,20 +79,20 @@ def keep_file(path: Path, bakeoff: BakeOff) -> None:
     moved together.
     """
     lay = os.path.relpath(bakeoff.folder.resolve(), path.resolve())
-    written = {**resolved(bakeoff), "folder": lay}
+    written = {**dump_resolved(bakeoff), "folder": lay}
     text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
     write_text(path / "bakeoff.yaml", text)
 
 
-def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
+def _check_unchanged(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
     """Raise RunDirectoryError if keys changed that must not change."""
     with contextlib.suppress(yaml.YAMLError):
-        before = _with_defaults(yaml.safe_load(stored.read_text(encoding="utf-8")))
+        before = _fill_defaults(yaml.safe_load(stored.read_text(encoding="utf-8")))
         own = f"contenders.{fresh}"
         changed = sorted(
             key
-            for key in _changed_keys(before, resolved(bakeoff))
-            if not _may_change(key)
+            for key in _list_changed_keys(before, dump_resolved(bakeoff))
+            if not _can_change(key)
             and (fresh is None or not (key == own or key.startswith(f"{own}.")))
         )
         if not changed:
@@ -105,7 +105,7 @@ def _refuse_changes(stored: Path, bakeoff: BakeOff, fresh: str | None) -> None:
     raise RunDirectoryError(f"{stored}: this is not valid YAML; give another --run-dir.")
 
 
-def _may_change(key: str) -> bool:
+def _can_change(key: str) -> bool:
     """Return whether earlier results stay valid when this key of the file changes."""
     first, *rest = key.split(".")
     if first != "contenders":
@@ -115,17 +115,17 @@ def _may_change(key: str) -> bool:
     return own[0] in SPENDING_KEYS_OF_ONE
 
 
-def _with_defaults(stored: Any) -> Any:
+def _fill_defaults(stored: Any) -> Any:
     """Return a stored file with defaults for keys that did not exist when it was written."""
     try:
-        return resolved(BakeOff.model_validate(stored))
+        return dump_resolved(BakeOff.model_validate(stored))
     except ValidationError:
         if isinstance(stored, dict):
             stored.pop("folder", None)
         return stored
 
 
-def stored_bakeoff(run_dir: Path) -> BakeOff:
+def load_stored_bakeoff(run_dir: Path) -> BakeOff:
     """Load the resolved bake-off file of a run, with its paths as they were meant.
 
     Raises:
@@ -140,17 +140,19 @@ def stored_bakeoff(run_dir: Path) -> BakeOff:
     return BakeOff.model_validate(value)
 
 
-def _by_name(contenders: list[Any]) -> dict[str, Any]:
+def _index_by_name(contenders: list[Any]) -> dict[str, Any]:
     """Return contenders by name."""
     return {str(c.get("name")): c for c in contenders if isinstance(c, Mapping)}
 
 
-def _changed_keys(before: Any, after: Any, place: str = "") -> Iterator[str]:
+def _list_changed_keys(before: Any, after: Any, place: str = "") -> Iterator[str]:
     """Yield the dotted names of what differs; contenders are compared by name."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in {**before, **after}:
-            yield from _changed_keys(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
+            yield from _list_changed_keys(
+                before.get(key), after.get(key), f"{place}.{key}".lstrip(".")
+            )
     elif place == "contenders" and isinstance(before, list) and isinstance(after, list):
-        yield from _changed_keys(_by_name(before), _by_name(after), place)
+        yield from _list_changed_keys(_index_by_name(before), _index_by_name(after), place)
     elif before != after:
         yield place

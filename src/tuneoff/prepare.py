@@ -9,96 +9,96 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tuneoff.config import BakeOff, GraderSettings, JudgeSettings, Metric, TaskSettings
-from tuneoff.contender_settings import RecordedSettings
-from tuneoff.contenders import Work, lengths, load_contender
-from tuneoff.costs.pricebook import PriceBook, book
+from tuneoff.config import BakeOff, GraderConfig, JudgeConfig, Metric, TaskConfig
+from tuneoff.contender_settings import RecordedConfig
+from tuneoff.contenders import ContenderContext, lengths, load_contender
+from tuneoff.costs.pricebook import PriceBook, build_price_book
 from tuneoff.databases import find_committed, find_database
-from tuneoff.errors import ConfigError, DataError, unknown
-from tuneoff.progress import Silent
+from tuneoff.errors import ConfigError, DataError, explain_unknown
+from tuneoff.progress import SilentProgress
 from tuneoff.prompts import Template
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.rundir import NOWHERE
-from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
-from tuneoff.scoring.combined import combined
-from tuneoff.scoring.grader_forms import AskingForm, is_grader_file, read_grader
+from tuneoff.rundir import NULL_DIR
+from tuneoff.scoring import Options, Scorer, get_primary_metric, load_scorer
+from tuneoff.scoring.combined import combine_scorers
+from tuneoff.scoring.grader_forms import ModelGraderForm, is_grader_file, read_grader
 from tuneoff.scoring.graders import GraderMetric, build_grader
 from tuneoff.scoring.judge import Judge
 from tuneoff.scoring.model_grader import ModelGrader
-from tuneoff.scoring.own import OwnMetric
+from tuneoff.scoring.own import FileMetric
 from tuneoff.scoring.power import describe_power
-from tuneoff.tasks import Place, Task, load_task, splits
+from tuneoff.tasks import DataPaths, Task, load_task, splits
 
 DATA_VARIABLE = "TUNEOFF_DATA"
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ResolvedBakeOff:
     """A bake-off file with its ids resolved."""
 
     bakeoff: BakeOff
     task: Task
-    settings: TaskSettings
+    settings: TaskConfig
     scorer: Scorer
     template: Template
-    place: Place
+    place: DataPaths
     max_new_tokens: int
     metrics: tuple[str, ...]
     """The metrics that it asks for; empty: all."""
     cluster: str | None
     """The `meta` key whose groups a test of a difference resamples."""
 
-    def deciding_metric(self, options: Options) -> str:
+    def get_deciding_metric(self, options: Options) -> str:
         """Return the metric by which contenders are compared: the first that is asked for."""
-        return self.metrics[0] if self.metrics else primary_metric(self.scorer, options)
+        return self.metrics[0] if self.metrics else get_primary_metric(self.scorer, options)
 
 
-def parts(bakeoff: BakeOff) -> Parts:
+def resolve(bakeoff: BakeOff) -> ResolvedBakeOff:
     """Resolve task, source, metrics and contender kinds. No data is read.
 
     Raises:
         ConfigError: an id is unknown, a base or a file is missing, or a key does not fit.
     """
     task = load_task(bakeoff.task.id, bakeoff.folder)
-    settings = _with_source(bakeoff.task, task)
+    settings = _fill_source(bakeoff.task, task)
     scorer = load_scorer(task.SCORER)
     requested = list(settings.metrics or ())
-    added = [build_added(metric, bakeoff.folder) for metric in requested]
-    scorer = combined(scorer, [each for each in added if each is not None])
+    added = [build_added_scorer(metric, bakeoff.folder) for metric in requested]
+    scorer = combine_scorers(scorer, [each for each in added if each is not None])
     metrics = [
         str(metric) if each is None else each.PRIMARY
         for metric, each in zip(requested, added, strict=True)
     ]
     for metric in metrics:
         if metric not in scorer.METRICS:
-            raise ConfigError(f"task.metrics: {unknown('metric', metric, scorer.METRICS)}.")
+            raise ConfigError(f"task.metrics: {explain_unknown('metric', metric, scorer.METRICS)}.")
     for contender in bakeoff.contenders:
         load_contender(contender.id).check(contender, bakeoff.folder)
-    price_book(bakeoff)
+    load_price_book(bakeoff)
     template = task.template(settings)
     _check_settings(bakeoff, settings, template, scorer)
-    return Parts(
+    return ResolvedBakeOff(
         bakeoff=bakeoff,
         task=task,
         settings=settings,
         scorer=scorer,
         template=template,
-        place=Place(bakeoff.folder, data_dir(bakeoff)),
+        place=DataPaths(bakeoff.folder, find_data_dir(bakeoff)),
         max_new_tokens=settings.max_new_tokens or task.MAX_NEW_TOKENS,
         metrics=tuple(metrics),
         cluster=settings.cluster or task.CLUSTER,
     )
 
 
-def build_added(metric: Metric, folder: Path) -> Scorer | None:
+def build_added_scorer(metric: Metric, folder: Path) -> Scorer | None:
     """Return the scorer of a metric that the task lacks; None for one of the task's own."""
-    if isinstance(metric, JudgeSettings):
+    if isinstance(metric, JudgeConfig):
         return Judge(metric)
-    if isinstance(metric, GraderSettings):
+    if isinstance(metric, GraderConfig):
         return load_grader(metric, folder)
     if is_grader_file(metric):
-        return load_grader(GraderSettings(id="grader", file=metric), folder)
-    return OwnMetric((folder / metric).resolve()) if metric.endswith(".py") else None
+        return load_grader(GraderConfig(id="grader", file=metric), folder)
+    return FileMetric((folder / metric).resolve()) if metric.endswith(".py") else None
 
 
 def is_metric_file(metric: str) -> bool:
@@ -106,15 +106,15 @@ def is_metric_file(metric: str) -> bool:
     return metric.endswith(".py") or is_grader_file(metric)
 
 
-def load_grader(settings: GraderSettings, folder: Path) -> GraderMetric | ModelGrader:
+def load_grader(settings: GraderConfig, folder: Path) -> GraderMetric | ModelGrader:
     """Load a grader's file and return its scorer.
 
     Raises:
         ConfigError: the file holds no usable grader, or the settings do not fit it.
     """
-    where = _find_grader(settings, folder)
+    where = _resolve_grader_path(settings, folder)
     form = read_grader(where)
-    if isinstance(form, AskingForm):
+    if isinstance(form, ModelGraderForm):
         return ModelGrader(form, settings, where)
     for key in sorted(settings.model_fields_set - {"id", "file"}):
         raise ConfigError(
@@ -124,7 +124,7 @@ def load_grader(settings: GraderSettings, folder: Path) -> GraderMetric | ModelG
     return GraderMetric(build_grader(form, str(where)), form, where)
 
 
-def _find_grader(settings: GraderSettings, folder: Path) -> Path:
+def _resolve_grader_path(settings: GraderConfig, folder: Path) -> Path:
     """Return the path of a grader's file."""
     return (folder / Path(settings.file).expanduser()).resolve()
 
@@ -134,22 +134,28 @@ def load_model_graders(bakeoff: BakeOff) -> list[ModelGrader]:
     graders = []
     for metric in bakeoff.task.metrics or ():
         if isinstance(metric, str) and is_grader_file(metric):
-            metric = GraderSettings(id="grader", file=metric)
-        if isinstance(metric, GraderSettings):
-            where = _find_grader(metric, bakeoff.folder)
+            metric = GraderConfig(id="grader", file=metric)
+        if isinstance(metric, GraderConfig):
+            where = _resolve_grader_path(metric, bakeoff.folder)
             form = read_grader(where)
-            graders += [ModelGrader(form, metric, where)] if isinstance(form, AskingForm) else []
+            graders += (
+                [ModelGrader(form, metric, where)] if isinstance(form, ModelGraderForm) else []
+            )
     return graders
 
 
-def build_free_scorer(parts: Parts) -> Scorer:
+def build_free_scorer(parts: ResolvedBakeOff) -> Scorer:
     """Return the scorer of a bake-off file without metrics that ask, and pay, a model."""
-    added = (build_added(metric, parts.bakeoff.folder) for metric in parts.settings.metrics or ())
+    added = (
+        build_added_scorer(metric, parts.bakeoff.folder) for metric in parts.settings.metrics or ()
+    )
     free = [metric for metric in added if not isinstance(metric, Judge | ModelGrader | None)]
-    return combined(load_scorer(parts.task.SCORER), free)
+    return combine_scorers(load_scorer(parts.task.SCORER), free)
 
 
-def build_options(parts: Parts, databases: Path | None, derived: Path | None = None) -> Options:
+def build_options(
+    parts: ResolvedBakeOff, databases: Path | None, derived: Path | None = None
+) -> Options:
     """Return how a bake-off file's answers are scored, on these databases."""
     settings = parts.settings
     return Options(
@@ -161,30 +167,30 @@ def build_options(parts: Parts, databases: Path | None, derived: Path | None = N
     )
 
 
-def data(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
+def load_examples(parts: ResolvedBakeOff) -> tuple[Mapping[Split, list[Example]], list[str]]:
     """Load the examples by split, limited and checked, with warnings about them.
 
     Raises:
         DataError: they cannot be read, a split is empty, splits overlap, or an example does not fit
             into a base.
     """
-    if only_figures(parts.bakeoff):
+    if has_only_figures(parts.bakeoff):
         line = "no examples are read: every contender is figures that were reported elsewhere."
         return {split: [] for split in SPLITS}, [line]
     chosen, warnings = choose_examples(parts)
     places = getattr(parts.task, "places", None)
-    warnings += splits.check(
+    warnings += splits.check_splits(
         chosen,
         parts.settings.splits == "seed",
         partial(places, parts.settings, parts.place) if places else None,
     )
-    warnings += _databases(parts, chosen["test"])
+    warnings += _check_databases(parts, chosen["test"])
     _check_cluster(parts, chosen["test"])
-    warnings += _lengths(parts, chosen)
+    warnings += _check_lengths(parts, chosen)
     return chosen, warnings
 
 
-def choose_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[str]]:
+def choose_examples(parts: ResolvedBakeOff) -> tuple[Mapping[Split, list[Example]], list[str]]:
     """Load the examples by split, limited but not checked, with warnings about the splits.
 
     Raises:
@@ -194,30 +200,30 @@ def choose_examples(parts: Parts) -> tuple[Mapping[Split, list[Example]], list[s
     warnings: list[str] = []
     place = replace(parts.place, warn=warnings.append)
     loaded = parts.task.load(settings, place)
-    complete, lines = splits.with_validation(loaded, parts.task.CLUSTER, settings.seed)
+    complete, lines = splits.carve_validation(loaded, parts.task.CLUSTER, settings.seed)
     if settings.drop_overlap and settings.splits != "seed":
         complete, dropped = splits.drop_overlap(complete)
         lines += dropped
-    chosen = splits.limited(complete, settings.limit, settings.seed)
-    return chosen, [*warnings, *lines, *_carved_by_chat(settings, complete)]
+    chosen = splits.apply_limits(complete, settings.limit, settings.seed)
+    return chosen, [*warnings, *lines, *_explain_carved_splits(settings, complete)]
 
 
-def is_local(parts: Parts) -> bool:
+def is_local(parts: ResolvedBakeOff) -> bool:
     """Return whether the examples are on this machine, or generated here."""
-    if only_figures(parts.bakeoff):
+    if has_only_figures(parts.bakeoff):
         return True
     return parts.settings.source in (None, "sample") or parts.place.data_dir is not None
 
 
-def only_figures(bakeoff: BakeOff) -> bool:
+def has_only_figures(bakeoff: BakeOff) -> bool:
     """Return whether there is nothing to tune, answer or score."""
     return all(
-        isinstance(contender, RecordedSettings) and contender.predictions is None
+        isinstance(contender, RecordedConfig) and contender.predictions is None
         for contender in bakeoff.contenders
     )
 
 
-def what_can_be_shown(parts: Parts, test: Sequence[Example]) -> str:
+def describe_test_power(parts: ResolvedBakeOff, test: Sequence[Example]) -> str:
     """Explain in one sentence the smallest difference that the test set can show."""
     sizes = None
     if parts.cluster is not None:
@@ -225,7 +231,9 @@ def what_can_be_shown(parts: Parts, test: Sequence[Example]) -> str:
     return describe_power(len(test), sizes, len(parts.bakeoff.contenders), parts.cluster)
 
 
-def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Example]]) -> list[str]:
+def _explain_carved_splits(
+    settings: TaskConfig, examples: Mapping[Split, list[Example]]
+) -> list[str]:
     """Explain which splits were carved out of the user's training data."""
     missing: list[Split] = ["validation", "test"]
     carved = [s for s in missing if settings.id == "chat" and getattr(settings, s) is None]
@@ -236,9 +244,11 @@ def _carved_by_chat(settings: TaskSettings, examples: Mapping[Split, list[Exampl
     return [f"{counted} examples were carved out of train; {files} would name files of their own."]
 
 
-def build_work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Work:
+def build_context(
+    parts: ResolvedBakeOff, examples: Mapping[Split, Sequence[Example]]
+) -> ContenderContext:
     """Return the context of a contender that keeps nothing."""
-    return Work(
+    return ContenderContext(
         folder=parts.bakeoff.folder,
         train=examples["train"],
         validation=examples["validation"],
@@ -246,21 +256,21 @@ def build_work(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Wor
         template=parts.template,
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
-        directory=NOWHERE,
-        progress=Silent(),
+        directory=NULL_DIR,
+        progress=SilentProgress(),
     )
 
 
-def _lengths(parts: Parts, examples: Mapping[Split, list[Example]]) -> list[str]:
+def _check_lengths(parts: ResolvedBakeOff, examples: Mapping[Split, list[Example]]) -> list[str]:
     """Check that every example fits into every base; return distinct warnings."""
-    contender_work = build_work(parts, examples)
+    contender_work = build_context(parts, examples)
     warnings_by_contender = (
-        lengths.check(contender, contender_work) for contender in parts.bakeoff.contenders
+        lengths.check_lengths(contender, contender_work) for contender in parts.bakeoff.contenders
     )
     return list(dict.fromkeys(line for lines in warnings_by_contender for line in lines))
 
 
-def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
+def _check_databases(parts: ResolvedBakeOff, test: Sequence[Example]) -> list[str]:
     """Check that every database of the test set is readable; return a warning if there are none.
 
     A sample's databases are generated later, so there is nothing to check.
@@ -281,7 +291,7 @@ def _databases(parts: Parts, test: Sequence[Example]) -> list[str]:
     return []
 
 
-def _check_cluster(parts: Parts, test: Sequence[Example]) -> None:
+def _check_cluster(parts: ResolvedBakeOff, test: Sequence[Example]) -> None:
     """Check that every test example names its cluster."""
     lacking = next((e for e in test if parts.cluster and parts.cluster not in e.meta), None)
     if lacking is not None:
@@ -293,7 +303,7 @@ def _check_cluster(parts: Parts, test: Sequence[Example]) -> None:
 
 
 def _check_settings(
-    bakeoff: BakeOff, settings: TaskSettings, template: Template, scorer: Scorer
+    bakeoff: BakeOff, settings: TaskConfig, template: Template, scorer: Scorer
 ) -> None:
     """Raise ConfigError for settings that would silently do nothing."""
     if settings.splits == "seed" and (settings.source or "sample") == "sample":
@@ -305,21 +315,21 @@ def _check_settings(
     if settings.columns is not None and settings.id != "chat":
         raise ConfigError("task.columns: only chat reads your own files; use id: chat.")
     for key in ("mode", "derived_databases", "seconds", "memory_gb"):
-        default = TaskSettings.model_fields[key].default
+        default = TaskConfig.model_fields[key].default
         if getattr(settings, key) != default and "test_suite_accuracy" not in scorer.METRICS:
             raise ConfigError(f"task.{key}: only tasks whose answers are SQL have it; drop it.")
     short = settings.prompt == "short" or any(c.prompt == "short" for c in bakeoff.contenders)
-    if short and template.short() == template:
+    if short and template.drop_instruction() == template:
         raise ConfigError(f"prompt: short drops an instruction, and {settings.id} has none.")
     for contender in bakeoff.contenders:
         for metric in getattr(contender, "scores", None) or ():
             if metric not in scorer.METRICS:
                 raise ConfigError(
-                    f"contender {contender.name}: {unknown('metric', metric, scorer.METRICS)}."
+                    f"contender {contender.name}: {explain_unknown('metric', metric, scorer.METRICS)}."
                 )
 
 
-def data_dir(bakeoff: BakeOff) -> Path | None:
+def find_data_dir(bakeoff: BakeOff) -> Path | None:
     """Return the folder of local data sets: the file's `data_dir:`, else TUNEOFF_DATA.
 
     Raises:
@@ -335,16 +345,16 @@ def data_dir(bakeoff: BakeOff) -> Path | None:
     return folder
 
 
-def price_book(bakeoff: BakeOff) -> PriceBook:
+def load_price_book(bakeoff: BakeOff) -> PriceBook:
     """Return the price book behind the file's own `prices:`.
 
     Raises:
         ConfigError: that file cannot be read.
     """
-    return book(bakeoff.path(bakeoff.prices) if bakeoff.prices else None)
+    return build_price_book(bakeoff.path(bakeoff.prices) if bakeoff.prices else None)
 
 
-def _with_source(settings: TaskSettings, task: Task) -> TaskSettings:
+def _fill_source(settings: TaskConfig, task: Task) -> TaskConfig:
     """Return the task's settings with the source filled in."""
     if not task.SOURCES:
         if settings.source is not None:
@@ -354,7 +364,7 @@ def _with_source(settings: TaskSettings, task: Task) -> TaskSettings:
         return settings
     source = settings.source or task.SOURCES[0]
     if source not in task.SOURCES:
-        raise ConfigError(f"task.source: {unknown('source', source, task.SOURCES)}.")
+        raise ConfigError(f"task.source: {explain_unknown('source', source, task.SOURCES)}.")
     for key in ("train", "validation", "test", "columns"):
         if getattr(settings, key) is not None:
             raise ConfigError(f"task.{key}: only chat reads your own files; use id: chat.")

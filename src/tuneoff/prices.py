@@ -9,9 +9,9 @@ from typing import Any
 
 from tuneoff import machine
 from tuneoff.costs import checking
-from tuneoff.costs.pricebook import PriceBook, book, stale
-from tuneoff.costs.pricefile import Dated, PriceFile
-from tuneoff.settings import PriceSettings
+from tuneoff.costs.pricebook import PriceBook, build_price_book, is_stale
+from tuneoff.costs.pricefile import DatedFigure, PriceFile
+from tuneoff.settings import PriceConfig
 
 COLUMNS = {
     "training": "training_usd_per_million_tokens",
@@ -22,38 +22,38 @@ COLUMNS = {
     "USD/h": "usd_per_hour",
 }
 # Heading above all columns but the last.
-PER_TOKENS = " USD per million tokens "
+TOKEN_PRICE_HEADING = " USD per million tokens "
 
 
-def listed(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
+def list_prices(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
     """Return the prices of a day (default: today) as rows.
 
     Raises:
         ConfigError: `own`, the user's file of prices, cannot be read.
     """
     day = as_of or machine.today()
-    prices = book(own)
+    prices = build_price_book(own)
     accelerators = [
         {"name": a.name, "memory_gb": a.memory_gb, "peak_teraflops": a.peak_teraflops}
         for a in prices.accelerators()
     ]
-    rows = [row for file in prices.files for row in _rows(prices, file, day)]
+    rows = [row for file in prices.files for row in _build_rows(prices, file, day)]
     return {"schema": 1, "as_of": day, "prices": rows, "accelerators": accelerators}
 
 
-def checked(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
+def collect_findings(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
     """Return the findings about the book; `ok` unless one of them is an error."""
     day = as_of or machine.today()
-    findings = checking.check(book(own), day)
+    findings = checking.check_book(build_price_book(own), day)
     rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in findings]
     return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in findings), "findings": rows}
 
 
-def table(prices: dict[str, Any]) -> str:
+def render_prices(prices: dict[str, Any]) -> str:
     """Render the rows as text, in USD per million tokens or per hour as the headings say."""
     lines = [["provider", "model", "", *COLUMNS, "ends", "read"]]
     for row in prices["prices"]:
-        cells = [_money(row[name]) for name in COLUMNS.values()]
+        cells = [_format_usd(row[name]) for name in COLUMNS.values()]
         read = str(row["retrieved"] or "") + (" stale" if row["stale"] else "")
         names = [row["provider"], row["model"], row["variant"] or ""]
         lines.append([*names, *cells, str(row["ends"] or ""), read])
@@ -69,22 +69,22 @@ def table(prices: dict[str, Any]) -> str:
     of_tokens = range(3, 3 + len(COLUMNS) - 1)
     begins = sum(widths[:3]) + 2 * len(widths[:3])
     across = sum(widths[i] for i in of_tokens) + 2 * (len(of_tokens) - 1)
-    return "\n".join([" " * begins + PER_TOKENS.center(across, "-"), *rows])
+    return "\n".join([" " * begins + TOKEN_PRICE_HEADING.center(across, "-"), *rows])
 
 
-def _money(usd: Any) -> str:
+def _format_usd(usd: Any) -> str:
     """Return USD as text."""
     return "" if usd is None else f"{usd:f}"
 
 
-def _rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[dict[str, Any]]:
+def _build_rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[dict[str, Any]]:
     """Yield a file's prices of a day as rows."""
     for price in file.prices:
         if not price.holds(day):
             continue
-        figures = {name: getattr(price, name) for name in PriceSettings.model_fields}
+        figures = {name: getattr(price, name) for name in PriceConfig.model_fields}
         for name in price.names:
-            end = prices.end_of(file.provider or "", name, price.variant == "tuned")
+            end = prices.find_model_end(file.provider or "", name, price.variant == "tuned")
             yield {
                 "provider": file.provider,
                 "model": name,
@@ -95,7 +95,7 @@ def _rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[di
                 "ends": end.ends if end else None,
                 "training_ends": end.training_ends if end else None,
                 "replacement": end.replacement if end else None,
-                **_origin(price, day),
+                **_build_origin(price, day),
             }
     for hour in file.hours:
         if hour.holds(day):
@@ -104,19 +104,19 @@ def _rows(prices: PriceBook, file: PriceFile, day: datetime.date) -> Iterator[di
                 "model": hour.accelerator,
                 "variant": None,
                 "method": None,
-                **dict.fromkeys(PriceSettings.model_fields),
+                **dict.fromkeys(PriceConfig.model_fields),
                 "usd_per_hour": hour.usd_per_hour,
                 **dict.fromkeys(("ends", "training_ends", "replacement")),
-                **_origin(hour, day),
+                **_build_origin(hour, day),
             }
 
 
-def _origin(entry: Dated, day: datetime.date) -> dict[str, Any]:
+def _build_origin(entry: DatedFigure, day: datetime.date) -> dict[str, Any]:
     """Return the source of a price and the days on which it holds."""
     return {
         "source": entry.source,
         "retrieved": entry.retrieved,
         "from": entry.first,
         "until": entry.until,
-        "stale": stale(entry, day),
+        "stale": is_stale(entry, day),
     }

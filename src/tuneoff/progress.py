@@ -7,9 +7,9 @@ import sys
 import time
 from typing import Protocol, TextIO
 
-WAITING, AWAY, OVER_BUDGET = "waiting", "at its provider", "over budget"
+WAITING, AT_PROVIDER, OVER_BUDGET = "waiting", "at its provider", "over budget"
 # Statuses that are not worth a line of their own.
-IDLE = (WAITING, AWAY)
+IDLE = (WAITING, AT_PROVIDER)
 
 
 class Step(Protocol):
@@ -45,7 +45,7 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
+class SilentProgress:
     """Shows nothing: the default of the Python API."""
 
     def say(self, line: str) -> None:
@@ -66,7 +66,7 @@ class Silent:
         return False
 
 
-class Lines(Silent):
+class LineProgress(SilentProgress):
     """Prints plain lines for logs: when a stage begins, ends, and at most every 20 seconds."""
 
     EVERY_SECONDS = 20.0

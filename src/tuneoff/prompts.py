@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuneoff.contender_settings import Rendering
-from tuneoff.records import Example, without_weight
-from tuneoff.tokenization.adaptation import Roles, roles_of
+from tuneoff.records import Example, drop_weight
+from tuneoff.tokenization.adaptation import Roles, list_roles
 
 Message = dict[str, str]
 # Roles whose turns instruct: newer APIs call it `developer`.
@@ -50,7 +50,7 @@ class Template:
     today: datetime.date | None = None
     """The date for open models' chat templates that ask for it; None: the current day."""
 
-    def short(self) -> Template:
+    def drop_instruction(self) -> Template:
         """Return the same template without any instruction."""
         return replace(self, instruction="", text_instruction="")
 
@@ -58,37 +58,43 @@ class Template:
 CHAT_PASS_THROUGH = Template("", "", "", "", "")
 
 
-def messages(example: Example, template: Template, shots: Sequence[Example] = ()) -> list[Message]:
+def render_messages(
+    example: Example, template: Template, shots: Sequence[Example] = ()
+) -> list[Message]:
     """Render the chat turns before the answer."""
     if "messages" in example.inputs:
-        return _own_turns(example, shots)
+        return _insert_shots(example, shots)
     context = template.context.format(**example.inputs)
     # With shots, each question must stand beside its own context, so the context moves to the user
     # turn.
-    system = template.instruction if shots else _join(template.instruction, context)
+    system = template.instruction if shots else _join_parts(template.instruction, context)
     turns = [{"role": "system", "content": system}] if system else []
     for shot in shots:
-        turns.append({"role": "user", "content": _user(shot, template, with_context=True)})
+        turns.append(
+            {"role": "user", "content": _render_user_turn(shot, template, with_context=True)}
+        )
         turns.append({"role": "assistant", "content": shot.completion})
-    turns.append({"role": "user", "content": _user(example, template, with_context=bool(shots))})
+    turns.append(
+        {"role": "user", "content": _render_user_turn(example, template, with_context=bool(shots))}
+    )
     return turns
 
 
-def text(example: Example, template: Template, shots: Sequence[Example] = ()) -> str:
+def render_text(example: Example, template: Template, shots: Sequence[Example] = ()) -> str:
     """Render the plain text before the answer; it ends with a new line."""
     if "messages" in example.inputs:
-        return _turns_as_text(messages(example, template, shots))
+        return _render_turns(render_messages(example, template, shots))
     shown = [template.body.format(**shot.inputs) + shot.completion for shot in shots]
-    return _join(template.text_instruction, *shown, template.body.format(**example.inputs))
+    return _join_parts(template.text_instruction, *shown, template.body.format(**example.inputs))
 
 
-def conversation(example: Example, template: Template) -> list[dict[str, Any]]:
+def render_conversation(example: Example, template: Template) -> list[dict[str, Any]]:
     """Render the chat turns with the answer, as a hosted job learns them.
 
     The data's own turns keep their `weight`.
     """
     own = example.inputs.get("messages")
-    turns = messages(example, template) if own is None else own
+    turns = render_messages(example, template) if own is None else own
     return [*map(dict, turns), {"role": "assistant", "content": example.completion}]
 
 
@@ -98,57 +104,57 @@ def join_system_texts(example: Example) -> str:
     Empty for other tasks, whose template gives all examples the same instruction.
     """
     turns = example.inputs.get("messages", ())
-    return _join(*(turn["content"] for turn in turns if turn["role"] in SYSTEM_ROLES))
+    return _join_parts(*(turn["content"] for turn in turns if turn["role"] in SYSTEM_ROLES))
 
 
-def _user(example: Example, template: Template, with_context: bool) -> str:
+def _render_user_turn(example: Example, template: Template, with_context: bool) -> str:
     """Render the user turn."""
     context = template.context.format(**example.inputs) if with_context else ""
-    return _join(context, template.user.format(**example.inputs))
+    return _join_parts(context, template.user.format(**example.inputs))
 
 
-def _own_turns(example: Example, shots: Sequence[Example]) -> list[Message]:
+def _insert_shots(example: Example, shots: Sequence[Example]) -> list[Message]:
     """Render the turns of chat data, with shots after the first instruction."""
-    own = [without_weight(turn) for turn in example.inputs["messages"]]
+    own = [drop_weight(turn) for turn in example.inputs["messages"]]
     if not shots:
         return own
     # Shots stand between the first instruction and everything else.
     first = next((index for index, turn in enumerate(own) if turn["role"] in SYSTEM_ROLES), None)
     system = [] if first is None else [own.pop(first)]
     above = join_system_texts(example)
-    shown = [turn for shot in shots for turn in _shot_turns(shot, above)]
+    shown = [turn for shot in shots for turn in _render_shot(shot, above)]
     return system + shown + own
 
 
-def _shot_turns(shot: Example, above: str) -> list[Message]:
+def _render_shot(shot: Example, above: str) -> list[Message]:
     """Render a shot's turns with its answer.
 
     If its instruction is not the prompt's, it begins the shot's first user turn: under another
     instruction, the answer would contradict what the shot should show.
     """
-    turns = [without_weight(t) for t in shot.inputs["messages"] if t["role"] not in SYSTEM_ROLES]
+    turns = [drop_weight(t) for t in shot.inputs["messages"] if t["role"] not in SYSTEM_ROLES]
     text = join_system_texts(shot)
     if text and text != above:
         user_turn = next((turn for turn in turns if turn["role"] == "user"), None)
         if user_turn is None:  # a custom task may have none
             turns.insert(0, {"role": "user", "content": text})
         else:
-            user_turn["content"] = _join(text, user_turn["content"])
+            user_turn["content"] = _join_parts(text, user_turn["content"])
     return [*turns, {"role": "assistant", "content": shot.completion}]
 
 
-def _turns_as_text(turns: Iterable[Mapping[str, str]]) -> str:
+def _render_turns(turns: Iterable[Mapping[str, str]]) -> str:
     """Render chat turns as plain text."""
     parts = [f"### {turn['role'].capitalize()}:\n{turn['content']}" for turn in turns]
-    return _join(*parts, "### Assistant:\n")
+    return _join_parts(*parts, "### Assistant:\n")
 
 
-def _join(*parts: str) -> str:
+def _join_parts(*parts: str) -> str:
     """Join the parts that are not empty by blank lines."""
     return "\n\n".join(part for part in parts if part)
 
 
-def content_sha256(examples: Iterable[Example]) -> str:
+def hash_content(examples: Iterable[Example]) -> str:
     """Hash ids, inputs and references of examples, in order."""
     digest = hashlib.sha256()
     for example in examples:
@@ -156,18 +162,18 @@ def content_sha256(examples: Iterable[Example]) -> str:
     return digest.hexdigest()
 
 
-def prompt_sha256(
+def hash_prompts(
     examples: Iterable[Example],
     template: Template,
     rendering: Rendering,
     shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
 ) -> str:
     """Hash the rendered prompts of a test set, in order."""
-    render: Any = text if rendering == "text" else messages
-    return rendered_sha256(render(example, template, shots_for(example)) for example in examples)
+    render: Any = render_text if rendering == "text" else render_messages
+    return hash_rendered(render(example, template, shots_for(example)) for example in examples)
 
 
-def rendered_sha256(rendered: Iterable[Any]) -> str:
+def hash_rendered(rendered: Iterable[Any]) -> str:
     """Hash rendered prompts, texts or turns, in order."""
     digest = hashlib.sha256()
     for prompt in rendered:
@@ -175,10 +181,12 @@ def rendered_sha256(rendered: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def conversations(
+def collect_roles(
     examples: Iterable[Example],
     template: Template,
     shots_for: Callable[[Example], Sequence[Example]] = lambda _: (),
 ) -> set[Roles]:
     """Return the distinct conversations of prompts, each as the roles of its turns."""
-    return {roles_of(messages(example, template, shots_for(example))) for example in examples}
+    return {
+        list_roles(render_messages(example, template, shots_for(example))) for example in examples
+    }

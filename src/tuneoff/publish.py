@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import ConfigError, ProviderError
-from tuneoff.export import export_contender, scratch, source
+from tuneoff.export import export_contender, open_scratch_folder, source
 from tuneoff.training.card import is_folder
 
-MESSAGE = "Upload with tuneoff"
+COMMIT_MESSAGE = "Upload with tuneoff"
 # Files of an earlier upload to delete: transformers might load them instead of these.
-OLDER = ("adapter_*", "*.safetensors", "*.safetensors.index.json", "*.gguf")
+OLD_FILES = ("adapter_*", "*.safetensors", "*.safetensors.index.json", "*.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def publish(
         raise ConfigError(f"--repo: {error}") from None
     if "/" not in repo:
         raise ConfigError(f"--repo {repo}: give OWNER/NAME.")
-    tuned = source.find(Path(run), contender)
+    tuned = source.find_tuned(Path(run), contender)
     format = format or ("merged" if tuned.settings.method == "full" else "adapter")
     if format == "adapter" and is_folder(tuned.base):
         raise ConfigError(
@@ -77,12 +77,12 @@ def publish(
         )
     if not get_token():
         raise ConfigError("HF_TOKEN is not set; export a token that may write, or `hf auth login`.")
-    with scratch(Path(run) / ".publish", str(run)) as folder:
+    with open_scratch_folder(Path(run) / ".publish", str(run)) as folder:
         out = folder / "model"
         exported = export_contender(run, contender, format, out, strict=strict, say=say)
         api = HfApi(library_name="tuneoff")
         say(f"{contender}: sending {len(exported.files)} files to {repo}")
-        commit, private = _sent(api, repo, out, public)
+        commit, private = _upload(api, repo, out, public)
     return Published(
         repo=repo,
         url=str(commit.repo_url),
@@ -94,7 +94,7 @@ def publish(
     )
 
 
-def _sent(api: Any, repo: str, folder: Path, public: bool) -> tuple[Any, bool]:
+def _upload(api: Any, repo: str, folder: Path, public: bool) -> tuple[Any, bool]:
     """Upload the folder; return the commit, and whether the repository is private."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
@@ -106,7 +106,10 @@ def _sent(api: Any, repo: str, folder: Path, public: bool) -> tuple[Any, bool]:
                 f"--repo {repo}: everybody can see it already; give --public, or another name."
             )
         commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, commit_message=MESSAGE, delete_patterns=list(OLDER)
+            repo_id=repo,
+            folder_path=folder,
+            commit_message=COMMIT_MESSAGE,
+            delete_patterns=list(OLD_FILES),
         )
         return commit, private
     except (HTTPError, OSError) as error:

@@ -51,10 +51,10 @@ class Example:
         turns = self.inputs.get("messages")
         if not isinstance(turns, list):
             return self.inputs
-        return {**self.inputs, "messages": [without_weight(turn) for turn in turns]}
+        return {**self.inputs, "messages": [drop_weight(turn) for turn in turns]}
 
 
-def without_weight(turn: Mapping[str, Any]) -> dict[str, Any]:
+def drop_weight(turn: Mapping[str, Any]) -> dict[str, Any]:
     """Return a turn as a model sees it, without its `weight`."""
     return {key: value for key, value in turn.items() if key != "weight"}
 
@@ -187,15 +187,15 @@ class PlannedRecord:
 
 
 @cache
-def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+def _get_adapter(kind: Hashable) -> TypeAdapter[Any]:
     """Return the cached TypeAdapter of a dataclass."""
     return TypeAdapter[Any](cast("Any", kind))
 
 
 def to_dict(record: Any) -> dict[str, Any]:
     """Return a record as plain values for JSON."""
-    value = _adapter(cast("Hashable", type(record))).dump_python(record, mode="json")
-    plain: dict[str, Any] = _finite(value)
+    value = _get_adapter(cast("Hashable", type(record))).dump_python(record, mode="json")
+    plain: dict[str, Any] = _replace_nonfinite(value)
     return plain
 
 
@@ -207,14 +207,14 @@ def to_row(record: Prediction | ScoredRow) -> dict[str, Any]:
     return value
 
 
-def _finite(value: Any) -> Any:
+def _replace_nonfinite(value: Any) -> Any:
     """Return a value with NaN and infinity replaced by None, which JSON has no numbers for."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: _replace_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_finite(inner) for inner in value]
+        return [_replace_nonfinite(inner) for inner in value]
     return value
 
 
@@ -229,5 +229,5 @@ def from_dict(kind: type[T], value: Mapping[str, Any]) -> T:
     Raises:
         pydantic.ValidationError: a field is missing, unknown or of another type.
     """
-    record: T = _adapter(cast("Hashable", kind)).validate_python(value)
+    record: T = _get_adapter(cast("Hashable", kind)).validate_python(value)
     return record

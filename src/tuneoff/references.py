@@ -14,31 +14,35 @@ from typing import Any
 
 from tuneoff import prepare
 from tuneoff.errors import DataError
-from tuneoff.prepare import Parts
+from tuneoff.prepare import ResolvedBakeOff
 from tuneoff.records import Example
-from tuneoff.scoring import Options, Row
+from tuneoff.scoring import Options, ScoringInput
 from tuneoff.scoring.sql.derive import derive_suites
 
 # The share of unusable references above which the run does not start.
-MOST_SHARE = 0.05
-NAMED = 3
+MAX_UNUSABLE_SHARE = 0.05
+MAX_NAMED = 3
 # The number of derived databases in a check; among three are one with doubled rows and one with an
 # empty table.
 DERIVED_TO_CHECK = 3
 
 
-def find_unusable(parts: Parts, test: Iterable[Example], options: Options) -> dict[str, str]:
+def find_unusable(
+    parts: ResolvedBakeOff, test: Iterable[Example], options: Options
+) -> dict[str, str]:
     """Return, by id, why the references of some test examples cannot be used.
 
     Raises:
         DataError: a database is missing, or a custom metric fails on a reference.
     """
     scorer: Any = parts.scorer
-    rows = [Row(e.id, e.completion, e.completion, e.meta, None, e.inputs) for e in test]
+    rows = [ScoringInput(e.id, e.completion, e.completion, e.meta, None, e.inputs) for e in test]
     return dict(scorer.failing(rows, options)) if hasattr(scorer, "failing") else {}
 
 
-def check_references(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, str], list[str]]:
+def check_references(
+    parts: ResolvedBakeOff, test: Sequence[Example]
+) -> tuple[dict[str, str], list[str]]:
     """Return why some references cannot be used, by id, and warnings about metrics.
 
     Used before a run starts. A warning names a metric that gives a reference less than full marks.
@@ -52,16 +56,18 @@ def check_references(parts: Parts, test: Sequence[Example]) -> tuple[dict[str, s
         folder = parts.task.databases(parts.settings, parts.place, Path(made) / "databases")
         derived = Path(made) / "derived"
         count = min(parts.settings.derived_databases, DERIVED_TO_CHECK)
-        options = prepare.build_options(parts, folder, derive(parts, folder, test, derived, count))
+        options = prepare.build_options(
+            parts, folder, derive_test_databases(parts, folder, test, derived, count)
+        )
         unusable = find_unusable(parts, test, options)
     refuse_many(parts, unusable, len(test))
     doubts = [e for e in test if e.id not in unusable] if hasattr(scorer, "doubts") else []
-    rows = [Row(e.id, e.completion, "", e.meta, None, e.inputs) for e in doubts]
+    rows = [ScoringInput(e.id, e.completion, "", e.meta, None, e.inputs) for e in doubts]
     return unusable, list(scorer.doubts(rows)) if rows else []
 
 
-def derive(
-    parts: Parts, folder: Path | None, test: Iterable[Example], into: Path, count: int
+def derive_test_databases(
+    parts: ResolvedBakeOff, folder: Path | None, test: Iterable[Example], into: Path, count: int
 ) -> Path | None:
     """Write databases derived from those of the test set, and return their folder; None without
     databases."""
@@ -72,17 +78,21 @@ def derive(
     return into
 
 
-def refuse_many(parts: Parts, unusable: Mapping[str, str], of: int, more: str = "") -> None:
+def refuse_many(
+    parts: ResolvedBakeOff, unusable: Mapping[str, str], of: int, more: str = ""
+) -> None:
     """Raise DataError if more than a twentieth of the references cannot be used."""
-    if len(unusable) > MOST_SHARE * of:
+    if len(unusable) > MAX_UNUSABLE_SHARE * of:
         raise DataError(
-            f"{count_unusable(unusable, of)}, more than {MOST_SHARE:.0%}: "
+            f"{describe_unusable_count(unusable, of)}, more than {MAX_UNUSABLE_SHARE:.0%}: "
             f"{name_unusable(unusable)}; nothing was tuned or paid. "
             f"{_advise(parts, unusable)}{more}."
         )
 
 
-def explain_left_out(parts: Parts, unusable: Mapping[str, str], of: int, more: str = "") -> str:
+def explain_left_out(
+    parts: ResolvedBakeOff, unusable: Mapping[str, str], of: int, more: str = ""
+) -> str:
     """Return a warning about the references that cannot be used.
 
     Args:
@@ -90,12 +100,12 @@ def explain_left_out(parts: Parts, unusable: Mapping[str, str], of: int, more: s
     """
     whom = "it is" if len(unusable) == 1 else "they are"
     return (
-        f"{count_unusable(unusable, of)}, so {whom} left out for every contender alike: "
+        f"{describe_unusable_count(unusable, of)}, so {whom} left out for every contender alike: "
         f"{name_unusable(unusable)}. {_advise(parts, unusable)}{more}."
     )
 
 
-def count_unusable(unusable: Mapping[str, str], of: int) -> str:
+def describe_unusable_count(unusable: Mapping[str, str], of: int) -> str:
     """Return the start of a sentence: how many references cannot be used."""
     return f"{len(unusable)} of the {of} references of the test set cannot be used"
 
@@ -106,8 +116,8 @@ def name_unusable(unusable: Mapping[str, str], count: int | None = None) -> str:
     Args:
         count: the number of ids in all, if `found` holds only the first ones.
     """
-    shown = "; ".join(f"{id}: {why}" for id, why in list(unusable.items())[:NAMED])
-    return shown + ("; …" if (count or len(unusable)) > NAMED else "")
+    shown = "; ".join(f"{id}: {why}" for id, why in list(unusable.items())[:MAX_NAMED])
+    return shown + ("; …" if (count or len(unusable)) > MAX_NAMED else "")
 
 
 def advise(unusable: Mapping[str, str], seconds: str, memory: str) -> str:
@@ -125,7 +135,7 @@ def advise(unusable: Mapping[str, str], seconds: str, memory: str) -> str:
     return "Correct them" + (f", or raise {' and '.join(raised)}" if raised else "")
 
 
-def _advise(parts: Parts, unusable: Mapping[str, str]) -> str:
+def _advise(parts: ResolvedBakeOff, unusable: Mapping[str, str]) -> str:
     settings = parts.settings
     seconds, memory = (
         f"task.seconds ({settings.seconds:g})",

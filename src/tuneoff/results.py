@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from tuneoff.records import LossRow, TrainingRecord
 
-Place = Literal["own", "provider"]
+Hosting = Literal["own", "provider"]
 # The key of `Results.rules` with the version of intervals and tests. All other keys are rules of
 # scoring.
 TESTS_RULE = "tests"
@@ -43,7 +43,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Corrected:
+class CorrectedScore:
     """A judge's score, or a difference of two, corrected by people's labels
     (`scoring/corrected.py`).
 
@@ -99,7 +99,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class LatencyStats:
     """How fast a contender answers."""
 
     seconds_p50: float | None = None
@@ -181,7 +181,7 @@ class ContenderResult:
     """The hash of the texts rendered from them (`PromptRecord`)."""
     rendering_notes: tuple[str, ...] = ()
     """What was changed so that its chat template renders every turn (`PromptRecord`)."""
-    place: Place | None = None
+    place: Hosting | None = None
     """Who hosts the model: `own` or `provider`; None where that is not known."""
     data: str | None = None
     """The data set of reported figures, where it is not the run's own test set."""
@@ -192,7 +192,7 @@ class ContenderResult:
     scores: Mapping[str, Score] = field(default_factory=dict)
     """Its scores by metric. `errors` counts the examples that lack an answer, or one of their
     answers."""
-    corrected: Mapping[str, Corrected] = field(default_factory=dict)
+    corrected: Mapping[str, CorrectedScore] = field(default_factory=dict)
     """A judge's scores, corrected by people's labels."""
     rules: Mapping[str, int] = field(default_factory=dict)
     """The versions of the scoring rules that made its scores. Empty where it was scored before
@@ -218,7 +218,7 @@ class ContenderResult:
     """The first seed's losses."""
     cost: Cost = field(default_factory=Cost)
     """The cost of one training, and of answering the test set once."""
-    serving: Serving = field(default_factory=Serving)
+    serving: LatencyStats = field(default_factory=LatencyStats)
     """How fast it answers, over the answers of all seeds."""
 
 
@@ -314,7 +314,7 @@ class Comparison:
     training: WayOfTraining | None = None
     """Whether the difference would recur after training again. Null where nothing is trained, or
     where the variation between trainings is not known."""
-    corrected: Corrected | None = None
+    corrected: CorrectedScore | None = None
     """The difference corrected by people's labels, where a judge decides."""
 
 
@@ -433,7 +433,7 @@ class UnreadReplies:
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelStats:
     """The people's labels of a judge's answers (`labels.jsonl`) that are used."""
 
     rows: int
@@ -483,7 +483,7 @@ class Results:
     price."""
     judge_unread: UnreadReplies | None = None
     """The judge's replies that could not be read; None where all were."""
-    labels: Labels | None = None
+    labels: LabelStats | None = None
     """People's labels; None where no person was asked."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Why the references of some test examples cannot be used, by id. No contender's scores have

@@ -110,13 +110,15 @@ class ContenderDir:
 
     def siblings(self) -> list[ContenderDir]:
         """Return the other contenders' folders."""
-        return [folder for folder in contender_dirs(self.path.parent) if folder.path != self.path]
+        return [
+            folder for folder in list_contender_dirs(self.path.parent) if folder.path != self.path
+        ]
 
     def weights(self) -> Path | None:
         """Return the trained adapter or model, once it is complete."""
         return next((p for p in (self.adapter, self.model) if p.is_dir()), None)
 
-    def all_weights(self) -> list[Path]:
+    def list_weights(self) -> list[Path]:
         """Return the weights of every seed, where there are several."""
         folders = [self, *(ContenderDir(path) for path in sorted(self.path.glob("seed-*")))]
         return [weights for folder in folders if (weights := folder.weights()) is not None]
@@ -132,7 +134,7 @@ class ContenderDir:
             answers.setdefault((row["id"], row.get("sample", 0)), from_dict(Prediction, row))
         return answers
 
-    def answers_of(self, sha256: str) -> None:
+    def drop_answers_if_source_changed(self, sha256: str) -> None:
         """Drop answers that were read from a file with other content."""
         path = self.path / "recorded.json"
         before = json.loads(path.read_bytes())["sha256"] if path.exists() else None
@@ -160,7 +162,7 @@ class ContenderDir:
     def write_loss(self, rows: Iterable[LossRow]) -> None:
         write_lines(self.path / "loss.jsonl", map(to_dict, rows))
 
-    def cut_loss(self, after_step: int) -> None:
+    def truncate_loss(self, after_step: int) -> None:
         """Drop rows past the checkpoint that training resumes from."""
         self.write_loss([row for row in self.loss() if row.step <= after_step])
 
@@ -255,7 +257,7 @@ class ContenderDir:
     def write_batches(self, batches: Sequence[Mapping[str, Any]]) -> None:
         write_text(self.path / "batch.json", json.dumps(batches, ensure_ascii=False) + "\n")
 
-    def has_begun_paying(self) -> bool:
+    def has_paid_work(self) -> bool:
         """Return whether a job or a batch was, or may have been, created at a provider."""
         job = self.job()
         return bool(job.get("job_id") or job.get("look_until")) or any(
@@ -326,18 +328,18 @@ class BaselineDir:
         return ContenderDir(self.path).scores()
 
 
-def contender_dirs(folder: Path) -> list[ContenderDir]:
+def list_contender_dirs(folder: Path) -> list[ContenderDir]:
     """Return the contenders' folders below a folder, by name."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     return [ContenderDir(child) for child in paths if child.is_dir() and child.name[0] != "."]
 
 
 # The folder of a contender that keeps nothing.
-NOWHERE = ContenderDir(Path(os.devnull))
+NULL_DIR = ContenderDir(Path(os.devnull))
 
 
 @contextlib.contextmanager
-def alone_in(path: Path) -> Iterator[None]:
+def lock_run_dir(path: Path) -> Iterator[None]:
     """Lock a run directory, so that no other process works in it.
 
     Two processes that pay for the same job would pay twice. The lock is on the folder itself and
@@ -384,7 +386,7 @@ class RunDir:
 
     def contenders(self) -> list[ContenderDir]:
         """Return the contenders' folders, whether the bake-off file still names them or not."""
-        return contender_dirs(self.path / "contenders")
+        return list_contender_dirs(self.path / "contenders")
 
     def baseline(self, name: str) -> BaselineDir:
         """Return the folder of a baseline."""
@@ -420,9 +422,9 @@ class RunDir:
 
     def examples(self, split: Split) -> list[Example]:
         """Return the examples as used; empty when the split was not written yet."""
-        return list(self.each_example(split))
+        return list(self.iterate_examples(split))
 
-    def each_example(self, split: Split) -> Iterator[Example]:
+    def iterate_examples(self, split: Split) -> Iterator[Example]:
         """Yield the examples as used."""
         for row in read_lines(self.data / f"{split}.jsonl"):
             yield Example(row["id"], row["inputs"], row["completion"], row["meta"])
@@ -450,7 +452,7 @@ class RunDir:
         first = next(read_lines(self.events), None)
         return datetime.date.fromisoformat(first["at"][:10]) if first else machine.today()
 
-    def keep_today(self) -> None:
+    def save_today(self) -> None:
         """Store that date, unless it is stored."""
         path = self.data / "today.json"
         if not path.exists():

@@ -11,25 +11,31 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from tuneoff import prepare
-from tuneoff.config import BakeOff, TaskSettings
-from tuneoff.contender_settings import ContenderSettings, PromptedSettings
-from tuneoff.databases import database_hashes
-from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.config import BakeOff, TaskConfig
+from tuneoff.contender_settings import ContenderConfig, PromptedConfig
+from tuneoff.databases import hash_databases
+from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.files import write_lines
-from tuneoff.progress import Progress, Silent, Step
+from tuneoff.progress import Progress, SilentProgress, Step
 from tuneoff.records import ScoredRow, to_dict, to_row
-from tuneoff.references import NAMED, advise, name_unusable
+from tuneoff.references import MAX_NAMED, advise, name_unusable
 from tuneoff.results import TESTS_RULE, Score
-from tuneoff.scoring import RULES, Options, Scorer, load_scorer, primary_metric
+from tuneoff.scoring import RULES, Options, Scorer, get_primary_metric, load_scorer
 from tuneoff.scoring.aggregate import (
     Breakdown,
-    Totals,
-    error_class,
+    ScoreTotals,
+    find_error_class,
     merge_answers,
-    most_frequent,
+    sort_by_count,
 )
 from tuneoff.scoring.pairs import TESTS_VERSION
-from tuneoff.scoring.rows import Kind, Mode, Row, ThoughtCounter, find_reason_left_out
+from tuneoff.scoring.rows import (
+    MetricKind,
+    ScoringInput,
+    ScoringMode,
+    ThoughtCounter,
+    find_reason_left_out,
+)
 from tuneoff.scoring.sql.derive import derive_suites
 from tuneoff.scoring.stored import References, check_rows, read_rows
 from tuneoff.tasks import load_task
@@ -41,7 +47,7 @@ def score(
     task: str,
     predictions: Path | str,
     databases: Path | str | None = None,
-    mode: Mode = "strict",
+    mode: ScoringMode = "strict",
     workers: int | None = None,
     source: str | None = None,
 ) -> dict[str, Score]:
@@ -54,12 +60,12 @@ def score(
         ConfigError: unknown task, source or mode.
         DataError: a row cannot be used; the message names file and line.
     """
-    how = How(databases=databases, mode=mode, workers=workers, source=source)
-    return _scored(task, Path(predictions), how, None, Silent()).scores
+    how = ScoreOptions(databases=databases, mode=mode, workers=workers, source=source)
+    return _score_predictions(task, Path(predictions), how, None, SilentProgress()).scores
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class ScoreOptions:
     """How to score a file."""
 
     databases: Path | str | None = None
@@ -79,7 +85,7 @@ class How:
 def score_file(
     task: str,
     predictions: Path | str,
-    how: How,
+    how: ScoreOptions,
     out: Path | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def score_file(
       score
     """
     into = Path(out) if out is not None else None
-    scored = _scored(task, Path(predictions), how, into, progress or Silent())
+    scored = _score_predictions(task, Path(predictions), how, into, progress or SilentProgress())
     return {
         "n": scored.n,
         "scores": {metric: to_dict(score) for metric, score in scored.scores.items()},
@@ -121,7 +127,7 @@ def score_file(
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _ScoredFile:
     """The totals after the last row."""
 
     n: int
@@ -138,19 +144,19 @@ class _Scored:
     samples_disagree: float | None
 
 
-def _scored(
-    task: str, predictions: Path, how: How, out: Path | None, progress: Progress
-) -> _Scored:
+def _score_predictions(
+    task: str, predictions: Path, how: ScoreOptions, out: Path | None, progress: Progress
+) -> _ScoredFile:
     if how.mode not in MODES:
-        raise ConfigError(f"--mode: {unknown('mode', how.mode, MODES)}.")
+        raise ConfigError(f"--mode: {explain_unknown('mode', how.mode, MODES)}.")
     scorer = load_scorer(load_task(task).SCORER)
-    _check(how, scorer, predictions, out)
+    _check_options(how, scorer, predictions, out)
     folder = Path(how.databases) if how.databases is not None else None
     if folder is not None and not folder.is_dir():
         raise DataError(f"--databases: there is no folder {folder}; check the path.")
-    parts = None if _brings_reference(predictions) else find_own_test_set(task, how.source)
+    parts = None if _has_reference(predictions) else find_own_test_set(task, how.source)
     try:
-        references = _references(parts) if parts else None
+        references = _read_references(parts) if parts else None
     except DataError as error:
         raise DataError(
             f'{error} (Rows without a "reference" of their own need the task\'s test set.)'
@@ -162,11 +168,11 @@ def _scored(
         derived = None
         if how.derive:
             derived = Path(made) / "derived"
-            _derive(how.derive, folder, derived, read_rows(predictions, references))
+            _derive_databases(how.derive, folder, derived, read_rows(predictions, references))
         options = Options(
             databases=folder,
             derived=derived,
-            mode=cast(Mode, how.mode),
+            mode=cast(ScoringMode, how.mode),
             workers=how.workers,
             metrics=how.metrics,
             time_limit_seconds=how.seconds,
@@ -175,14 +181,14 @@ def _scored(
         rows = read_rows(predictions, references)
         step = progress.stage("scoring", count)
         cluster = load_task(task).CLUSTER
-        return _through(scorer, rows, options, references, out, step, how, cluster, samples)
+        return _score_stream(scorer, rows, options, references, out, step, how, cluster, samples)
 
 
-def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> None:
+def _check_options(how: ScoreOptions, scorer: Scorer, predictions: Path, out: Path | None) -> None:
     """Raise if an option would have no effect or do harm."""
     for metric in how.metrics or ():
         if metric not in scorer.METRICS:
-            raise ConfigError(f"--metric: {unknown('metric', metric, scorer.METRICS)}.")
+            raise ConfigError(f"--metric: {explain_unknown('metric', metric, scorer.METRICS)}.")
     if out is not None and out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; give the name of a file.")
     if out is not None and out.exists() and predictions.exists() and out.samefile(predictions):
@@ -194,7 +200,9 @@ def _check(how: How, scorer: Scorer, predictions: Path, out: Path | None) -> Non
                 raise ConfigError(f"--{name}: only tasks whose answers are SQL have it; drop it.")
 
 
-def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) -> None:
+def _derive_databases(
+    count: int, folder: Path | None, into: Path, rows: Iterable[ScoringInput]
+) -> None:
     if folder is None:
         raise DataError("--derive: there are no databases to derive from; give --databases.")
     golds = []
@@ -207,7 +215,9 @@ def _derive(count: int, folder: Path | None, into: Path, rows: Iterable[Row]) ->
     derive_suites(folder, dict.fromkeys(golds), into, count)
 
 
-def left_out_sentence(count: int, of: int, reasons: Mapping[str, str], how: How) -> str:
+def explain_rows_left_out(
+    count: int, of: int, reasons: Mapping[str, str], how: ScoreOptions
+) -> str:
     """Return a sentence with the number of rows left out, and advice."""
     seconds, memory = f"--seconds ({how.seconds:g})", f"--memory-gb ({how.memory_bytes / 1e9:g})"
     return (
@@ -216,31 +226,31 @@ def left_out_sentence(count: int, of: int, reasons: Mapping[str, str], how: How)
     )
 
 
-def _through(
+def _score_stream(
     scorer: Scorer,
-    rows: Iterable[Row],
+    rows: Iterable[ScoringInput],
     options: Options,
     references: References | None,
     out: Path | None,
     step: Step,
-    how: How,
+    how: ScoreOptions,
     cluster: str | None,
     samples: int,
-) -> _Scored:
+) -> _ScoredFile:
     """Score the rows one by one, count and write them, and return the totals."""
-    metric = primary_metric(scorer, options)
+    metric = get_primary_metric(scorer, options)
     if options.metrics is not None and metric not in options.metrics:
         metric = options.metrics[0]
     wanted = options.metrics or tuple(scorer.METRICS)
     kinds = {name: kind for name, kind in scorer.METRICS.items() if name in wanted}
-    counts = _Counts(kinds, metric, getattr(scorer, "ERROR_CLASSES", None), samples)
+    counts = _ScoreCounts(kinds, metric, getattr(scorer, "ERROR_CLASSES", None), samples)
     known_groups = getattr(scorer, "groups", None)
-    waiting: deque[Row] = deque()
+    waiting: deque[ScoringInput] = deque()
     thoughts = ThoughtCounter(options.mode)
     errors, found_ids, db_ids = set[str](), set[str](), set[str]()
     done, left_out, reasons = 0, set[str](), dict[str, str]()
 
-    def read() -> Iterator[Row]:
+    def read() -> Iterator[ScoringInput]:
         for row in rows:
             waiting.append(row)
             thoughts.add(row)
@@ -262,7 +272,7 @@ def _through(
             reason = find_reason_left_out(result)
             if reason is not None:
                 left_out.add(row.id)
-                if len(reasons) < NAMED:
+                if len(reasons) < MAX_NAMED:
                     reasons[row.id] = reason
                 yield result
                 continue
@@ -280,11 +290,9 @@ def _through(
     counts.finish(left_out)
     totals = counts.totals
     if not totals.n and left_out:
-        sentence = left_out_sentence(len(left_out), len(left_out), reasons, how)
+        sentence = explain_rows_left_out(len(left_out), len(left_out), reasons, how)
         raise DataError(f"{sentence} Nothing was scored.")
-    hashes = (
-        database_hashes(options.databases, db_ids, options.derived) if options.databases else {}
-    )
+    hashes = hash_databases(options.databases, db_ids, options.derived) if options.databases else {}
     measured = {
         name: score for name, score in totals.scores(len(errors - left_out)).items() if score.n
     }
@@ -292,14 +300,14 @@ def _through(
         if name not in measured:
             needs = "several databases (--derive)" if "suite" in name else "--databases"
             raise DataError(f"--metric: {name} needs {needs}; nothing was measured.")
-    return _Scored(
+    return _ScoredFile(
         n=totals.n,
         scores=measured,
         missing=sum(id not in found_ids for id in references or ()),
         left_out=len(left_out),
         left_out_first=reasons,
         primary_metric=metric,
-        error_classes=most_frequent(counts.classes),
+        error_classes=sort_by_count(counts.classes),
         breakdowns={
             key: {group: {m: to_dict(s) for m, s in scores.items()} for group, scores in by.items()}
             for key, by in counts.breakdown.scores().items()
@@ -311,7 +319,7 @@ def _through(
     )
 
 
-class _Counts:
+class _ScoreCounts:
     """Counts scored rows, one example at a time.
 
     The answers to one example may lie anywhere in the file, so with several samples they are kept
@@ -319,9 +327,13 @@ class _Counts:
     """
 
     def __init__(
-        self, kinds: Mapping[str, Kind], metric: str, names: Mapping[str, str] | None, samples: int
+        self,
+        kinds: Mapping[str, MetricKind],
+        metric: str,
+        names: Mapping[str, str] | None,
+        samples: int,
     ) -> None:
-        self.totals, self.classes = Totals(kinds, answers=samples), Counter[str]()
+        self.totals, self.classes = ScoreTotals(kinds, answers=samples), Counter[str]()
         self.breakdown = Breakdown(metric, kinds[metric], answers=samples)
         self._metric, self._names, self._samples = metric, names, samples
         self._kept: dict[str, list[tuple[ScoredRow, Mapping[str, Any], str | None]]] = {}
@@ -353,7 +365,7 @@ class _Counts:
         merged = merge_answers(rows)
         self.totals.add(merged, cluster)
         self.breakdown.add(merged, groups, cluster)
-        wrong = error_class(rows[0], self._metric, self._names)
+        wrong = find_error_class(rows[0], self._metric, self._names)
         if wrong is not None:
             self.classes[wrong] += 1
 
@@ -371,7 +383,7 @@ class _Counts:
         ]
 
 
-def _brings_reference(predictions: Path) -> bool:
+def _has_reference(predictions: Path) -> bool:
     """Return whether the first row has its own reference, so that no data set is needed."""
     if not predictions.is_file():
         return True  # check_rows says what is wrong
@@ -383,7 +395,7 @@ def _brings_reference(predictions: Path) -> bool:
     return not isinstance(row, dict) or "reference" in row
 
 
-def find_own_test_set(task: str, source: str | None) -> prepare.Parts:
+def find_own_test_set(task: str, source: str | None) -> prepare.ResolvedBakeOff:
     """Return the task with its data, found as for a bake-off file.
 
     Raises:
@@ -394,14 +406,14 @@ def find_own_test_set(task: str, source: str | None) -> prepare.Parts:
             f"task {task} has no test set of its own: each row of the predictions must bring its "
             '"reference".'
         )
-    settings = TaskSettings(id=task, source=source)
+    settings = TaskConfig(id=task, source=source)
     # Only the task part of a bake-off file matters for its data.
-    nobody: tuple[ContenderSettings, ...] = (
-        PromptedSettings(name="nobody", id="prompted", base="tiny"),
+    nobody: tuple[ContenderConfig, ...] = (
+        PromptedConfig(name="nobody", id="prompted", base="tiny"),
     )
-    return prepare.parts(BakeOff(name="score", task=settings, contenders=nobody))
+    return prepare.resolve(BakeOff(name="score", task=settings, contenders=nobody))
 
 
-def _references(parts: prepare.Parts) -> References:
-    examples, _ = prepare.data(parts)
+def _read_references(parts: prepare.ResolvedBakeOff) -> References:
+    examples, _ = prepare.load_examples(parts)
     return {example.id: (example.completion, example.meta) for example in examples["test"]}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, field_validator, model_validator
 
 
-class Settings(BaseModel):
+class Config(BaseModel):
     """Base class of everything that a user writes: frozen, with unknown keys an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -22,7 +22,7 @@ BaseUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")]
 KeyVariable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", max_length=80)]
 
 
-class PriceSettings(Settings):
+class PriceConfig(Config):
     """Your own prices of a hosted model. A price that is left out is the price book's."""
 
     training_usd_per_million_tokens: Usd | None = None
@@ -44,14 +44,14 @@ class PriceSettings(Settings):
 
 
 # Max answers of a model to one example; this many show how much they differ.
-MOST_SAMPLES = 100
+MAX_SAMPLES = 100
 # OpenAI's values. Each model accepts some of them.
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 # Max reasoning tokens per answer, where the file does not say.
-REASONING_TOKENS = 2048
+DEFAULT_REASONING_TOKENS = 2048
 
 
-class Reasoning(Settings):
+class Reasoning(Config):
     """How much a provider's model may reason before it answers."""
 
     reasoning_effort: ReasoningEffort | None = None
@@ -62,7 +62,7 @@ class Reasoning(Settings):
     else 0."""
 
     @model_validator(mode="after")
-    def _reasons(self) -> Reasoning:
+    def _check_reasoning(self) -> Reasoning:
         """Raise ValueError if reasoning is off and has tokens."""
         if self.reasoning_effort == "none" and self.reasoning_tokens is not None:
             raise ValueError(
@@ -75,22 +75,22 @@ class Reasoning(Settings):
         """Return the tokens that are added to an answer's limit."""
         if self.reasoning_tokens is not None:
             return self.reasoning_tokens
-        return 0 if self.reasoning_effort in (None, "none") else REASONING_TOKENS
+        return 0 if self.reasoning_effort in (None, "none") else DEFAULT_REASONING_TOKENS
 
 
-class Sampling(Settings):
+class Sampling(Config):
     """How often a provider's model answers each test example, and how.
 
     The same model may answer differently when it is asked again.
     """
 
-    samples: int = Field(default=1, ge=1, le=MOST_SAMPLES)
+    samples: int = Field(default=1, ge=1, le=MAX_SAMPLES)
     """Answers per test example, from 1 to 100. The example's score is their mean."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Sent as it is, from 0 to 2. Default: 0, or the model's own where it reasons."""
 
 
-class Limit(Settings):
+class Limit(Config):
     """Max examples of each split: a random sample, drawn with `task.seed`."""
 
     train: int | None = Field(default=None, ge=1)
@@ -101,7 +101,7 @@ class Limit(Settings):
     """Max test examples. Default: all."""
 
 
-class Columns(Settings):
+class Columns(Config):
     """The columns of a CSV, Parquet or prompt/completion file."""
 
     prompt: str | tuple[str, ...] = "prompt"

@@ -14,55 +14,55 @@ from decimal import Decimal
 from typing import Any, TypedDict, cast
 
 from tuneoff import machine
-from tuneoff.config import BakeOff, JudgeSettings
-from tuneoff.contender_settings import HostedSettings, PromptedSettings
-from tuneoff.contenders import Contender, Work, load_contender
+from tuneoff.config import BakeOff, JudgeConfig
+from tuneoff.contender_settings import HostedConfig, PromptedConfig
+from tuneoff.contenders import Contender, ContenderContext, load_contender
 from tuneoff.contenders.samples import is_answered
-from tuneoff.costs.arithmetic import max_usd
-from tuneoff.costs.ledger import Ledger, Purse
-from tuneoff.costs.pricebook import Price, PriceBook, base_of, no_price, price_of
+from tuneoff.costs.arithmetic import price_max_tokens
+from tuneoff.costs.ledger import ContenderBudget, Ledger
+from tuneoff.costs.pricebook import Price, PriceBook, explain_no_price, find_model_price, get_base
 from tuneoff.costs.pricefile import Method
 from tuneoff.errors import ConfigError
-from tuneoff.prepare import Parts, load_model_graders, price_book
-from tuneoff.providers.sdk import is_here
+from tuneoff.prepare import ResolvedBakeOff, load_model_graders, load_price_book
+from tuneoff.providers.sdk import is_loopback
 from tuneoff.records import Example, Prediction
-from tuneoff.rundir import NOWHERE, RunDir
-from tuneoff.scoring.judge import most_tokens
+from tuneoff.rundir import NULL_DIR, RunDir
+from tuneoff.scoring.judge import compute_max_tokens
 from tuneoff.scoring.model_grader import ModelGrader
-from tuneoff.scoring.questions import AskedModel
-from tuneoff.scoring.rows import Row
-from tuneoff.settings import REASONING_TOKENS
+from tuneoff.scoring.questions import ScoringModel
+from tuneoff.scoring.rows import ScoringInput
+from tuneoff.settings import DEFAULT_REASONING_TOKENS
 
-TOKEN_BYTES = 16
-BATCH_PRICES = ("batch_input_usd_per_million_tokens", "batch_output_usd_per_million_tokens")
+BYTES_PER_TOKEN = 16
+BATCH_PRICE_FIELDS = ("batch_input_usd_per_million_tokens", "batch_output_usd_per_million_tokens")
 # OpenAI's models that reason unless told otherwise (its model pages).
-REASONS = re.compile(r"o\d(-|$)|gpt-5(-(mini|nano))?(-\d{4}|$)|gpt-5\.6|gpt-6")
-Paid = HostedSettings | PromptedSettings
+REASONING_MODELS = re.compile(r"o\d(-|$)|gpt-5(-(mini|nano))?(-\d{4}|$)|gpt-5\.6|gpt-6")
+PaidConfig = HostedConfig | PromptedConfig
 
 
-class _Kind(TypedDict):
+class _PriceVariant(TypedDict):
     """Which of a model's prices is meant."""
 
     tuned: bool
     method: Method
 
 
-def paid(settings: Any) -> bool:
+def is_hosted(settings: Any) -> bool:
     """Return whether a contender's work is done by a provider."""
-    return isinstance(settings, HostedSettings) or (
-        isinstance(settings, PromptedSettings) and settings.model is not None
+    return isinstance(settings, HostedConfig) or (
+        isinstance(settings, PromptedConfig) and settings.model is not None
     )
 
 
-def with_guards(
+def attach_budgets(
     bakeoff: BakeOff,
     chosen: Iterable[Any],
-    work: Mapping[str, Work],
+    work: Mapping[str, ContenderContext],
     ledger: Ledger,
     yes: bool,
     forgotten: str | None = None,
     kind_of: Callable[[Any], Contender] | None = None,
-) -> dict[str, Work]:
+) -> dict[str, ContenderContext]:
     """Return the same contexts, with a budget for each contender that pays a provider.
 
     Args:
@@ -74,48 +74,50 @@ def with_guards(
         ConfigError: a key is missing, a model has no price, or has ended.
         BudgetError: all remaining work could pass the budget.
     """
-    prices, contexts, max_bill = price_book(bakeoff), dict(work), Decimal(0)
+    prices, contexts, max_bill = load_price_book(bakeoff), dict(work), Decimal(0)
     for settings in chosen:
         contender_work = work[settings.name]
         if settings.name == forgotten:
-            contender_work = replace(contender_work, directory=NOWHERE)
+            contender_work = replace(contender_work, directory=NULL_DIR)
         kind = kind_of(settings) if kind_of else load_contender(settings.id)
         kind.ready(settings, contender_work)
-        if not paid(settings) or is_answered(settings, contender_work):
+        if not is_hosted(settings) or is_answered(settings, contender_work):
             continue
         if contender_work.replay is not None:
             ledger.adopt(RunDir(contender_work.replay.path.parent.parent).events, settings.name)
             continue
         today, tuned = machine.today(), bool(contender_work.directory.job().get("job_id"))
-        refuse_ended(settings, prices, today, tuned)
-        unpriced = without_full_price(settings, prices, today)
+        check_not_ended(settings, prices, today, tuned)
+        unpriced = explain_missing_price(settings, prices, today)
         if unpriced is not None and not yes:
             raise ConfigError(unpriced)
         for doubt in explain_doubts(settings, prices, today, contender_work.max_new_tokens):
             contender_work.progress.say(f"warning: {doubt}")
-        purse = ledger.purse(settings.name, _counted(settings, prices, today))
+        purse = ledger.purse(settings.name, _find_counted_price(settings, prices, today))
         contexts[settings.name] = replace(work[settings.name], guard=purse)
-        max_bill += most_usd(kind, settings, contender_work, prices)
+        max_bill += compute_max_usd(kind, settings, contender_work, prices)
     if max_bill:
-        ledger.refuse_over(max_bill, "what is left to do")
+        ledger.check_budget(max_bill, "what is left to do")
     return contexts
 
 
-def most_usd(kind: Contender, settings: Any, work: Work, prices: PriceBook) -> Decimal:
+def compute_max_usd(
+    kind: Contender, settings: Any, work: ContenderContext, prices: PriceBook
+) -> Decimal:
     """Return the maximum USD that a provider can bill for a contender's remaining work.
 
     At today's prices; tokens without a price are not counted.
     """
-    price = _counted(settings, prices, machine.today())
+    price = _find_counted_price(settings, prices, machine.today())
     if price is None:
         return Decimal()
     bound: Any = kind
     training, tokens_in, tokens_out = bound.most_tokens(settings, work)
-    return max_usd(price, training, tokens_in, tokens_out, batch=settings.batch)
+    return price_max_tokens(price, training, tokens_in, tokens_out, batch=settings.batch)
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RepeatCost:
     """The cost of asking and judging some answers again."""
 
     answers: int = 0
@@ -145,13 +147,13 @@ class Again:
         return f"{what}: {price}."
 
 
-def most_again(
-    parts: Parts,
+def compute_max_repeat_cost(
+    parts: ResolvedBakeOff,
     answers: Mapping[str, Sequence[Mapping[str, Prediction]]],
-    asked: Work,
+    asked: ContenderContext,
     judged: Sequence[Example],
     kept: Mapping[str, str],
-) -> Again:
+) -> RepeatCost:
     """Return the maximum bill for making or judging some answers again.
 
     At today's prices.
@@ -163,103 +165,114 @@ def most_again(
         judged: the examples whose answers a judge has to see.
         kept: the id under which a judged example's answer is stored; others have no answer yet.
     """
-    prices, today = price_book(parts.bakeoff), machine.today()
+    prices, today = load_price_book(parts.bakeoff), machine.today()
     count, times, usd, unpriced = 0, 0, Decimal(), list[str]()
     contenders: Sequence[Any] = parts.bakeoff.contenders
     for settings in contenders:
-        if not paid(settings) or asks_nothing(settings) or not answers[settings.name]:
+        if not is_hosted(settings) or is_free_local_server(settings) or not answers[settings.name]:
             continue
         if asked.test:
-            price, bound = price_for(settings, prices, today), load_contender(settings.id)
+            price, bound = (
+                find_contender_price(settings, prices, today),
+                load_contender(settings.id),
+            )
             _, tokens_in, tokens_out = cast("Any", bound).most_tokens(settings, asked)
-            usd += max_usd(price, 0, tokens_in, tokens_out, batch=settings.batch)
+            usd += price_max_tokens(price, 0, tokens_in, tokens_out, batch=settings.batch)
             unpriced += [str(settings.model)] if price is None else []
             count += len(asked.test) * settings.samples
-    for judge in asked_models(parts.bakeoff):
-        if asks_nothing(judge):
+    for judge in list_judging_models(parts.bakeoff):
+        if is_free_local_server(judge):
             continue
-        price, _ = judge_price(judge, prices)
+        price, _ = find_judge_price(judge, prices)
         for rows in (sample_rows for samples in answers.values() for sample_rows in samples):
             for example in judged:
                 answer = rows.get(kept.get(example.id, ""))
                 text = answer.prediction if answer is not None else ""
-                row = Row(example.id, example.completion, text, example.meta, inputs=example.inputs)
+                row = ScoringInput(
+                    example.id, example.completion, text, example.meta, inputs=example.inputs
+                )
                 # A token is seldom longer than this many bytes.
-                most = None if answer is not None else TOKEN_BYTES * parts.max_new_tokens
-                usd += max_usd(price, 0, *_most_of_question(judge, row, most))
+                most = None if answer is not None else BYTES_PER_TOKEN * parts.max_new_tokens
+                usd += price_max_tokens(price, 0, *_count_max_question_tokens(judge, row, most))
                 times += 1
         unpriced += [judge.model] if price is None and judged else []
-    return Again(count, times, usd, tuple(dict.fromkeys(unpriced)))
+    return RepeatCost(count, times, usd, tuple(dict.fromkeys(unpriced)))
 
 
-def refused_today(settings: Any, prices: PriceBook) -> str | None:
+def explain_refusal_today(settings: Any, prices: PriceBook) -> str | None:
     """Explain why a run that begins today would refuse a contender; None where it would not.
 
     A refusal for a missing price can be answered with --yes.
     """
-    if not paid(settings):
+    if not is_hosted(settings):
         return None
     today = machine.today()
-    return ended(settings, prices, today) or without_full_price(settings, prices, today)
+    return explain_ended(settings, prices, today) or explain_missing_price(settings, prices, today)
 
 
-def judges(bakeoff: BakeOff) -> list[JudgeSettings]:
+def list_judges(bakeoff: BakeOff) -> list[JudgeConfig]:
     """Return the judges among a file's metrics."""
-    return [metric for metric in bakeoff.task.metrics or () if isinstance(metric, JudgeSettings)]
+    return [metric for metric in bakeoff.task.metrics or () if isinstance(metric, JudgeConfig)]
 
 
-def asked_models(bakeoff: BakeOff) -> list[JudgeSettings | ModelGrader]:
+def list_judging_models(bakeoff: BakeOff) -> list[JudgeConfig | ModelGrader]:
     """Return the judges among a file's metrics, and the graders that ask a model."""
-    return [*judges(bakeoff), *load_model_graders(bakeoff)]
+    return [*list_judges(bakeoff), *load_model_graders(bakeoff)]
 
 
-def _most_of_question(
-    grader: JudgeSettings | ModelGrader, row: Row, answer_bytes: int | None
+def _count_max_question_tokens(
+    grader: JudgeConfig | ModelGrader, row: ScoringInput, answer_bytes: int | None
 ) -> tuple[int, int]:
     """Return the maximum tokens, in and out, of one question to a judge or grader."""
     if isinstance(grader, ModelGrader):
         return grader.most_tokens(row, answer_bytes)
-    return most_tokens(grader, row, answer_bytes)
+    return compute_max_tokens(grader, row, answer_bytes)
 
 
-def judge_name(settings: AskedModel) -> str:
+def build_judge_name(settings: ScoringModel) -> str:
     """Return the name of a judge or grader in the ledger; no contender can have this name."""
     return f"judge:{settings.model}"
 
 
-def judge_purse(bakeoff: BakeOff, ledger: Ledger) -> tuple[Purse | None, str | None]:
+def build_judge_budget(
+    bakeoff: BakeOff, ledger: Ledger
+) -> tuple[ContenderBudget | None, str | None]:
     """Return the budget of a file's judge at today's prices, and a sentence if it has no price.
 
     None where there is no judge, or it has no price.
     """
-    for settings in judges(bakeoff):
-        price, unpriced = judge_price(settings, price_book(bakeoff))
-        return None if price is None else ledger.purse(judge_name(settings), price), unpriced
+    for settings in list_judges(bakeoff):
+        price, unpriced = find_judge_price(settings, load_price_book(bakeoff))
+        return None if price is None else ledger.purse(build_judge_name(settings), price), unpriced
     return None, None
 
 
-def grader_purses(bakeoff: BakeOff, ledger: Ledger) -> tuple[dict[str, Purse], list[str]]:
+def build_grader_budgets(
+    bakeoff: BakeOff, ledger: Ledger
+) -> tuple[dict[str, ContenderBudget], list[str]]:
     """Return the budgets of a file's graders that ask a model, and sentences about missing prices.
 
     Budgets are by metric, at today's prices.
     """
-    purses, unpriced = dict[str, Purse](), list[str]()
+    purses, unpriced = dict[str, ContenderBudget](), list[str]()
     for grader in load_model_graders(bakeoff):
-        price, sentence = judge_price(grader, price_book(bakeoff))
+        price, sentence = find_judge_price(grader, load_price_book(bakeoff))
         if price is not None:
-            purses[grader.PRIMARY] = ledger.purse(judge_name(grader), price)
+            purses[grader.PRIMARY] = ledger.purse(build_judge_name(grader), price)
         unpriced += [sentence] if sentence else []
     return purses, unpriced
 
 
-def judge_price(settings: AskedModel, prices: PriceBook) -> tuple[Price | None, str | None]:
+def find_judge_price(settings: ScoringModel, prices: PriceBook) -> tuple[Price | None, str | None]:
     """Return a judge's price of today, or a sentence that it has none.
 
     Both are None for a judge that needs no price.
     """
-    if asks_nothing(settings):
+    if is_free_local_server(settings):
         return None, None
-    price = price_of(settings.provider, settings.model, override=settings.price, prices=prices)
+    price = find_model_price(
+        settings.provider, settings.model, override=settings.price, prices=prices
+    )
     if price is not None and price.input_usd_per_million_tokens is not None:
         return price, None
     return None, (
@@ -268,15 +281,17 @@ def judge_price(settings: AskedModel, prices: PriceBook) -> tuple[Price | None, 
     )
 
 
-def ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> str | None:
+def explain_ended(
+    settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False
+) -> str | None:
     """Explain that a provider no longer offers a contender's model on a day, or no longer tunes it.
 
     None where there is nothing to say. A model that is `tuned` already needs no more tuning.
     """
-    if not paid(settings) or is_elsewhere(settings):
+    if not is_hosted(settings) or is_outside_price_book(settings):
         return None
     provider = settings.provider or "openai"
-    end = prices.end_of(provider, settings.model, isinstance(settings, HostedSettings))
+    end = prices.find_model_end(provider, settings.model, isinstance(settings, HostedConfig))
     if end is None:
         return None
     instead = f"; its provider names {end.replacement} instead" if end.replacement else ""
@@ -285,7 +300,7 @@ def ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = Fa
             f"contender {settings.name}: {provider}'s {settings.model} ended on "
             f"{end.ends}{instead}. Take another model."
         )
-    to_tune = isinstance(settings, HostedSettings) and not tuned
+    to_tune = isinstance(settings, HostedConfig) and not tuned
     if to_tune and end.training_ends and end.training_ends <= day:
         return (
             f"contender {settings.name}: {provider} takes no new fine-tuning jobs for "
@@ -295,14 +310,16 @@ def ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = Fa
     return None
 
 
-def refuse_ended(settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False) -> None:
+def check_not_ended(
+    settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False
+) -> None:
     """Raise ConfigError for a model that has `ended`."""
-    sentence = ended(settings, prices, day, tuned)
+    sentence = explain_ended(settings, prices, day, tuned)
     if sentence is not None:
         raise ConfigError(sentence)
 
 
-def is_elsewhere(settings: Any) -> bool:
+def is_outside_price_book(settings: Any) -> bool:
     """Return whether the price book's end dates do not apply, because another server answers.
 
     On Azure each resource has an address of its own, and a prompted model has whatever name its
@@ -311,32 +328,36 @@ def is_elsewhere(settings: Any) -> bool:
     url = getattr(settings, "base_url", None)
     if url is None:
         return False
-    return settings.provider != "azure" or settings.id != "hosted" or is_here(url)
+    return settings.provider != "azure" or settings.id != "hosted" or is_loopback(url)
 
 
-def asks_nothing(settings: Paid | AskedModel) -> bool:
+def is_free_local_server(settings: PaidConfig | ScoringModel) -> bool:
     """Return whether it is the user's own server on this machine, without a price."""
-    own = settings.base_url is not None and is_here(settings.base_url)
+    own = settings.base_url is not None and is_loopback(settings.base_url)
     return own and settings.price is None
 
 
-def price_for(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | None:
+def find_contender_price(
+    settings: PaidConfig, prices: PriceBook, day: datetime.date
+) -> Price | None:
     """Return the price of a contender's model on a day; None where there is none."""
-    provider, model, kind = _identity(settings)
-    return price_of(provider, model, day, settings.price, **kind, prices=prices)
+    provider, model, kind = _identify_price(settings)
+    return find_model_price(provider, model, day, settings.price, **kind, prices=prices)
 
 
-def without_full_price(settings: Paid, prices: PriceBook, day: datetime.date) -> str | None:
+def explain_missing_price(
+    settings: PaidConfig, prices: PriceBook, day: datetime.date
+) -> str | None:
     """Explain which price a contender's model lacks on a day, and what to do; None if none."""
-    if asks_nothing(settings):
+    if is_free_local_server(settings):
         return None
-    price = price_for(settings, prices, day)
+    price = find_contender_price(settings, prices, day)
     if price is None:
-        provider, model, kind = _identity(settings)
-        return no_price(settings.name, provider, model, day, **kind, prices=prices)
+        provider, model, kind = _identify_price(settings)
+        return explain_no_price(settings.name, provider, model, day, **kind, prices=prices)
     # A deployment may be billed by its hours, and nothing else.
     answering = () if price.hosting_usd_per_hour is not None else ("input", "output")
-    needed = (("training",) if isinstance(settings, HostedSettings) else ()) + answering
+    needed = (("training",) if isinstance(settings, HostedConfig) else ()) + answering
     names = [f"{what}_usd_per_million_tokens" for what in needed]
     lacking = [name for name in names if getattr(price, name) is None]
     if not lacking:
@@ -354,45 +375,52 @@ def explain_doubts(
 
     Its batches have no price, or it reasons though the file does not say so.
     """
-    if not paid(settings):
+    if not is_hosted(settings):
         return []
     doubts, name, model = list[str](), settings.name, settings.model
-    price = None if asks_nothing(settings) else price_for(settings, prices, day)
+    price = None if is_free_local_server(settings) else find_contender_price(settings, prices, day)
     if settings.batch and price is not None:
-        lacking = [field for field in BATCH_PRICES if getattr(price, field) is None]
+        lacking = [field for field in BATCH_PRICE_FIELDS if getattr(price, field) is None]
         if lacking and price.input_usd_per_million_tokens is not None:
             doubts.append(
                 f"contender {name}: {model} has no {' and no '.join(lacking)} (from "
                 f"{price.source}), so its batches are counted at the price of single answers, and "
                 "may cost less; add it to `price:` in the file."
             )
-    if isinstance(settings, PromptedSettings) and _reasons_unasked(settings):
+    if isinstance(settings, PromptedConfig) and _is_reasoning_unasked(settings):
         doubts.append(
             f"contender {name}: {model} reasons before it answers, and has the {max_new_tokens} "
             "tokens of task.max_new_tokens for both, so answers may be cut or empty; give it "
-            f"reasoning_effort (then reasoning_tokens, {REASONING_TOKENS}, are added; `none` turns "
+            f"reasoning_effort (then reasoning_tokens, {DEFAULT_REASONING_TOKENS}, are added; `none` turns "
             "reasoning off where the model can)."
         )
     return doubts
 
 
-def _reasons_unasked(settings: PromptedSettings) -> bool:
+def _is_reasoning_unasked(settings: PromptedConfig) -> bool:
     """Return whether an OpenAI model will reason although the file does not say so."""
     unsaid = settings.reasoning_effort is None and settings.reasoning_tokens is None
     own = settings.provider == "azure" or settings.base_url is None
     openai = settings.provider in (None, "openai", "azure")
-    return unsaid and own and openai and REASONS.match(base_of(str(settings.model))) is not None
+    return (
+        unsaid
+        and own
+        and openai
+        and REASONING_MODELS.match(get_base(str(settings.model))) is not None
+    )
 
 
-def _identity(settings: Paid) -> tuple[str, str, _Kind]:
+def _identify_price(settings: PaidConfig) -> tuple[str, str, _PriceVariant]:
     """Return the provider, the model, and which of the model's prices is meant."""
-    tuned = isinstance(settings, HostedSettings)
+    tuned = isinstance(settings, HostedConfig)
     method: Method = "lora"
-    if isinstance(settings, HostedSettings) and settings.method == "full":
+    if isinstance(settings, HostedConfig) and settings.method == "full":
         method = "full"
     return settings.provider or "openai", str(settings.model), {"tuned": tuned, "method": method}
 
 
-def _counted(settings: Paid, prices: PriceBook, day: datetime.date) -> Price | None:
+def _find_counted_price(
+    settings: PaidConfig, prices: PriceBook, day: datetime.date
+) -> Price | None:
     """Return the price at which a contender's steps are counted; None where they are not."""
-    return None if asks_nothing(settings) else price_for(settings, prices, day)
+    return None if is_free_local_server(settings) else find_contender_price(settings, prices, day)

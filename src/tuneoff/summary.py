@@ -7,15 +7,20 @@ from io import StringIO
 from typing import Any
 
 from tuneoff.report import format
-from tuneoff.report.labels import describe_labels, label_view
-from tuneoff.report.view import baselines, headline, repeated_answers, unread_replies
+from tuneoff.report.labels import build_label_view, describe_labels
+from tuneoff.report.view import (
+    build_headline,
+    describe_baselines,
+    describe_repeated_answers,
+    describe_unread_replies,
+)
 from tuneoff.results import ContenderResult, Results
 
 WIDTH = 110
-MOST_GROUPS = 8
+MAX_GROUPS = 8
 
 
-def table(results: Results) -> str:
+def render_results(results: Results) -> str:
     """Return a run's results as text: a table of contenders, then the recommendation."""
     from rich.table import Table
 
@@ -35,25 +40,33 @@ def table(results: Results) -> str:
     values = (c.scores[metric].value for c in results.contenders if metric in c.scores)
     share = format.is_share(*values)
     for contender in results.contenders:
-        rich_table.add_row(*_cells(contender, metric, seeds, share))
+        rich_table.add_row(*_build_cells(contender, metric, seeds, share))
     failed = (
         f"{c.name}: {c.error.removeprefix(f'contender {c.name}: ')}"
         for c in results.contenders
         if c.error is not None
     )
-    unread = [line for line in [unread_replies(results)] if line]
-    bar = [line for line in [baselines(results)] if line]
-    repeated = repeated_answers(results.contenders)
+    unread = [line for line in [describe_unread_replies(results)] if line]
+    bar = [line for line in [describe_baselines(results)] if line]
+    repeated = describe_repeated_answers(results.contenders)
     because = results.recommendation.because
-    lines = (*failed, *repeated, *unread, *label_lines(results), headline(results), *because, *bar)
-    return plain(rich_table) + "".join(f"{line}\n" for line in lines)
+    lines = (
+        *failed,
+        *repeated,
+        *unread,
+        *list_label_lines(results),
+        build_headline(results),
+        *because,
+        *bar,
+    )
+    return render_plain(rich_table) + "".join(f"{line}\n" for line in lines)
 
 
-def label_lines(results: Results) -> list[str]:
+def list_label_lines(results: Results) -> list[str]:
     """Return what people's labels show about a judge, in lines; empty without labels."""
     from rich.table import Table
 
-    view = label_view(results, results.contenders)
+    view = build_label_view(results, results.contenders)
     if view is None:
         return []
     lines = describe_labels(results.labels) if results.labels else []
@@ -68,13 +81,13 @@ def label_lines(results: Results) -> list[str]:
         for name, cells in rows:
             shown.add_row(name, *cells)
         if rows and not view["short"]:
-            lines.append(plain(shown).rstrip())
+            lines.append(render_plain(shown).rstrip())
     explained = [view["short"]] if view["short"] else [view["explained"]]
     explained += [view["needed"]] * view["needs"]
     return [*lines, *explained, *view["contradictions"]]
 
 
-def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:
+def _build_cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) -> list[str]:
     """Return a contender's row of the table.
 
     Args:
@@ -91,17 +104,17 @@ def _cells(contender: ContenderResult, metric: str, seeds: bool, share: bool) ->
         format.interval(score.low, score.high, share) if score else "",
         *([format.by_seed(score.by_seed, share) if score else ""] if seeds else ()),
         format.score(valid.value) if valid else "–",
-        format.seconds(training.seconds) if training else _untrained(contender),
+        format.seconds(training.seconds) if training else _explain_untrained(contender),
         (training.verdict or "") if training else "",
     ]
 
 
-def _untrained(contender: ContenderResult) -> str:
+def _explain_untrained(contender: ContenderResult) -> str:
     """Return why a contender has no training time."""
     return "elsewhere" if contender.id == "recorded" else "not tuned"
 
 
-def score_lines(result: Mapping[str, Any]) -> str:
+def render_scores(result: Mapping[str, Any]) -> str:
     """Return what `tuneoff score` prints."""
     from rich.table import Table
 
@@ -120,15 +133,15 @@ def score_lines(result: Mapping[str, Any]) -> str:
             str(score["n"]),
             str(score["errors"]),
         )
-    lines = [plain(shown).rstrip(), *(f"warning: {each}" for each in result["warnings"])]
+    lines = [render_plain(shown).rstrip(), *(f"warning: {each}" for each in result["warnings"])]
     metric = result["primary_metric"]
     if result["samples_disagree"] is not None:
         share = format.percent(result["samples_disagree"])
         lines.append(f"for {share} of the examples the answers differ in {metric}")
     for key, groups in result["breakdowns"].items():
-        if len(groups) > MOST_GROUPS:
+        if len(groups) > MAX_GROUPS:
             continue  # --json has them
-        parts = (f"{name} {_share(by[metric])}" for name, by in groups.items())
+        parts = (f"{name} {_format_share(by[metric])}" for name, by in groups.items())
         lines.append(f"{metric} by {key}: {', '.join(parts)}")
     if result["error_classes"]:
         classes = (f"{times} {name}" for name, times in result["error_classes"].items())
@@ -136,7 +149,7 @@ def score_lines(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def migration_table(result: Mapping[str, Any]) -> str:
+def render_tuned_models(result: Mapping[str, Any]) -> str:
     """Return what `tuneoff migrate` prints of an account's tuned models."""
     from rich.table import Table
     from rich.text import Text
@@ -155,14 +168,14 @@ def migration_table(result: Mapping[str, Any]) -> str:
         names += [f"  {each.removeprefix(row['model'])}" for each in row["checkpoints"]]
         left = row["days_left"]
         days = "" if left is None else str(left) if left > 0 else "ended"
-        files = (_file_words(row, kind) for kind in ("training_file", "validation_file"))
+        files = (_describe_file(row, kind) for kind in ("training_file", "validation_file"))
         ends = (row["ends"] or "not known", row["ends_source"] or "")
         # As `Text`, or rich would turn `:x:` within a name into an emoji.
         shown.add_row(Text("\n".join(names)), *ends, days, *files)
-    return f"{plain(shown).rstrip()}\n{sentence}"
+    return f"{render_plain(shown).rstrip()}\n{sentence}"
 
 
-def _file_words(row: Mapping[str, Any], kind: str) -> str:
+def _describe_file(row: Mapping[str, Any], kind: str) -> str:
     """Return whether one of a model's files exists, in words."""
     if row[kind] is None:
         none = row["job"] is not None and kind == "validation_file"
@@ -171,7 +184,7 @@ def _file_words(row: Mapping[str, Any], kind: str) -> str:
     return "not known" if there is None else "there" if there else "gone"
 
 
-def comparison_table(result: Mapping[str, Any]) -> str:
+def render_comparison(result: Mapping[str, Any]) -> str:
     """Return what `tuneoff compare` prints."""
     from rich.table import Table
 
@@ -182,14 +195,14 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     for run in result["runs"]:
         shown.add_column(run["run"], justify="right", overflow="fold")
     for row in result["contenders"]:
-        shown.add_row(row["name"], *(_compared(cell, share) for cell in row["runs"]))
+        shown.add_row(row["name"], *(_format_compared(cell, share) for cell in row["runs"]))
     lines = [change["sentence"] + "." for change in result["changes"]]
     lines += result["notes"]
     lines += [f"warning: {each}" for each in result["warnings"]]
-    return plain(shown) + "\n".join(lines)
+    return render_plain(shown) + "\n".join(lines)
 
 
-def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
+def _format_compared(cell: Mapping[str, Any] | None, share: bool) -> str:
     """Return the text of one contender's score in one run."""
     if cell is None:
         return ""
@@ -199,12 +212,12 @@ def _compared(cell: Mapping[str, Any] | None, share: bool) -> str:
     return f"{value} {format.interval(cell['low'], cell['high'], share)}"
 
 
-def _share(score: Mapping[str, Any]) -> str:
+def _format_share(score: Mapping[str, Any]) -> str:
     """Return a score with its number of examples."""
     return f"{format.score(score['value'])} of {score['n']}"
 
 
-def plain(renderable: Any) -> str:
+def render_plain(renderable: Any) -> str:
     """Return what rich renders as text without colours."""
     from rich.console import Console
 

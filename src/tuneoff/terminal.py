@@ -13,50 +13,50 @@ from typing import Any
 import typer
 
 from tuneoff.models.head import ignore_tie_warnings
-from tuneoff.progress import Lines, Progress
+from tuneoff.progress import LineProgress, Progress
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout."""
     from pydantic_core import to_jsonable_python
 
-    text = json.dumps(to_jsonable_python(_with_floats(value)), ensure_ascii=False, indent=2)
+    text = json.dumps(to_jsonable_python(_convert_decimals(value)), ensure_ascii=False, indent=2)
     # Half of a surrogate pair cannot be written as UTF-8, only as a JSON escape.
     typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text))
 
 
-def _with_floats(value: Any) -> Any:
+def _convert_decimals(value: Any) -> Any:
     """Return a value with each `Decimal` as a float: in JSON, money is a number."""
     from decimal import Decimal
 
     if isinstance(value, dict):
-        return {key: _with_floats(inner) for key, inner in value.items()}
+        return {key: _convert_decimals(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_with_floats(inner) for inner in value]
+        return [_convert_decimals(inner) for inner in value]
     return float(value) if isinstance(value, Decimal) else value
 
 
-def shown_progress() -> Any:
+def show_quiet_progress() -> Any:
     """Return a context manager that shows progress on stderr; silence libraries unless --debug."""
     if not os.environ.get("TUNEOFF_DEBUG"):
-        quieten()
-    return bars()
+        silence_libraries()
+    return show_progress()
 
 
 @contextmanager
-def bars() -> Iterator[Progress]:
+def show_progress() -> Iterator[Progress]:
     """Show progress on stderr: a live view in a terminal, plain lines elsewhere."""
     if not sys.stderr.isatty():
-        yield Lines()
+        yield LineProgress()
         return
-    from tuneoff.live import Live
+    from tuneoff.live import LiveView
 
-    live = Live()
+    live = LiveView()
     with live.shown:
         yield live
 
 
-def quieten() -> None:
+def silence_libraries() -> None:
     """Silence the messages of libraries that a user can do nothing about."""
     import logging
     import warnings
@@ -64,7 +64,7 @@ def quieten() -> None:
     from tuneoff import hub_news
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    hub_news.shorten()
+    hub_news.shorten_hub_errors()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -17,12 +17,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tuneoff.tokenization.chat_template import ChatTemplate, template_source
-from tuneoff.tokenization.encode import Encoder, offline_encoder
+from tuneoff.tokenization.chat_template import ChatTemplate, find_template_source
+from tuneoff.tokenization.encode import Encoder, build_offline_encoder
 
-UNLIMITED = 2**31
+UNLIMITED_POSITIONS = 2**31
 # Keys of the number of positions in a config.json; GPT-2 and its relatives use the second.
-POSITIONS = ("max_position_embeddings", "n_positions")
+POSITION_KEYS = ("max_position_embeddings", "n_positions")
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class TokenCounter:
     @cached_property
     def encoder(self) -> Encoder:
         """Return the encoder of prompts and answers."""
-        return offline_encoder(self.tokenizer, self.special, self._template())
+        return build_offline_encoder(self.tokenizer, self.special, self._template())
 
     def count(self, text: str) -> int:
         """Return the number of tokens of a text, without special ones."""
         return len(self.encoder.encode_text(text))
 
-    def rendered(
+    def render_chat(
         self, messages: Sequence[Mapping[str, str]], today: datetime.date | None = None
     ) -> str:
         """Return chat turns as the model sees them, up to where the assistant begins to answer.
@@ -62,7 +62,7 @@ class TokenCounter:
         """
         return self._template(today).render(messages)
 
-    def prompt_ids(
+    def encode_prompt(
         self, prompt: str | Sequence[Mapping[str, str]], today: datetime.date | None = None
     ) -> list[int]:
         """Return the token ids of a prompt, a plain text or chat turns.
@@ -82,7 +82,7 @@ class TokenCounter:
         self, prompt: str | Sequence[Mapping[str, str]], today: datetime.date | None = None
     ) -> int:
         """Return the number of tokens of a prompt, a plain text or chat turns."""
-        return len(self.prompt_ids(prompt, today))
+        return len(self.encode_prompt(prompt, today))
 
     @property
     def known(self) -> int:
@@ -92,7 +92,7 @@ class TokenCounter:
             [self.tokenizer.get_vocab_size(with_added_tokens=False), *(n + 1 for n in added)]
         )
 
-    def completion_ids(self, text: str) -> list[int]:
+    def encode_completion(self, text: str) -> list[int]:
         """Return the token ids of an answer, with the end token if the settings name one."""
         eos = self.tokenizer.token_to_id(self.special.get("eos_token", ""))
         return [*self.encoder.encode_text(text), *([] if eos is None else [eos])]
@@ -103,29 +103,29 @@ class TokenCounter:
 
 
 @cache
-def counter_of(base: str) -> TokenCounter | None:
+def load_counter(base: str) -> TokenCounter | None:
     """Return the counter of a folder or a cached hub id; None without a `tokenizer.json`."""
-    config, file = file_of(base, "config.json"), file_of(base, "tokenizer.json")
+    config, file = find_file(base, "config.json"), find_file(base, "tokenizer.json")
     if config is None or file is None:
         return None
     tokenizer = Tokenizer.from_file(str(file))
     # A file may request truncation; then no text would ever be too long.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    settings = _settings(base)
-    special = _special_tokens(settings)
+    settings = _read_settings(base)
+    special = _find_special_tokens(settings)
     # Transformers also reads special tokens from the settings.
     tokenizer.add_special_tokens([special[role] for role in _ROLES if role in special])
     return TokenCounter(
         tokenizer=tokenizer,
-        positions=_positions(json.loads(config.read_text())),
-        chat_template=_chat_template(settings, file_of(base, "chat_template.jinja")),
-        adds_bos=_adds_bos(tokenizer, special.get("bos_token")),
+        positions=_find_positions(json.loads(config.read_text())),
+        chat_template=_find_chat_template(settings, find_file(base, "chat_template.jinja")),
+        adds_bos=_needs_bos(tokenizer, special.get("bos_token")),
         special=special,
     )
 
 
-def file_of(base: str, name: str) -> Path | None:
+def find_file(base: str, name: str) -> Path | None:
     """Return a file of a folder or a cached hub id; None if it is not there."""
     folder = Path(base)
     if folder.is_dir():
@@ -141,28 +141,30 @@ _ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "
 _PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
 
 
-def names_end(base: str) -> bool | None:
+def has_eos_token(base: str) -> bool | None:
     """Return whether a base's tokenizer files name an end-of-sequence token; None if unknown."""
-    settings = _settings(base)
-    if _special_tokens(settings).get("eos_token"):
+    settings = _read_settings(base)
+    if _find_special_tokens(settings).get("eos_token"):
         return True
-    has_token_map = file_of(base, "special_tokens_map.json") is not None
+    has_token_map = find_file(base, "special_tokens_map.json") is not None
     plain = settings.get("tokenizer_class") in _PLAIN_CLASSES
     return False if plain and not has_token_map else None
 
 
-def _settings(base: str) -> dict[str, Any]:
+def _read_settings(base: str) -> dict[str, Any]:
     """Return the contents of tokenizer_config.json; empty if there is none."""
-    file = file_of(base, "tokenizer_config.json")
+    file = find_file(base, "tokenizer_config.json")
     return dict(json.loads(file.read_text())) if file else {}
 
 
-def _positions(config: Mapping[str, Any]) -> int:
+def _find_positions(config: Mapping[str, Any]) -> int:
     """Return the number of positions in a config.json."""
-    return next((int(config[name]) for name in POSITIONS if config.get(name)), UNLIMITED)
+    return next(
+        (int(config[name]) for name in POSITION_KEYS if config.get(name)), UNLIMITED_POSITIONS
+    )
 
 
-def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+def _find_special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the text of special tokens by name (`bos_token`), as chat templates write them."""
     tokens = {}
     for name, value in settings.items():
@@ -172,14 +174,14 @@ def _special_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
     return tokens
 
 
-def _chat_template(settings: Mapping[str, Any], file: Path | None) -> str | None:
+def _find_chat_template(settings: Mapping[str, Any], file: Path | None) -> str | None:
     """Return the source of the chat template; None if there is none."""
     if file is not None:
         return file.read_text(encoding="utf-8")
-    return template_source(settings.get("chat_template"))
+    return find_template_source(settings.get("chat_template"))
 
 
-def _adds_bos(tokenizer: Tokenizer, bos: str | None) -> bool:
+def _needs_bos(tokenizer: Tokenizer, bos: str | None) -> bool:
     """Return whether a text begins with the BOS token.
 
     `tokenizer.json` decides; transformers ignores `add_bos_token` in the settings beside it.

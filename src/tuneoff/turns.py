@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from tuneoff.contenders import Contender, Work, load_contender
-from tuneoff.contenders.hosted_following import is_under_way
-from tuneoff.contenders.trainings import Training, what_failed
+from tuneoff.contenders import Contender, ContenderContext, load_contender
+from tuneoff.contenders.hosted_following import is_job_running
+from tuneoff.contenders.trainings import TrainingVariant, format_failure
 from tuneoff.errors import BudgetError
-from tuneoff.providers.calls import impatient
+from tuneoff.providers.calls import use_short_retries
 
 
 class Executor(Protocol):
@@ -30,7 +30,7 @@ class Executor(Protocol):
         ...
 
 
-class InTurn:
+class SequentialExecutor:
     """Runs contenders in this process, one after another."""
 
     def kind_of(self, settings: Any) -> Contender:
@@ -41,7 +41,9 @@ class InTurn:
             carry_out(settings)
 
 
-def begin_all(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
+def start_remote_jobs(
+    chosen: Sequence[Any], work: Mapping[str, ContenderContext], executor: Executor
+) -> None:
     """Start remote jobs, so that they run while this machine works.
 
     Nobody waits long for a busy provider: the job is tried again when the contender's turn comes.
@@ -52,17 +54,17 @@ def begin_all(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executo
             continue
         contender_work = work[settings.name]
         try:
-            with impatient():
+            with use_short_retries():
                 begin(settings, contender_work)
         except Exception as error:
-            text = what_failed(Training(settings), error)
+            text = format_failure(TrainingVariant(settings), error)
             contender_work.progress.say(f"warning: {settings.name}: not begun yet: {text}")
 
 
-def carry_out_all(
+def run_contenders(
     carry_out: Callable[[Any], None],
     chosen: Sequence[Any],
-    work: Mapping[str, Work],
+    work: Mapping[str, ContenderContext],
     executor: Executor,
 ) -> None:
     """Run the contenders; those with remote jobs come last.
@@ -84,7 +86,7 @@ def carry_out_all(
         executor.each(run_one, ordered)
     except BudgetError:
         left = [c for c in ordered if c.name not in finished]
-        begun = [c for c in left if _is_begun(work[c.name])]
+        begun = [c for c in left if _has_unfinished_job(work[c.name])]
         if not begun:
             raise
         for settings in begun:
@@ -93,12 +95,14 @@ def carry_out_all(
         executor.each(run_one, [c for c in left if c.name not in finished])
 
 
-def _is_begun(work: Work) -> bool:
+def _has_unfinished_job(work: ContenderContext) -> bool:
     """Return whether there is a job that was not followed to its end."""
     return bool(work.directory.job().get("job_id")) and work.directory.training() is None
 
 
-def ask_what_goes_on(chosen: Sequence[Any], work: Mapping[str, Work], executor: Executor) -> None:
+def prompt_for_running_jobs(
+    chosen: Sequence[Any], work: Mapping[str, ContenderContext], executor: Executor
+) -> None:
     """Ask after Ctrl-C what should become of each running job.
 
     Pressed again, nothing more is asked: the remaining jobs are named and continue.
@@ -110,17 +114,17 @@ def ask_what_goes_on(chosen: Sequence[Any], work: Mapping[str, Work], executor: 
         try:
             interrupted(settings, work[settings.name])
         except KeyboardInterrupt:
-            _say_what_goes_on(chosen[index:], work)
+            _report_running_jobs(chosen[index:], work)
             raise
         except Exception as error:  # the user is still asked about the others' jobs
-            work[settings.name].progress.say(what_failed(Training(settings), error))
+            work[settings.name].progress.say(format_failure(TrainingVariant(settings), error))
 
 
-def _say_what_goes_on(left: Sequence[Any], work: Mapping[str, Work]) -> None:
+def _report_running_jobs(left: Sequence[Any], work: Mapping[str, ContenderContext]) -> None:
     """Report the jobs that continue."""
     for settings in left:
         contender_work = work[settings.name]
-        if contender_work.replay is None and is_under_way(contender_work):
+        if contender_work.replay is None and is_job_running(contender_work):
             id = contender_work.directory.job()["job_id"]
             contender_work.progress.say(
                 f"{settings.name}: job {id} goes on; the same command follows it again."

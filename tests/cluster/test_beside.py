@@ -8,7 +8,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from tuneoff.cluster import _beside
+from tuneoff.cluster import _start_thread
 
 
 def test_a_wait_that_ctrl_c_interrupts_does_not_take_its_thread_for_ended() -> None:
@@ -17,7 +17,7 @@ def test_a_wait_that_ctrl_c_interrupts_does_not_take_its_thread_for_ended() -> N
     main, released = threading.main_thread().ident, threading.Event()
     assert main == threading.get_ident()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    through = _beside("waits", lambda event: event.wait(), released)
+    through = _start_thread("waits", lambda event: event.wait(), released)
     ctrl_c = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
 
     def interrupted() -> None:
@@ -43,4 +43,4 @@ def test_a_thread_that_fails_is_through() -> None:
     def stopped(_: None) -> None:
         raise KeyboardInterrupt
 
-    assert _beside("stopped", stopped, None).result(timeout=60) is None
+    assert _start_thread("stopped", stopped, None).result(timeout=60) is None

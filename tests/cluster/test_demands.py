@@ -6,28 +6,34 @@ from typing import Any
 
 import pytest
 
-from tuneoff.cluster.demands import cards_in_one, demand, lacking, shards, together
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.cluster.demands import (
+    build_resource_request,
+    count_answer_workers,
+    count_cards_per_worker,
+    count_training_processes,
+    needs_more,
+)
+from tuneoff.contender_settings import LocalConfig
 
 CPUS = {"CPU": 4.0}
 H100S = {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}
 
 
-def local(hardware: dict[str, Any] | None = None, **more: Any) -> LocalSettings:
-    return LocalSettings.model_validate({"name": "a", "id": "local", "hardware": hardware, **more})
+def local(hardware: dict[str, Any] | None = None, **more: Any) -> LocalConfig:
+    return LocalConfig.model_validate({"name": "a", "id": "local", "hardware": hardware, **more})
 
 
 def test_without_hardware_it_is_a_card_where_there_are_any() -> None:
-    assert demand(local(), CPUS).options() == {"num_cpus": 1}
-    assert demand(local(), H100S).options() == {
+    assert build_resource_request(local(), CPUS).options() == {"num_cpus": 1}
+    assert build_resource_request(local(), H100S).options() == {
         "num_cpus": 1, "num_gpus": 1, "accelerator_type": None,
     }  # fmt: skip
 
 
 def test_a_named_accelerator_is_asked_for_by_the_clusters_own_spelling() -> None:
-    wanted = demand(local({"accelerator": "h100", "count": 4}), H100S)
+    wanted = build_resource_request(local({"accelerator": "h100", "count": 4}), H100S)
     assert wanted.options(4) == {"num_cpus": 1, "num_gpus": 4, "accelerator_type": "H100"}
-    assert not lacking(wanted, [H100S], in_one=True)
+    assert not needs_more(wanted, [H100S], in_one=True)
     assert str(wanted) == "4 × H100"
 
 
@@ -42,28 +48,31 @@ def test_a_named_accelerator_is_asked_for_by_the_clusters_own_spelling() -> None
 def test_what_the_cluster_lacks_is_found_out(
     hardware: dict[str, Any], resources: dict[str, float]
 ) -> None:
-    assert lacking(demand(local(hardware), resources), [resources], in_one=False)
+    assert needs_more(build_resource_request(local(hardware), resources), [resources], in_one=False)
 
 
 def test_cards_in_several_machines_train_together_but_hold_no_model_of_vllms() -> None:
     one = {"CPU": 8.0, "GPU": 1.0, "accelerator_type:H100": 1.0}
-    wanted = demand(local({"accelerator": "H100", "count": 2}), one)
-    assert not lacking(wanted, [one, one], in_one=False)
-    assert lacking(wanted, [one, one], in_one=True)
+    wanted = build_resource_request(local({"accelerator": "H100", "count": 2}), one)
+    assert not needs_more(wanted, [one, one], in_one=False)
+    assert needs_more(wanted, [one, one], in_one=True)
 
 
 def test_several_cards_train_together_and_answer_each_for_itself() -> None:
     settings = local({"accelerator": "H100", "count": 4})
-    wanted = demand(settings, H100S)
-    assert (together(settings, wanted), shards(settings, wanted)) == (4, 4)
-    assert cards_in_one(settings, wanted) == 1
+    wanted = build_resource_request(settings, H100S)
+    assert (count_training_processes(settings, wanted), count_answer_workers(settings, wanted)) == (
+        4,
+        4,
+    )
+    assert count_cards_per_worker(settings, wanted) == 1
     # vLLM lays one model over all of them.
     vllm = settings.model_copy(update={"backend": "vllm"})
-    assert (shards(vllm, wanted), cards_in_one(vllm, wanted)) == (1, 4)
+    assert (count_answer_workers(vllm, wanted), count_cards_per_worker(vllm, wanted)) == (1, 4)
 
 
 def test_processors_train_together_only_when_told() -> None:
     settings = local({"count": 2})
-    assert together(settings, demand(settings, CPUS)) == 1
+    assert count_training_processes(settings, build_resource_request(settings, CPUS)) == 1
     told = local({"count": 2}, train={"parallel": "ddp"})
-    assert together(told, demand(told, CPUS)) == 2
+    assert count_training_processes(told, build_resource_request(told, CPUS)) == 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.cli import _with_address
+from tuneoff.cli import _add_ray_address
 
 FILE = """\
 name: r
@@ -59,7 +59,13 @@ def test_an_address_that_cannot_be_used_is_one_sentence(
 
 
 def test_ray_may_stand_alone(file: Path) -> None:
-    assert _with_address(["run", "--ray", str(file)]) == ["run", "--ray", "auto", str(file)]
-    assert _with_address(["run", "f", "--ray"]) == ["run", "f", "--ray", "auto"]
-    assert _with_address(["run", "f", "--ray", "--yes"]) == ["run", "f", "--ray", "auto", "--yes"]
-    assert _with_address(["run", "f", "--ray", "h:1"]) == ["run", "f", "--ray", "h:1"]
+    assert _add_ray_address(["run", "--ray", str(file)]) == ["run", "--ray", "auto", str(file)]
+    assert _add_ray_address(["run", "f", "--ray"]) == ["run", "f", "--ray", "auto"]
+    assert _add_ray_address(["run", "f", "--ray", "--yes"]) == [
+        "run",
+        "f",
+        "--ray",
+        "auto",
+        "--yes",
+    ]
+    assert _add_ray_address(["run", "f", "--ray", "h:1"]) == ["run", "f", "--ray", "h:1"]

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from tuneoff.cluster.storage import MANIFEST, Storage
+from tuneoff.cluster.storage import MANIFEST, TrainingStorage
 from tuneoff.errors import ConfigError
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> TrainingStorage:
     """One on disk, and one in fsspec's memory, which has no folders and no renames."""
     if request.param == "folder":
-        return Storage(str(tmp_path / "kept"))
-    return Storage(f"memory://{tmp_path.name}-{id(request)}/kept")
+        return TrainingStorage(str(tmp_path / "kept"))
+    return TrainingStorage(f"memory://{tmp_path.name}-{id(request)}/kept")
 
 
 def training(folder: Path, **files: str) -> Path:
@@ -34,7 +34,7 @@ def content(folder: Path) -> dict[str, str]:
     }
 
 
-def test_what_is_kept_comes_back(storage: Storage, tmp_path: Path) -> None:
+def test_what_is_kept_comes_back(storage: TrainingStorage, tmp_path: Path) -> None:
     folder = training(
         tmp_path / "a",
         loss="x", **{"loss.jsonl": "1", "checkpoints__checkpoint-4__weights": "w",
@@ -49,7 +49,7 @@ def test_what_is_kept_comes_back(storage: Storage, tmp_path: Path) -> None:
     assert content(tmp_path / "c") == {"loss.jsonl": "1"}
 
 
-def test_nothing_kept_is_nothing_to_go_on_from(storage: Storage, tmp_path: Path) -> None:
+def test_nothing_kept_is_nothing_to_go_on_from(storage: TrainingStorage, tmp_path: Path) -> None:
     assert storage.state("k") is None
     # A number is claimed even by a try that is lost before it writes anything.
     assert [storage.begin("k"), storage.begin("k")] == [1, 2]
@@ -59,7 +59,9 @@ def test_nothing_kept_is_nothing_to_go_on_from(storage: Storage, tmp_path: Path)
     storage.remove("k")
 
 
-def test_a_later_push_replaces_and_leaves_no_rubbish(storage: Storage, tmp_path: Path) -> None:
+def test_a_later_push_replaces_and_leaves_no_rubbish(
+    storage: TrainingStorage, tmp_path: Path
+) -> None:
     folder = training(tmp_path / "a", **{"loss.jsonl": "1", "checkpoints__checkpoint-4__w": "w4"})
     storage.push("k", 1, folder)
     (folder / "checkpoints" / "checkpoint-4" / "w").unlink()
@@ -72,7 +74,9 @@ def test_a_later_push_replaces_and_leaves_no_rubbish(storage: Storage, tmp_path:
     assert storage.begin("k") == 2
 
 
-def test_a_worker_that_was_given_up_disturbs_nobody(storage: Storage, tmp_path: Path) -> None:
+def test_a_worker_that_was_given_up_disturbs_nobody(
+    storage: TrainingStorage, tmp_path: Path
+) -> None:
     first = training(tmp_path / "a", **{"loss.jsonl": "old"})
     storage.push("k", storage.begin("k"), first)
     assert storage.begin("k") == 2
@@ -86,7 +90,7 @@ def test_a_worker_that_was_given_up_disturbs_nobody(storage: Storage, tmp_path: 
     assert content(tmp_path / "c") == {"loss.jsonl": "new"}
 
 
-def test_a_push_that_was_cut_is_not_seen(storage: Storage, tmp_path: Path) -> None:
+def test_a_push_that_was_cut_is_not_seen(storage: TrainingStorage, tmp_path: Path) -> None:
     storage.push("k", 1, training(tmp_path / "a", **{"loss.jsonl": "1"}))
     half = tmp_path / "half"
     half.write_text("torn")
@@ -99,16 +103,16 @@ def test_a_push_that_was_cut_is_not_seen(storage: Storage, tmp_path: Path) -> No
 def test_what_is_replaced_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage = Storage(str(tmp_path / "kept"))
+    storage = TrainingStorage(str(tmp_path / "kept"))
     storage.push("k", 1, training(tmp_path / "a", **{"loss.jsonl": "old"}))
-    fetch = Storage._fetch
+    fetch = TrainingStorage._fetch
 
-    def meanwhile(self: Storage, *arguments: Any) -> None:
-        monkeypatch.setattr(Storage, "_fetch", fetch)
+    def meanwhile(self: TrainingStorage, *arguments: Any) -> None:
+        monkeypatch.setattr(TrainingStorage, "_fetch", fetch)
         self.push("k", 2, training(tmp_path / "b", **{"loss.jsonl": "new"}))
         fetch(self, *arguments)
 
-    monkeypatch.setattr(Storage, "_fetch", meanwhile)
+    monkeypatch.setattr(TrainingStorage, "_fetch", meanwhile)
     assert storage.pull("k", tmp_path / "c")
     assert content(tmp_path / "c") == {"loss.jsonl": "new"}
 
@@ -117,10 +121,10 @@ def test_a_folder_is_the_same_from_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Storage("kept").url == str(tmp_path / "kept")
+    assert TrainingStorage("kept").url == str(tmp_path / "kept")
 
 
-def test_removed_is_gone(storage: Storage, tmp_path: Path) -> None:
+def test_removed_is_gone(storage: TrainingStorage, tmp_path: Path) -> None:
     storage.push("k", 1, training(tmp_path / "a", **{"adapter__w": "w"}))
     storage.push("other", 1, tmp_path / "a")
     storage.remove("k")
@@ -129,7 +133,7 @@ def test_removed_is_gone(storage: Storage, tmp_path: Path) -> None:
 
 
 def test_a_file_that_did_not_change_is_not_sent_again(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path / "kept"))
+    storage = TrainingStorage(str(tmp_path / "kept"))
     folder = training(tmp_path / "a", **{"adapter__w": "w", "loss.jsonl": "1"})
     storage.push("k", 1, folder)
     place = tmp_path / "kept" / "k" / "1"
@@ -145,6 +149,6 @@ def test_a_file_that_did_not_change_is_not_sent_again(tmp_path: Path) -> None:
 )
 def test_a_url_that_cannot_be_used_is_one_sentence(url: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as raised:
-        Storage(url)
+        TrainingStorage(url)
     assert "\n" not in str(raised.value)
     assert "--storage" in str(raised.value)

@@ -13,16 +13,16 @@ import pytest
 
 from tuneoff import prepare
 from tuneoff.cluster import worker
-from tuneoff.cluster.storage import Storage
-from tuneoff.cluster.worker import Errand, Failure
+from tuneoff.cluster.storage import TrainingStorage
+from tuneoff.cluster.worker import WorkerFailure, WorkerTask
 from tuneoff.config import BakeOff
-from tuneoff.contenders import Work
-from tuneoff.progress import Silent
+from tuneoff.contenders import ContenderContext
+from tuneoff.progress import SilentProgress
 from tuneoff.rundir import ContenderDir
 
 
 @pytest.fixture
-def errand(tiny_base: Path, tmp_path: Path) -> Errand:
+def errand(tiny_base: Path, tmp_path: Path) -> WorkerTask:
     bakeoff = BakeOff.model_validate({
         "name": "w",
         "task": {"id": "functional_representation", "source": "sample", "max_new_tokens": 4,
@@ -32,14 +32,14 @@ def errand(tiny_base: Path, tmp_path: Path) -> Errand:
             "train": {"max_steps": 6, "batch_size": 8, "evaluate_every": 2},
         }],
     })  # fmt: skip
-    parts = prepare.parts(bakeoff)
-    examples, _ = prepare.data(parts)
-    work = Work(
+    parts = prepare.resolve(bakeoff)
+    examples, _ = prepare.load_examples(parts)
+    work = ContenderContext(
         folder=tmp_path, train=examples["train"], validation=examples["validation"],
         test=examples["test"], template=parts.template, prompt="full", max_new_tokens=4,
-        directory=ContenderDir(tmp_path / "contenders" / "a"), progress=Silent(),
+        directory=ContenderDir(tmp_path / "contenders" / "a"), progress=SilentProgress(),
     )  # fmt: skip
-    return Errand(bakeoff.contenders[0], work, str(tmp_path / "kept"), "key", 1)
+    return WorkerTask(bakeoff.contenders[0], work, str(tmp_path / "kept"), "key", 1)
 
 
 class Killed(BaseException):
@@ -47,29 +47,29 @@ class Killed(BaseException):
 
 
 def test_a_second_try_goes_on_from_the_checkpoint_that_was_kept(
-    errand: Errand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    errand: WorkerTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    push, storage = Storage.push, Storage(errand.storage)
+    push, storage = TrainingStorage.push, TrainingStorage(errand.storage)
     storage.push("key", 1, tmp_path / "nothing")  # as the driver does
 
-    def and_die(self: Storage, *arguments: Any) -> None:
+    def and_die(self: TrainingStorage, *arguments: Any) -> None:
         push(self, *arguments)
         raise Killed
 
-    monkeypatch.setattr(Storage, "push", and_die)
+    monkeypatch.setattr(TrainingStorage, "push", and_die)
     with pytest.raises(Killed):
         worker.tune(errand)
-    monkeypatch.setattr(Storage, "push", push)
+    monkeypatch.setattr(TrainingStorage, "push", push)
     assert storage.pull("key", tmp_path / "then")
     assert [p.name for p in (tmp_path / "then" / "checkpoints").iterdir()] == ["checkpoint-2"]
 
     steps: list[int] = []
 
-    class Heard(Silent):
+    class Heard(SilentProgress):
         def stage(self, title: str, total: int) -> Any:
             return lambda done, note="": steps.append(done)
 
-    monkeypatch.setattr(worker, "Told", lambda board, name: Heard())
+    monkeypatch.setattr(worker, "RemoteProgress", lambda board, name: Heard())
     second = replace(errand, number=storage.begin("key"), board=object())
     assert second.number == 2
     assert worker.tune(second) is None
@@ -84,29 +84,29 @@ def test_a_second_try_goes_on_from_the_checkpoint_that_was_kept(
     assert found.saturated == 3
 
 
-def test_what_goes_wrong_comes_back_as_a_sentence(errand: Errand, tmp_path: Path) -> None:
+def test_what_goes_wrong_comes_back_as_a_sentence(errand: WorkerTask, tmp_path: Path) -> None:
     missing = errand.settings.model_copy(update={"base": str(tmp_path / "nothing")})
     unseen = worker.tune(errand)
-    assert isinstance(unseen, Failure)
+    assert isinstance(unseen, WorkerFailure)
     assert "is not seen from" in unseen.text
-    Storage(errand.storage).push("key", 1, tmp_path / "nothing")
+    TrainingStorage(errand.storage).push("key", 1, tmp_path / "nothing")
     failed = worker.tune(replace(errand, settings=missing))
-    assert isinstance(failed, Failure)
+    assert isinstance(failed, WorkerFailure)
     assert re.search("nothing", failed.text)
     assert "\n" not in failed.text
     *_, last = worker.answer(errand, errand.work.test)  # nothing was tuned
-    assert isinstance(last, Failure)
-    assert worker.failure(KeyError("a\nb")).text == r"KeyError: 'a\nb'"
+    assert isinstance(last, WorkerFailure)
+    assert worker.build_failure(KeyError("a\nb")).text == r"KeyError: 'a\nb'"
 
 
 def test_what_a_killed_worker_left_is_removed(
-    errand: Errand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    errand: WorkerTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    dead = tmp_path / f"{worker.SCRATCH}999999999-abc"
-    alive = tmp_path / f"{worker.SCRATCH}{os.getpid()}-abc"
+    dead = tmp_path / f"{worker.SCRATCH_PREFIX}999999999-abc"
+    alive = tmp_path / f"{worker.SCRATCH_PREFIX}{os.getpid()}-abc"
     for folder in (dead, alive):
         folder.mkdir()
     worker.tune(errand)
     assert (dead.exists(), alive.exists()) == (False, True)
-    assert [path.name for path in tmp_path.glob(f"{worker.SCRATCH}*")] == [alive.name]
+    assert [path.name for path in tmp_path.glob(f"{worker.SCRATCH_PREFIX}*")] == [alive.name]

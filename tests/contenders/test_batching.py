@@ -29,7 +29,7 @@ import tuneoff
 from tuneoff.contenders import batch_job, once
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.rundir import RunDir
 
 COUNT = 24
@@ -106,9 +106,9 @@ def proxy(port: int) -> Iterator[Proxy]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_job, "FIRST_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(batch_job, "LAST_LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(batch_job, "MIN_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(batch_job, "MAX_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(once, "LISTING_POLL_SECONDS", 0.05)
 
 
 def written(folder: Path, proxy: Proxy, base: Path, more: str, top: str = "") -> Path:
@@ -130,7 +130,7 @@ def written(folder: Path, proxy: Proxy, base: Path, more: str, top: str = "") ->
     return file
 
 
-class Says(Silent):
+class Says(SilentProgress):
     """Progress that remembers what was said."""
 
     def __init__(self) -> None:

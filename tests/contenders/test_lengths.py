@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from helpers import write_base
 
-from tuneoff.contender_settings import LocalSettings, PromptedSettings, RecordedSettings
-from tuneoff.contenders import Work, lengths
+from tuneoff.contender_settings import LocalConfig, PromptedConfig, RecordedConfig
+from tuneoff.contenders import ContenderContext, lengths
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.models.embedding import count_rows
 from tuneoff.models.loading import load_tokenizer
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.rundir import ContenderDir
-from tuneoff.server.settings import settings_of
+from tuneoff.server.settings import build_server_config
 from tuneoff.tasks import functional_representation as task
 
 SHORT = [Example(f"short-{i}", {"sentence": f"Hut {i}."}, "hut[]") for i in range(8)]
@@ -26,26 +26,26 @@ LONG = Example("long", {"sentence": "far away " * 1500}, "hut[Far]")
 ENDLESS = Example("endless", {"sentence": "far"}, "hut[Far] " * 1500)
 
 
-def local(**train: Any) -> LocalSettings:
-    return LocalSettings(name="lora", id="local", train=train)  # type: ignore[arg-type]
+def local(**train: Any) -> LocalConfig:
+    return LocalConfig(name="lora", id="local", train=train)  # type: ignore[arg-type]
 
 
-def work(folder: Path, most: int = 32, **splits: list[Example]) -> Work:
+def work(folder: Path, most: int = 32, **splits: list[Example]) -> ContenderContext:
     filled = dict.fromkeys(("train", "validation", "test"), SHORT) | splits
-    return Work(
+    return ContenderContext(
         folder=folder,
         template=task.SAMPLE,
         prompt="full",
         max_new_tokens=most,
         directory=ContenderDir(folder),
-        progress=Silent(),
+        progress=SilentProgress(),
         **filled,
     )
 
 
 def test_what_fits_needs_no_word(tmp_path: Path) -> None:
-    for settings in (local(), PromptedSettings(name="p", id="prompted", base="tiny", shots=3)):
-        assert lengths.check(settings, work(tmp_path)) == []
+    for settings in (local(), PromptedConfig(name="p", id="prompted", base="tiny", shots=3)):
+        assert lengths.check_lengths(settings, work(tmp_path)) == []
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -55,51 +55,51 @@ def test_an_example_longer_than_the_positions_is_refused(split: str, tmp_path: P
         r"positions; shorten it, take it out, or set train\.truncate: true"
     )
     with pytest.raises(DataError, match=expected):
-        lengths.check(local(), work(tmp_path, **{split: [*SHORT, LONG]}))
+        lengths.check_lengths(local(), work(tmp_path, **{split: [*SHORT, LONG]}))
 
 
 def test_max_length_is_the_limit_of_training_only(tmp_path: Path) -> None:
     middle = Example("middle", {"sentence": "far away " * 100}, "hut[Far]")
     limited = local(max_length=128)
     with pytest.raises(DataError, match=r"train\.max_length 128 \(the base has 2048 positions\)"):
-        lengths.check(limited, work(tmp_path, train=[middle]))
-    assert lengths.check(limited, work(tmp_path, test=[middle])) == []
+        lengths.check_lengths(limited, work(tmp_path, train=[middle]))
+    assert lengths.check_lengths(limited, work(tmp_path, test=[middle])) == []
     with pytest.raises(ConfigError, match="2048 positions"):
-        lengths.check(local(max_length=4096), work(tmp_path))
+        lengths.check_lengths(local(max_length=4096), work(tmp_path))
 
 
 def test_truncated_examples_are_counted_in_one_line(tmp_path: Path) -> None:
     splits = {"train": [*SHORT, LONG, LONG], "test": [LONG]}
-    assert lengths.check(local(truncate=True), work(tmp_path, **splits)) == [
+    assert lengths.check_lengths(local(truncate=True), work(tmp_path, **splits)) == [
         "lora: 2 train, 1 test examples are too long and were cut (train.truncate)."
     ]
 
 
 def test_an_answer_without_room_is_refused_even_then(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contender lora, train: example 'endless' leaves no room"):
-        lengths.check(local(truncate=True), work(tmp_path, train=[ENDLESS]))
+        lengths.check_lengths(local(truncate=True), work(tmp_path, train=[ENDLESS]))
     with pytest.raises(DataError, match="contender lora, test: example 'long' leaves no room"):
-        lengths.check(local(truncate=True), work(tmp_path, most=2040, test=[LONG]))
+        lengths.check_lengths(local(truncate=True), work(tmp_path, most=2040, test=[LONG]))
 
 
 def test_prompts_that_leave_no_room_to_answer_are_told(tmp_path: Path) -> None:
     """Nobody is refused for what an untuned base with shots cannot do."""
-    prompted = PromptedSettings(name="p", id="prompted", base="tiny")
-    assert lengths.check(prompted, work(tmp_path, test=[*SHORT, LONG])) == [
+    prompted = PromptedConfig(name="p", id="prompted", base="tiny")
+    assert lengths.check_lengths(prompted, work(tmp_path, test=[*SHORT, LONG])) == [
         "p: 1 test prompts leave no room for task.max_new_tokens (32) in the base's 2048 "
         "positions; they get no answer and count as wrong."
     ]
-    assert "8 test prompts" in lengths.check(prompted, work(tmp_path, most=2040))[0]
+    assert "8 test prompts" in lengths.check_lengths(prompted, work(tmp_path, most=2040))[0]
 
 
 def test_a_base_that_is_not_here_is_told(tmp_path: Path) -> None:
-    far = LocalSettings(name="far", id="local", base="someone/no-such-model")
-    assert lengths.check(far, work(tmp_path, train=[LONG])) == [
+    far = LocalConfig(name="far", id="local", base="someone/no-such-model")
+    assert lengths.check_lengths(far, work(tmp_path, train=[LONG])) == [
         "lengths were not checked for someone/no-such-model: its tokenizer is not in the local "
         "cache."
     ]
-    recorded = RecordedSettings(name="r", id="recorded", predictions="p.jsonl")
-    assert lengths.check(recorded, work(tmp_path, train=[LONG])) == []
+    recorded = RecordedConfig(name="r", id="recorded", predictions="p.jsonl")
+    assert lengths.check_lengths(recorded, work(tmp_path, train=[LONG])) == []
 
 
 def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
@@ -115,8 +115,10 @@ def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
 
     def check(first: Example) -> list[str]:
         mine = work(tmp_path, train=[first], validation=[first], test=[first])
-        chosen = LocalSettings(name="lora", id="local", base=str(base))
-        return lengths.check(chosen, Work(**{**as_fields(mine), "template": CHAT_PASS_THROUGH}))
+        chosen = LocalConfig(name="lora", id="local", base=str(base))
+        return lengths.check_lengths(
+            chosen, ContenderContext(**{**as_fields(mine), "template": CHAT_PASS_THROUGH})
+        )
 
     assert check(example("user", "far")) == []
     with pytest.raises(
@@ -129,8 +131,8 @@ def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
         check(example("user", "far away " * 1200))
 
 
-def as_fields(mine: Work) -> dict[str, Any]:
-    return {name: getattr(mine, name) for name in Work.__slots__}
+def as_fields(mine: ContenderContext) -> dict[str, Any]:
+    return {name: getattr(mine, name) for name in ContenderContext.__slots__}
 
 
 def grown(folder: Path, *words: str, **settings: Any) -> Path:
@@ -149,7 +151,7 @@ def grown(folder: Path, *words: str, **settings: Any) -> Path:
 
 def test_a_token_without_an_embedding_is_refused_where_it_is_used(tmp_path: Path) -> None:
     base = str(grown(tmp_path / "base", "<town>", "<city>"))
-    tuned, asked = local(), PromptedSettings(name="p", id="prompted", base=base, shots=1)
+    tuned, asked = local(), PromptedConfig(name="p", id="prompted", base=base, shots=1)
     tuned = tuned.model_copy(update={"base": base})
     asking = Example("asking", {"sentence": "<city> far"}, "hut[]")
     answering = Example("answering", {"sentence": "far"}, "<town>")
@@ -165,12 +167,12 @@ def test_a_token_without_an_embedding_is_refused_where_it_is_used(tmp_path: Path
         (asked, "test", asking, "city", rows + 1),
     ):
         with pytest.raises(DataError, match=expected.format(example.id, word, token)):
-            lengths.check(settings, work(tmp_path, **{split: [*SHORT, example]}))
+            lengths.check_lengths(settings, work(tmp_path, **{split: [*SHORT, example]}))
     # A word that no example has does no harm, nor does an answer that is not learned.
-    assert lengths.check(tuned, work(tmp_path, test=[*SHORT, answering])) == []
-    assert lengths.check(asked, work(tmp_path, validation=[answering])) == []
+    assert lengths.check_lengths(tuned, work(tmp_path, test=[*SHORT, answering])) == []
+    assert lengths.check_lengths(asked, work(tmp_path, validation=[answering])) == []
     with pytest.raises(DataError, match=f"the token '<town>' has the id {rows}"):
-        lengths.check(asked, work(tmp_path, train=[answering]))  # a shot
+        lengths.check_lengths(asked, work(tmp_path, train=[answering]))  # a shot
 
 
 def test_the_size_of_an_embedding_is_read_without_its_weights(tmp_path: Path) -> None:
@@ -196,21 +198,21 @@ def test_a_base_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
     file = base / "tokenizer_config.json"
     settings = json.loads(file.read_text())
     tuned = local().model_copy(update={"base": str(base)})
-    asked = PromptedSettings(name="p", id="prompted", base=str(base))
+    asked = PromptedConfig(name="p", id="prompted", base=str(base))
     sentence = rf"base '{base}' has no end-of-sequence token, so no answer could be ended; name"
     file.write_text(json.dumps({**settings, "eos_token": None}))
     for contender in (tuned, asked):
         with pytest.raises(ConfigError, match=sentence):
-            lengths.check(contender, work(tmp_path))
+            lengths.check_lengths(contender, work(tmp_path))
     with pytest.raises(ConfigError, match=sentence):
         load_tokenizer(str(base))
     with pytest.raises(ConfigError, match=sentence):
-        settings_of(tmp_path, (str(base),), "127.0.0.1", None)
+        build_server_config(tmp_path, (str(base),), "127.0.0.1", None)
     del settings["eos_token"]
     file.write_text(json.dumps(settings))
     # An older file beside it may name it, and some classes have one without being told.
     (base / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
-    assert lengths.check(tuned, work(tmp_path)) == []
+    assert lengths.check_lengths(tuned, work(tmp_path)) == []
     (base / "special_tokens_map.json").unlink()
     file.write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
-    assert lengths.check(tuned, work(tmp_path)) == []
+    assert lengths.check_lengths(tuned, work(tmp_path)) == []

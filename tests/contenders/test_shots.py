@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tuneoff.contender_settings import LocalSettings, PromptedSettings
-from tuneoff.contenders import Work
-from tuneoff.contenders.shots import NO_SHOTS, shot_places, shots_of
-from tuneoff.progress import Silent
+from tuneoff.contender_settings import LocalConfig, PromptedConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.contenders.shots import NO_SHOTS, find_shot_indices, select_shots
+from tuneoff.progress import SilentProgress
 from tuneoff.prompts import CHAT_PASS_THROUGH, join_system_texts
 from tuneoff.records import Example
-from tuneoff.rundir import NOWHERE
+from tuneoff.rundir import NULL_DIR
 
 LOUD, BACK, RARE = "Answer in capitals.", "Answer backwards.", "Answer in Latin."
 
@@ -21,21 +21,21 @@ def asked(number: int, system: str | None) -> Example:
     return Example(str(number), {"messages": [*turns, {"role": "user", "content": "q"}]}, "a")
 
 
-def prompted(shots: int = 3, seed: int = 1) -> PromptedSettings:
-    return PromptedSettings(name="p", id="prompted", base="tiny", shots=shots, seed=seed)
+def prompted(shots: int = 3, seed: int = 1) -> PromptedConfig:
+    return PromptedConfig(name="p", id="prompted", base="tiny", shots=shots, seed=seed)
 
 
-def work(train: list[Example], test: list[Example]) -> Work:
-    return Work(
+def work(train: list[Example], test: list[Example]) -> ContenderContext:
+    return ContenderContext(
         folder=Path(), train=train, validation=[], test=test, template=CHAT_PASS_THROUGH,
-        prompt="full", max_new_tokens=8, directory=NOWHERE, progress=Silent(),
+        prompt="full", max_new_tokens=8, directory=NULL_DIR, progress=SilentProgress(),
     )  # fmt: skip
 
 
 def test_shots_are_those_of_the_same_instruction_as_far_as_there_are_any() -> None:
     train = [asked(n, RARE if n == 13 else (LOUD, BACK)[n % 2]) for n in range(20)]
     test = [asked(100, LOUD), asked(101, RARE), asked(102, "Answer twice."), asked(103, None)]
-    shots = shots_of(prompted(), work(train, test))
+    shots = select_shots(prompted(), work(train, test))
     shown = [Counter(join_system_texts(shot) for shot in shots.of(example)) for example in test]
     assert shown[0] == {LOUD: 3}
     assert shown[1][RARE] == 1
@@ -45,24 +45,24 @@ def test_shots_are_those_of_the_same_instruction_as_far_as_there_are_any() -> No
     # Nobody has such an instruction, so they are those that everybody would be shown.
     assert shots.of(test[2]) == shots.of(test[3]) == shots.usual
     # What one example is shown has nothing to do with the others of its test set.
-    assert shots_of(prompted(), work(train, test[:1])).of(test[0]) == shots.of(test[0])
-    assert shots_of(prompted(), work(train, test)) == shots
-    assert shots_of(prompted(seed=2), work(train, test)) != shots
+    assert select_shots(prompted(), work(train, test[:1])).of(test[0]) == shots.of(test[0])
+    assert select_shots(prompted(), work(train, test)) == shots
+    assert select_shots(prompted(seed=2), work(train, test)) != shots
 
 
 def test_where_all_are_instructed_alike_the_draw_is_the_one_it_was() -> None:
     for system in (LOUD, None):
         train = [asked(n, system) for n in range(20)]
-        shots = shots_of(prompted(), work(train, [asked(100, LOUD), asked(101, None)]))
+        shots = select_shots(prompted(), work(train, [asked(100, LOUD), asked(101, None)]))
         assert [shot.id for shot in shots.of(asked(100, LOUD))] == ["4", "18", "2"]
         assert shots.by_system == {}
 
 
 def test_as_many_are_shown_as_there_are() -> None:
     test = [asked(9, LOUD)]
-    assert shots_of(prompted(shots=0), work([asked(0, LOUD)], test)) is NO_SHOTS
-    local = LocalSettings(name="l", id="local", base="tiny")
-    assert shots_of(local, work([asked(0, LOUD)], test)) is NO_SHOTS
+    assert select_shots(prompted(shots=0), work([asked(0, LOUD)], test)) is NO_SHOTS
+    local = LocalConfig(name="l", id="local", base="tiny")
+    assert select_shots(local, work([asked(0, LOUD)], test)) is NO_SHOTS
     few = [asked(0, BACK), asked(1, LOUD)]
-    assert [shot.id for shot in shots_of(prompted(), work(few, test)).of(test[0])] == ["1", "0"]
-    assert shot_places(prompted(), [], test).all() == set()
+    assert [shot.id for shot in select_shots(prompted(), work(few, test)).of(test[0])] == ["1", "0"]
+    assert find_shot_indices(prompted(), [], test).all() == set()

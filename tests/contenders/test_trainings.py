@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tuneoff.contender_settings import LocalSettings, PromptedSettings, TrainSettings
-from tuneoff.contenders import Work
-from tuneoff.contenders.trainings import part, trainings
-from tuneoff.progress import Silent
+from tuneoff.contender_settings import LocalConfig, PromptedConfig, TrainConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.contenders.trainings import list_variants, take_fraction
+from tuneoff.progress import SilentProgress
 from tuneoff.prompts import Template
 from tuneoff.records import Example
 from tuneoff.rundir import ContenderDir
@@ -16,18 +16,20 @@ from tuneoff.rundir import ContenderDir
 TRAIN = [Example(str(i), {"sentence": str(i)}, str(i)) for i in range(40)]
 
 
-def local(**fields: Any) -> LocalSettings:
-    return LocalSettings.model_validate({"name": "lora", "id": "local", **fields})
+def local(**fields: Any) -> LocalConfig:
+    return LocalConfig.model_validate({"name": "lora", "id": "local", **fields})
 
 
-def work(folder: Path) -> Work:
+def work(folder: Path) -> ContenderContext:
     some = Template("", "", "", "", "")
-    return Work(folder, TRAIN, TRAIN, TRAIN, some, "full", 8, ContenderDir(folder), Silent())
+    return ContenderContext(
+        folder, TRAIN, TRAIN, TRAIN, some, "full", 8, ContenderDir(folder), SilentProgress()
+    )
 
 
 def test_usually_there_is_one_in_the_contenders_own_folder(tmp_path: Path) -> None:
-    for settings in (local(seed=7), PromptedSettings(name="p", id="prompted", base="tiny")):
-        (only,) = trainings(settings)
+    for settings in (local(seed=7), PromptedConfig(name="p", id="prompted", base="tiny")):
+        (only,) = list_variants(settings)
         mine = work(tmp_path)
         assert only.work(mine) == mine
         assert (only.name, only.seed, only.fraction) == ("", None, 1)
@@ -35,7 +37,7 @@ def test_usually_there_is_one_in_the_contenders_own_folder(tmp_path: Path) -> No
 
 
 def test_seeds_come_first_and_parts_are_of_the_first_one(tmp_path: Path) -> None:
-    found = trainings(local(seeds=(5, 3), learning_curve=(1, 0.5, 0.25)))
+    found = list_variants(local(seeds=(5, 3), learning_curve=(1, 0.5, 0.25)))
     assert [(t.name, t.settings.seed) for t in found] == [
         ("seed 5", 5),
         ("seed 3", 3),
@@ -50,28 +52,28 @@ def test_seeds_come_first_and_parts_are_of_the_first_one(tmp_path: Path) -> None
 
 
 def test_a_curve_alone_leaves_the_contenders_own_training_where_it_was(tmp_path: Path) -> None:
-    own, half = trainings(local(seed=4, learning_curve=(0.5,)))
+    own, half = list_variants(local(seed=4, learning_curve=(0.5,)))
     assert own.directory(ContenderDir(tmp_path)).path == tmp_path
     assert own.settings.name == "lora"
     assert half.settings.seed == 4
 
 
 def test_what_counts_steps_shrinks_with_the_part() -> None:
-    train = TrainSettings(max_steps=100, warmup_steps=10, evaluate_every=1)
-    whole, part_ = trainings(local(train=train, learning_curve=(0.25,)))
+    train = TrainConfig(max_steps=100, warmup_steps=10, evaluate_every=1)
+    whole, part_ = list_variants(local(train=train, learning_curve=(0.25,)))
     assert whole.settings.train == train
     scaled = part_.settings.train
     assert (scaled.max_steps, scaled.warmup_steps, scaled.evaluate_every) == (25, 2, 1)
-    _, by_epochs = trainings(local(train=TrainSettings(epochs=2.0), learning_curve=(0.25,)))
-    assert by_epochs.settings.train == TrainSettings(epochs=2.0)
+    _, by_epochs = list_variants(local(train=TrainConfig(epochs=2.0), learning_curve=(0.25,)))
+    assert by_epochs.settings.train == TrainConfig(epochs=2.0)
 
 
 def test_parts_are_nested_random_and_of_the_seed() -> None:
-    quarter, half = part(TRAIN, 0.25, 0), part(TRAIN, 0.5, 0)
+    quarter, half = take_fraction(TRAIN, 0.25, 0), take_fraction(TRAIN, 0.5, 0)
     ids = [example.id for example in half]
     assert {example.id for example in quarter} < set(ids)
     assert ids == sorted(ids, key=int), "they stay in their order"
     assert ids != [example.id for example in TRAIN[:20]]
-    assert part(TRAIN, 0.5, 1) != half
-    assert part(TRAIN, 0.001, 0) == part(TRAIN, 1 / 40, 0)
-    assert part(TRAIN, 1.0, 0) == TRAIN
+    assert take_fraction(TRAIN, 0.5, 1) != half
+    assert take_fraction(TRAIN, 0.001, 0) == take_fraction(TRAIN, 1 / 40, 0)
+    assert take_fraction(TRAIN, 1.0, 0) == TRAIN

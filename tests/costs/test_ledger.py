@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from tuneoff.costs.arithmetic import known_usd, max_usd
-from tuneoff.costs.ledger import Ledger, LedgerTicket, Spent
+from tuneoff.costs.arithmetic import price_known_tokens, price_max_tokens
+from tuneoff.costs.ledger import Ledger, LedgerReservation, Spending
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
 from tuneoff.files import read_lines
@@ -36,7 +36,7 @@ class Paying(RuleBasedStateMachine):
     """Steps are taken, billed, lost and refused; the process is killed between any two lines, or
     inside of one, and goes on. `billed` is what the provider knows: by key."""
 
-    tickets: Bundle[LedgerTicket] = Bundle("tickets")
+    tickets: Bundle[LedgerReservation] = Bundle("tickets")
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Paying(RuleBasedStateMachine):
           most=TOKENS, share=st.floats(0, 1), carried_out=st.booleans())  # fmt: skip
     def step(
         self, name: str, what: str, most: int, share: float, carried_out: bool
-    ) -> LedgerTicket | None:
+    ) -> LedgerReservation | None:
         """Leave is asked for; then the provider bills at most so much, whoever hears of it."""
         self.count += 1
         tokens = {"training": most} if what == "training" else {"input": most, "output": most // 9}
@@ -63,17 +63,19 @@ class Paying(RuleBasedStateMachine):
         except BudgetError:
             spent = self.ledger.spent()
             counts = (tokens.get(kind, 0) for kind in ("training", "input", "output"))
-            bound = max_usd(PRICE, *counts)
+            bound = price_max_tokens(PRICE, *counts)
             assert spent.known + spent.uncertain + bound > Decimal(str(BUDGET))
             return None
         if carried_out:
             used = int(share * most)
             counts = (used, 0) if what == "training" else (0, used)
-            self.billed[ticket.key] = known_usd(PRICE, *counts, 0, written_tokens_in=counts[1])
+            self.billed[ticket.key] = price_known_tokens(
+                PRICE, *counts, 0, written_tokens_in=counts[1]
+            )
         return ticket
 
     @rule(ticket=consumes(tickets))
-    def heard(self, ticket: LedgerTicket | None) -> None:
+    def heard(self, ticket: LedgerReservation | None) -> None:
         """The answer came, with its bill, or the word that nothing was done."""
         ticket = self._now(ticket)
         if ticket is None:
@@ -82,14 +84,14 @@ class Paying(RuleBasedStateMachine):
             ticket.settle(usd=float(self.billed[ticket.key]))
             ticket.settle(usd=99.0)  # a second bill for one step is none
         else:
-            ticket.give_back()
+            ticket.release()
 
     @rule(ticket=consumes(tickets))
-    def lost(self, ticket: LedgerTicket | None) -> None:
+    def lost(self, ticket: LedgerReservation | None) -> None:
         """Nobody hears of it any more."""
 
     @rule(ticket=tickets)
-    def asked_for_again(self, ticket: LedgerTicket | None) -> None:
+    def asked_for_again(self, ticket: LedgerReservation | None) -> None:
         """Leave for a step that is known costs nothing more."""
         ticket = self._now(ticket)
         if ticket is not None and ticket.key in self._open():
@@ -124,7 +126,7 @@ class Paying(RuleBasedStateMachine):
         before = self.ledger.spent()
         self.ledger.forget(name)
         assert self.ledger.spent() == before
-        assert self.ledger.spent(name) == Spent()
+        assert self.ledger.spent(name) == Spending()
 
     @invariant()
     def holds(self) -> None:
@@ -137,11 +139,11 @@ class Paying(RuleBasedStateMachine):
         begun = {row["key"] for row in rows if row["event"] == "authorized"}
         return begun - {row["key"] for row in rows if row["event"] == "settled"}
 
-    def _now(self, ticket: LedgerTicket | None) -> LedgerTicket | None:
+    def _now(self, ticket: LedgerReservation | None) -> LedgerReservation | None:
         """A ticket of the process that lives now; None for leave that was never had."""
         if ticket is None or not self.events.exists() or ticket.key not in self._open():
             return None
-        return LedgerTicket(ticket.purse, self.ledger, ticket.key)
+        return LedgerReservation(ticket.purse, self.ledger, ticket.key)
 
 
 Paying.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -167,12 +169,12 @@ def test_many_threads_stay_below_the_budget(tmp_path: Path) -> None:
 def test_an_estimate_raises_what_a_step_may_cost(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "events.jsonl", 1.0)
     ticket = ledger.purse("a", PRICE).authorize("training", training=100_000)
-    ticket.at_least(0.2)  # less than was thought
+    ticket.increase_to(0.2)  # less than was thought
     assert ledger.spent().uncertain == Decimal("0.31")
-    ticket.at_least(0.9)
+    ticket.increase_to(0.9)
     assert ledger.spent().uncertain == Decimal("0.9")
     with pytest.raises(BudgetError, match=r"\$1\.10.* of budget_usd 1"):
-        ticket.at_least(1.1)
+        ticket.increase_to(1.1)
     assert Ledger(tmp_path / "events.jsonl").spent().uncertain == Decimal("0.9")
     ticket.settle(training=100_000)
     assert Ledger(tmp_path / "events.jsonl").spent().known == Decimal("0.31")
@@ -191,14 +193,14 @@ def test_what_was_given_back_may_be_had_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "events.jsonl", 1.0)
     purse = ledger.purse("a", PRICE)
     for _ in range(2):
-        purse.authorize("training", "key", training=200_000).give_back()
-        assert ledger.spent() == Spent()
+        purse.authorize("training", "key", training=200_000).release()
+        assert ledger.spent() == Spending()
     purse.authorize("training", "key", training=200_000).settle(training=150_000)
     again = Ledger(tmp_path / "events.jsonl", 1.0)
-    assert again.spent() == ledger.spent() == Spent(known=Decimal("0.465"))
+    assert again.spent() == ledger.spent() == Spending(known=Decimal("0.465"))
 
 
 def test_what_has_no_price_costs_nothing_that_is_known(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "events.jsonl", 0.0)
     ledger.purse("a", None).authorize("training", training=10**9).settle(training=10**9)
-    assert ledger.spent() == Spent()
+    assert ledger.spent() == Spending()

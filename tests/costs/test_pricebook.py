@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuneoff.contender_settings import HostedSettings
+from tuneoff.contender_settings import HostedConfig
 from tuneoff.costs import checking
 from tuneoff.costs.pricebook import (
-    SHIPPED,
+    SHIPPED_DIR,
     Price,
-    billions_of,
-    book,
-    no_price,
-    price_of,
-    shipped,
+    build_price_book,
+    explain_no_price,
+    find_model_price,
+    load_shipped,
+    parse_billions,
 )
 from tuneoff.errors import ConfigError
-from tuneoff.settings import PriceSettings
-from tuneoff.spending import ended
+from tuneoff.settings import PriceConfig
+from tuneoff.spending import explain_ended
 
 SEED_DAY = datetime.date(2023, 9, 12)
 TODAY = datetime.date(2026, 11, 24)
@@ -33,7 +33,7 @@ LATER = datetime.date(2026, 9, 12)
 def priced(
     provider: str, model: str, day: datetime.date, *, tuned: bool = False, own: Path | None = None
 ) -> Price:
-    found = price_of(provider, model, day, tuned=tuned, prices=book(own))
+    found = find_model_price(provider, model, day, tuned=tuned, prices=build_price_book(own))
     assert found is not None
     return found
 
@@ -49,7 +49,7 @@ def test_the_seeds_world() -> None:
     assert not price.stale
     later = priced("openai", "gpt-3.5-turbo-0613", datetime.date(2024, 1, 1), tuned=True)
     assert (later.input_usd_per_million_tokens, later.output_usd_per_million_tokens) == (3, 6)
-    hour = shipped().hour("a40", SEED_DAY)
+    hour = load_shipped().hour("a40", SEED_DAY)
     assert hour is not None
     assert hour.usd_per_hour == Decimal("0.475")
 
@@ -77,13 +77,13 @@ def test_a_tuned_model_has_the_price_of_its_bases_tuned_variant() -> None:
     ],
 )
 def test_billions_in_a_name(model: str, billions: float | None) -> None:
-    assert billions_of(model) == billions
+    assert parse_billions(model) == billions
 
 
 def test_a_price_by_size() -> None:
     assert training("together", "Qwen/Qwen3-8B", TODAY) == "0.48"
     assert training("together", "Qwen/Qwen3-32B", TODAY) == "1.5"
-    assert price_of("together", "Qwen/Qwen3-235B-A22B", TODAY, tuned=True) is None
+    assert find_model_price("together", "Qwen/Qwen3-235B-A22B", TODAY, tuned=True) is None
 
 
 def test_stale_after_ninety_days() -> None:
@@ -95,13 +95,13 @@ def test_stale_after_ninety_days() -> None:
 
 
 def test_the_contenders_own_price_comes_first() -> None:
-    own = PriceSettings.model_validate({"input_usd_per_million_tokens": 0.07})
-    mixed = price_of("openai", "gpt-4.1", TODAY, own, tuned=True)
+    own = PriceConfig.model_validate({"input_usd_per_million_tokens": 0.07})
+    mixed = find_model_price("openai", "gpt-4.1", TODAY, own, tuned=True)
     assert mixed is not None
     assert mixed.input_usd_per_million_tokens == Decimal("0.07")
     assert mixed.output_usd_per_million_tokens == 12
     assert mixed.source.startswith("the bake-off file and https://")
-    alone = price_of("my-own", "m", TODAY, own)
+    alone = find_model_price("my-own", "m", TODAY, own)
     assert alone is not None
     assert alone.output_usd_per_million_tokens is None
     assert alone.source == "the bake-off file"
@@ -127,7 +127,7 @@ def test_a_file_of_ones_own_comes_before_the_book(tmp_path: Path) -> None:
     assert price.training_usd_per_million_tokens == 7
     assert price.source == "your prices file"
     assert priced("openai", "gpt-4.1-mini", TODAY, tuned=True, own=own).source.startswith("https")
-    hour = book(own).hour("A40", TODAY)
+    hour = build_price_book(own).hour("A40", TODAY)
     assert hour is not None
     assert hour.usd_per_hour == Decimal("0.1")
 
@@ -156,7 +156,7 @@ def test_a_file_of_ones_own_comes_before_the_book(tmp_path: Path) -> None:
 def test_a_wrong_file_is_one_sentence(value: object, expected: str, tmp_path: Path) -> None:
     file = write(tmp_path, value)
     with pytest.raises(ConfigError) as raised:
-        book(file)
+        build_price_book(file)
     assert expected in str(raised.value)
     assert str(file) in str(raised.value)
     assert str(raised.value).count(". ") == 0
@@ -181,16 +181,16 @@ def test_a_wrong_file_is_one_sentence(value: object, expected: str, tmp_path: Pa
 def test_no_price_is_one_sentence(
     provider: str, model: str, day: datetime.date, tuned: bool, expected: str
 ) -> None:
-    assert price_of(provider, model, day, tuned=tuned) is None
-    sentence = no_price("hosted", provider, model, day, tuned=tuned)
+    assert find_model_price(provider, model, day, tuned=tuned) is None
+    sentence = explain_no_price("hosted", provider, model, day, tuned=tuned)
     assert expected in sentence
     assert sentence.endswith("give contender hosted a `price:` in the file, or run with --yes.")
 
 
 def test_every_shipped_figure_says_where_it_is_from() -> None:
-    files = sorted(SHIPPED.glob("*.yaml"))
+    files = sorted(SHIPPED_DIR.glob("*.yaml"))
     assert [file.stem for file in files] == ["accelerators", "azure", "openai", "together"]
-    for part in shipped().files:
+    for part in load_shipped().files:
         for entry in (*part.prices, *part.hours, *part.models):
             assert entry.source is not None
             assert entry.source.startswith("https://")
@@ -200,7 +200,7 @@ def test_every_shipped_figure_says_where_it_is_from() -> None:
         for accelerator in part.accelerators:
             assert accelerator.source is not None
         for hour in part.hours:
-            assert shipped().accelerator(hour.accelerator) is not None
+            assert load_shipped().accelerator(hour.accelerator) is not None
 
 
 @pytest.mark.parametrize(("model", "usd"), [("gpt-6-luna", "0.1"), ("gpt-6-sol", "2")])
@@ -210,11 +210,11 @@ def test_cache_writes_and_batches_of_the_newest_models(model: str, usd: str) -> 
     assert price.cache_write_usd_per_million_tokens == given * 5 / 4
     assert price.batch_input_usd_per_million_tokens == given / 2
     assert price.batch_output_usd_per_million_tokens == given * 5 / 2
-    assert price_of("openai", model, datetime.date(2026, 9, 21)) is None
+    assert find_model_price("openai", model, datetime.date(2026, 9, 21)) is None
 
 
 def test_the_shipped_book_has_one_price_for_each_day() -> None:
-    assert not [finding for finding in checking.check(shipped(), TODAY) if finding.wrong]
+    assert not [finding for finding in checking.check_book(load_shipped(), TODAY) if finding.wrong]
 
 
 def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
@@ -244,7 +244,9 @@ def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
             ],
         },
     )
-    found = [f for f in checking.check(book(own), TODAY) if f.what.startswith("mine")]
+    found = [
+        f for f in checking.check_book(build_price_book(own), TODAY) if f.what.startswith("mine")
+    ]
     assert [(f.kind, f.what.split()[1].rstrip(",")) for f in found] == [
         ("overlap", "twice"),
         ("ended", "gone"),
@@ -269,7 +271,7 @@ def test_what_was_tuned_may_end_on_another_day() -> None:
             ("openai", "gpt-4o-mini", True),
             ("openai", "gpt-4o-mini", False),
         )
-        if (end := book().end_of(provider, model, tuned)) is not None
+        if (end := build_price_book().find_model_end(provider, model, tuned)) is not None
     }
     assert list(days.values()) == [
         datetime.date(2027, 10, 14),
@@ -279,13 +281,13 @@ def test_what_was_tuned_may_end_on_another_day() -> None:
         datetime.date(2027, 1, 14),
     ]
     day = datetime.date(2026, 11, 30)
-    price = price_of("azure", "gpt-4.1", day, tuned=True)
+    price = find_model_price("azure", "gpt-4.1", day, tuned=True)
     assert price is not None
     assert (price.ends, price.training_ends) == (
         datetime.date(2027, 10, 14),
         datetime.date(2027, 4, 14),
     )
-    ended = [f.sentence for f in checking.check(book(), day) if f.kind == "ended"]
+    ended = [f.sentence for f in checking.check_book(build_price_book(), day) if f.kind == "ended"]
     assert any(line.startswith("azure gpt-4o-mini") and ", base: ended" in line for line in ended)
 
 
@@ -301,7 +303,9 @@ def test_a_resource_on_azure_is_azure(day: str, sentence: str | None) -> None:
     """Though its address is one's own; a server on this machine is nobody's."""
     where = {"provider": "azure", "base_url": "https://mine.openai.azure.com/openai/v1/"}
     facts = {"name": "bridge", "id": "hosted", "model": "gpt-4.1-mini"}
-    found = ended(HostedSettings(**facts, **where), book(), datetime.date.fromisoformat(day))
+    found = explain_ended(
+        HostedConfig(**facts, **where), build_price_book(), datetime.date.fromisoformat(day)
+    )
     assert (found is None) if sentence is None else (sentence in str(found))
-    here = HostedSettings(**facts, provider="azure", base_url="http://127.0.0.1:9/v1")
-    assert ended(here, book(), datetime.date(2028, 1, 1)) is None
+    here = HostedConfig(**facts, provider="azure", base_url="http://127.0.0.1:9/v1")
+    assert explain_ended(here, build_price_book(), datetime.date(2028, 1, 1)) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tuneoff.costs import serving
 from tuneoff.costs.pricebook import Price
-from tuneoff.costs.serving import Crossing, Hosted, Own, break_even
+from tuneoff.costs.serving import CostCrossing, HostedMonthlyCost, OwnedMonthlyCost, find_break_even
 
 USD = st.decimals("0.01", 10_000, places=2)
 FEE = st.decimals(0, 5_000, places=2)
@@ -21,29 +21,33 @@ TINY = Decimal("1e-12")
 JUST_BELOW = Decimal("0.999999999999")
 
 
-def owned(machine_usd: str, machine_requests: str) -> Own:
-    return Own(Decimal(machine_usd), Decimal(machine_requests))
+def owned(machine_usd: str, machine_requests: str) -> OwnedMonthlyCost:
+    return OwnedMonthlyCost(Decimal(machine_usd), Decimal(machine_requests))
 
 
 def test_an_own_model_by_hand() -> None:
     """An A40 at $0.475 all month is $346.75; 2 requests/s at half use are 2,628,000 requests."""
-    found = serving.own(Decimal("0.475"), 1, Decimal(2), Decimal("0.5"))
+    found = serving.build_owned_cost(Decimal("0.475"), 1, Decimal(2), Decimal("0.5"))
     assert found == owned("346.750", "2628000.0")
     assert [found.machines(Decimal(n)) for n in (0, 1, 2_628_000, 2_628_001, 10**7)] == [
         1, 1, 1, 2, 4,
     ]  # fmt: skip
-    assert serving.usd_per_1k(found, None) == Decimal("346.75") / 2628
-    assert serving.usd_per_1k(found, 100_000) == Decimal("3.4675")
-    assert serving.fixed_usd(found, None) == serving.fixed_usd(found, 5) == Decimal("346.75")
-    assert serving.fixed_usd(found, 3_000_000) == Decimal("693.5")
-    twice = serving.own(Decimal("0.475"), 2, Decimal(2), Decimal("0.5"))
+    assert serving.compute_usd_per_1k(found, None) == Decimal("346.75") / 2628
+    assert serving.compute_usd_per_1k(found, 100_000) == Decimal("3.4675")
+    assert (
+        serving.compute_fixed_usd(found, None)
+        == serving.compute_fixed_usd(found, 5)
+        == Decimal("346.75")
+    )
+    assert serving.compute_fixed_usd(found, 3_000_000) == Decimal("693.5")
+    twice = serving.build_owned_cost(Decimal("0.475"), 2, Decimal(2), Decimal("0.5"))
     assert twice.machine_usd == 2 * found.machine_usd
 
 
 @pytest.mark.parametrize(("rate", "share"), [("0", "0.5"), ("2", "0")])
 def test_nothing_is_owned_without_throughput(rate: str, share: str) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        serving.own(Decimal(1), 1, Decimal(rate), Decimal(share))
+        serving.build_owned_cost(Decimal(1), 1, Decimal(rate), Decimal(share))
 
 
 def test_a_providers_model_by_hand() -> None:
@@ -54,38 +58,40 @@ def test_a_providers_model_by_hand() -> None:
         batch_output_usd_per_million_tokens=Decimal("1.6"),
     )
     shape = Decimal("121.5"), Decimal("20.25")
-    found = serving.hosted(price, *shape)
-    assert found == Hosted(Decimal("0.000162"), Decimal(0))
-    assert serving.usd_per_1k(found, None) == Decimal("0.162")
-    halved = serving.hosted(price, *shape, batch=True)
-    assert halved == Hosted(Decimal("0.000081"), Decimal(0))
-    again = serving.tuning_again_usd(Decimal(12), 6)
+    found = serving.build_hosted_cost(price, *shape)
+    assert found == HostedMonthlyCost(Decimal("0.000162"), Decimal(0))
+    assert serving.compute_usd_per_1k(found, None) == Decimal("0.162")
+    halved = serving.build_hosted_cost(price, *shape, batch=True)
+    assert halved == HostedMonthlyCost(Decimal("0.000081"), Decimal(0))
+    again = serving.spread_tuning_cost(Decimal(12), 6)
     assert again == 2
-    assert serving.hosted(price, *shape, tuning_again_usd=again) == Hosted(
+    assert serving.build_hosted_cost(price, *shape, tuning_again_usd=again) == HostedMonthlyCost(
         Decimal("0.000162"), Decimal(2)
     )
-    assert serving.hosted(Price(), *shape) is None
+    assert serving.build_hosted_cost(Price(), *shape) is None
 
 
 def test_hosting_by_the_hour() -> None:
     """Azure's $1.70 an hour is $1,241 a month, used or not, beside tokens or alone."""
-    alone = serving.hosted(Price(hosting_usd_per_hour=Decimal("1.7")), Decimal(9), Decimal(9))
-    assert alone == Hosted(Decimal(0), Decimal(1241))
+    alone = serving.build_hosted_cost(
+        Price(hosting_usd_per_hour=Decimal("1.7")), Decimal(9), Decimal(9)
+    )
+    assert alone == HostedMonthlyCost(Decimal(0), Decimal(1241))
     price = Price(
         hosting_usd_per_hour=Decimal("1.7"),
         input_usd_per_million_tokens=Decimal(1),
         output_usd_per_million_tokens=Decimal(2),
     )
-    both = serving.hosted(price, Decimal(100), Decimal(50))
-    assert both == Hosted(Decimal("0.0002"), Decimal(1241))
-    assert serving.usd_per_1k(both, None) == Decimal("0.2")
-    assert serving.usd_per_1k(both, 10_000) == Decimal("124.3")
-    assert serving.fixed_usd(both, None) == 1241
+    both = serving.build_hosted_cost(price, Decimal(100), Decimal(50))
+    assert both == HostedMonthlyCost(Decimal("0.0002"), Decimal(1241))
+    assert serving.compute_usd_per_1k(both, None) == Decimal("0.2")
+    assert serving.compute_usd_per_1k(both, 10_000) == Decimal("124.3")
+    assert serving.compute_fixed_usd(both, None) == 1241
 
 
 def test_a_right_answer() -> None:
-    assert serving.usd_per_correct(Decimal(2), Decimal("0.8")) == Decimal("0.0025")
-    assert serving.usd_per_correct(Decimal(2), Decimal(0)) is None
+    assert serving.compute_usd_per_correct(Decimal(2), Decimal("0.8")) == Decimal("0.0025")
+    assert serving.compute_usd_per_correct(Decimal(2), Decimal(0)) is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +116,7 @@ def test_a_right_answer() -> None:
 def test_where_costs_cross_by_hand(
     mine: tuple[str, str], other: tuple[str, str], expected: tuple[str | None, ...]
 ) -> None:
-    found = break_even(owned(*mine), Hosted(*map(Decimal, other)))
+    found = find_break_even(owned(*mine), HostedMonthlyCost(*map(Decimal, other)))
     shown = [
         None if n is None else n.quantize(Decimal("0.01"))
         for n in (found.first, found.lasting, found.until)
@@ -124,8 +130,8 @@ def test_where_costs_cross_by_hand(
 def test_the_curves_cross_where_it_says(
     machine: Decimal, capacity: Decimal, each: Decimal, fee: Decimal, times: Decimal
 ) -> None:
-    mine, other = Own(machine, capacity), Hosted(each, fee)
-    found = break_even(mine, other)
+    mine, other = OwnedMonthlyCost(machine, capacity), HostedMonthlyCost(each, fee)
+    found = find_break_even(mine, other)
 
     def gap(requests: Decimal) -> Decimal:
         """What owning costs more, relative to what it costs."""
@@ -157,9 +163,9 @@ def test_the_curves_cross_where_it_says(
 def test_more_requests_never_cost_less(
     machine: Decimal, capacity: Decimal, each: Decimal, fee: Decimal, a: Decimal, b: Decimal
 ) -> None:
-    for monthly in (Own(machine, capacity), Hosted(each, fee)):
+    for monthly in (OwnedMonthlyCost(machine, capacity), HostedMonthlyCost(each, fee)):
         assert monthly.usd(a + b) >= monthly.usd(max(a, b)) >= 0
-    mine = Own(machine, capacity)
+    mine = OwnedMonthlyCost(machine, capacity)
     assert mine.machines(a) * capacity >= a
     assert mine.machines(a) == 1 or (mine.machines(a) - 1) * capacity < a
 
@@ -168,37 +174,39 @@ def test_more_requests_never_cost_less(
 def test_what_makes_owning_dearer_moves_it_up(
     machine: Decimal, capacity: Decimal, each: Decimal, fee: Decimal
 ) -> None:
-    mine, other = Own(machine, capacity), Hosted(each, fee)
+    mine, other = OwnedMonthlyCost(machine, capacity), HostedMonthlyCost(each, fee)
 
-    def first(mine: Own, other: Hosted) -> Decimal:
-        found = break_even(mine, other).first
+    def first(mine: OwnedMonthlyCost, other: HostedMonthlyCost) -> Decimal:
+        found = find_break_even(mine, other).first
         return Decimal("Infinity") if found is None else found
 
     here = first(mine, other)
-    assert first(serving.dearer_own(mine, Decimal(2)), other) >= here
-    assert first(mine, serving.dearer_hosted(other, Decimal(2))) <= here
-    half = serving.used_to(mine, Decimal("0.5"), Decimal("0.25"))
+    assert first(serving.scale_hour_price(mine, Decimal(2)), other) >= here
+    assert first(mine, serving.scale_request_price(other, Decimal(2))) <= here
+    half = serving.change_utilization(mine, Decimal("0.5"), Decimal("0.25"))
     assert half.machine_requests == capacity / 2
     assert first(half, other) >= here
 
 
 def test_points_reach_past_the_crossings_and_show_the_steps() -> None:
     mine = owned("100", "1000")
-    found = serving.points([mine], [Decimal(500), Decimal(5000)])
+    found = serving.choose_loads([mine], [Decimal(500), Decimal(5000)])
     assert (min(found), max(found)) == (10, 100_000)
     assert {Decimal(1000), Decimal(1001), Decimal(8001)} <= set(found)
     assert found == sorted(set(found))
-    assert len(serving.points([], [])) > 10
-    assert len(serving.points([mine], [Decimal("0.01")])) > 5, "less than a request a month"
+    assert len(serving.choose_loads([], [])) > 10
+    assert len(serving.choose_loads([mine], [Decimal("0.01")])) > 5, "less than a request a month"
 
 
 def test_money_is_decimal() -> None:
-    mine = serving.own(Decimal("0.475"), 1, Decimal("2.5"), Decimal("0.5"))
-    other = Hosted(Decimal("0.0002"), Decimal(3))
+    mine = serving.build_owned_cost(Decimal("0.475"), 1, Decimal("2.5"), Decimal("0.5"))
+    other = HostedMonthlyCost(Decimal("0.0002"), Decimal(3))
     figures = [
-        mine.usd(Decimal(7)), other.usd(Decimal(7)), serving.usd_per_1k(mine, 9),
-        serving.usd_per_1k(other, None), serving.fixed_usd(mine, 9), serving.fixed_usd(other, 9),
-        serving.usd_per_correct(Decimal(1), Decimal("0.3")), break_even(mine, other).first,
+        mine.usd(Decimal(7)), other.usd(Decimal(7)), serving.compute_usd_per_1k(mine, 9),
+        serving.compute_usd_per_1k(other, None), serving.compute_fixed_usd(mine, 9), serving.compute_fixed_usd(other, 9),
+        serving.compute_usd_per_correct(Decimal(1), Decimal("0.3")), find_break_even(mine, other).first,
     ]  # fmt: skip
     assert {type(figure) for figure in figures} == {Decimal}
-    assert break_even(owned("100", "10"), Hosted(Decimal("0.001"))) == Crossing()
+    assert (
+        find_break_even(owned("100", "10"), HostedMonthlyCost(Decimal("0.001"))) == CostCrossing()
+    )

@@ -14,7 +14,7 @@ from helpers import Cli
 
 import tuneoff
 from tuneoff.errors import ConfigError, MissingExtraError
-from tuneoff.rundir import alone_in
+from tuneoff.rundir import lock_run_dir
 
 
 def test_an_adapter_loads_on_its_base(run: Path, tiny_base: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_what_a_kill_left_is_no_obstacle(run: Path, tmp_path: Path) -> None:
 
 
 def test_two_at_once_do_not_write_into_one_folder(run: Path, tmp_path: Path) -> None:
-    with alone_in(tmp_path / ".out.part"):
+    with lock_run_dir(tmp_path / ".out.part"):
         (tmp_path / ".out.part" / "theirs").write_text("x")
         with pytest.raises(ConfigError, match=r"--out .*out: another process writes there"):
             tuneoff.export_contender(run, "full", "merged", tmp_path / "out")

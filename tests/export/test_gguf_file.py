@@ -17,9 +17,9 @@ from tuneoff.errors import ConfigError
 pytest.importorskip("gguf")
 import gguf
 
-from tuneoff.export.checking import read_by_transformers
+from tuneoff.export.checking import load_gguf
 from tuneoff.export.gguf_file import check_architecture, write_gguf
-from tuneoff.export.vocabulary import vocabulary_of
+from tuneoff.export.vocabulary import build_vocabulary
 
 SIZE: dict[str, Any] = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -60,7 +60,7 @@ def random_model(name: str) -> Any:
 
 
 def written(model: Any, tokenizer: Any, path: Path, outtype: Any = "f32") -> Any:
-    write_gguf(path, model, vocabulary_of(tokenizer, 512, [2]), outtype, "random")
+    write_gguf(path, model, build_vocabulary(tokenizer, 512, [2]), outtype, "random")
     return gguf.GGUFReader(path)
 
 
@@ -126,7 +126,7 @@ def test_settings_are_the_configurations(name: str, tokenizer: Any, tmp_path: Pa
 def test_transformers_reads_the_same_model(name: str, tokenizer: Any, tmp_path: Path) -> None:
     model = random_model(name)
     written(model, tokenizer, tmp_path / "m.gguf")
-    read = read_by_transformers(tmp_path / "m.gguf", model.config, torch.float32)
+    read = load_gguf(tmp_path / "m.gguf", model.config, torch.float32)
     for key, tensor in model.state_dict().items():
         assert torch.equal(read.state_dict()[key], tensor), key
 

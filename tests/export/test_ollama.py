@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import write_base
 
-from tuneoff.export.ollama import modelfile, turns_of
+from tuneoff.export.ollama import find_turn_format, render_modelfile
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -73,7 +73,7 @@ def as_ollama_writes(text: str, conversation: list[dict[str, str]]) -> str:
 @pytest.mark.parametrize("name", EXPLAINED)
 def test_the_template_writes_the_same(name: str, tokenizer: Any) -> None:
     tokenizer.chat_template = EXPLAINED[name]
-    text = modelfile("m.gguf", tokenizer, True, [2])
+    text = render_modelfile("m.gguf", tokenizer, True, [2])
     assert text is not None
     user, said = {"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}
     system = {"role": "system", "content": "Be brief."}
@@ -88,29 +88,29 @@ def test_the_template_writes_the_same(name: str, tokenizer: Any) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_cannot_be_explained_is_not_written(name: str, tokenizer: Any) -> None:
     tokenizer.chat_template = OTHERS[name]
-    assert turns_of(tokenizer) is None
-    assert modelfile("m.gguf", tokenizer, True, [2]) is None
+    assert find_turn_format(tokenizer) is None
+    assert render_modelfile("m.gguf", tokenizer, True, [2]) is None
 
 
 def test_signs_of_ollamas_own_language(tokenizer: Any) -> None:
     tokenizer.chat_template = BRACES
-    assert turns_of(tokenizer) is not None
-    assert modelfile("m.gguf", tokenizer, True, [2]) is None
+    assert find_turn_format(tokenizer) is not None
+    assert render_modelfile("m.gguf", tokenizer, True, [2]) is None
 
 
 def test_the_first_token_is_there_once(tokenizer: Any) -> None:
     from tokenizers import processors
 
     tokenizer.chat_template = LLAMA3
-    assert 'TEMPLATE """<s>{{ range' in str(modelfile("m.gguf", tokenizer, True, [2]))
+    assert 'TEMPLATE """<s>{{ range' in str(render_modelfile("m.gguf", tokenizer, True, [2]))
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 1)]
     )  # then llama.cpp puts it there
-    assert 'TEMPLATE """{{ range' in str(modelfile("m.gguf", tokenizer, True, [2]))
+    assert 'TEMPLATE """{{ range' in str(render_modelfile("m.gguf", tokenizer, True, [2]))
 
 
 def test_plain_prompts(tokenizer: Any) -> None:
-    assert modelfile("m.gguf", tokenizer, False, [2, 0]) == (
+    assert render_modelfile("m.gguf", tokenizer, False, [2, 0]) == (
         "FROM ./m.gguf\n"
         'TEMPLATE """{{ .Prompt }}"""\n'
         "# The likeliest token each time, as in the answers that were scored.\n"

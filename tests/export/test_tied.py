@@ -100,13 +100,13 @@ def test_a_head_that_nothing_changed_stays_tied(run: Path, tmp_path: Path) -> No
 
 
 def test_they_are_served_beside_each_other_as_they_were_scored(run: Path) -> None:
-    from tuneoff.server.host import Host
-    from tuneoff.server.run import check_parity, contenders_of
+    from tuneoff.server.host import TransformersBackend
+    from tuneoff.server.run import check_agreement, load_servable
 
-    host, ready = Host(), contenders_of(run)
+    host, ready = TransformersBackend(), load_servable(run)
     # The first one again, when the others' adapters lie on its base.
     for each in [*ready, ready[0]]:
-        parity = check_parity(host, each)
+        parity = check_agreement(host, each)
         assert (parity.passed, parity.same_texts) == (True, 6), parity
     host.close()
 

@@ -23,14 +23,14 @@ from tokenizers import (
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tuneoff.errors import ConfigError
-from tuneoff.models.loading import ASSET, load_tokenizer
+from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 
 pytest.importorskip("gguf")
 import gguf
 
 from tuneoff.export import runtime
 from tuneoff.export.gguf_file import write_gguf
-from tuneoff.export.vocabulary import Vocabulary, vocabulary_of
+from tuneoff.export.vocabulary import Vocabulary, build_vocabulary
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -137,7 +137,7 @@ SPM = {"prefix": lambda: sentencepiece(), "no prefix": lambda: sentencepiece(pre
 
 
 def described(tokenizer: Any) -> Vocabulary:
-    return vocabulary_of(tokenizer, SIZE, [tokenizer.eos_token_id])
+    return build_vocabulary(tokenizer, SIZE, [tokenizer.eos_token_id])
 
 
 @pytest.mark.parametrize("pre", KNOWN)
@@ -163,12 +163,12 @@ def test_known_ways_to_cut(pre: str) -> None:
         lambda: byte_level(*split(QWEN2), ignore_merges=True),
         lambda: byte_level(PLAIN, normalizer=normalizers.Lowercase()),
         lambda: byte_level(pre_tokenizers.Punctuation(), PLAIN),
-        lambda: load_tokenizer(str(ASSET)),
+        lambda: load_tokenizer(str(SHIPPED_BASE_DIR)),
     ],
     ids=["prefix", "two digits", "whole words", "lower case", "punctuation", "shipped"],
 )
 def test_other_ways_are_said_to_be_unknown(tokenizer: Any) -> None:
-    found = vocabulary_of(tokenizer(), 4096, [2])
+    found = build_vocabulary(tokenizer(), 4096, [2])
     assert (found.model, found.pre) == ("gpt2", "default")
     assert "llama.cpp has no tokenizer that prepares a text as this one does" in str(found.unknown)
 
@@ -218,8 +218,8 @@ def test_who_adds_the_first_token() -> None:
 
 
 def test_a_second_token_that_ends_answers() -> None:
-    assert vocabulary_of(KNOWN["gpt-2"](), SIZE, [2, 3]).turn_end == 3
-    assert vocabulary_of(KNOWN["gpt-2"](), SIZE, [2]).turn_end is None
+    assert build_vocabulary(KNOWN["gpt-2"](), SIZE, [2, 3]).turn_end == 3
+    assert build_vocabulary(KNOWN["gpt-2"](), SIZE, [2]).turn_end is None
 
 
 @pytest.mark.parametrize("name", [*KNOWN, *SPM])
@@ -233,7 +233,7 @@ def test_llama_cpp_cuts_texts_alike(name: str, tmp_path: Path) -> None:
 
 def test_llama_cpp_cuts_the_shipped_bases_texts_otherwise(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
-    tokenizer = load_tokenizer(str(ASSET))
+    tokenizer = load_tokenizer(str(SHIPPED_BASE_DIR))
     said = cut_by_llama_cpp(tokenizer, tmp_path / "m.gguf", TEXTS, 4096)
     own = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
     assert all(cut != ids for cut, ids in zip(said, own, strict=True))
@@ -259,15 +259,15 @@ def cut_by_llama_cpp(
             num_attention_heads=2, max_position_embeddings=64,
         )
     )  # fmt: skip
-    write_gguf(file, model, vocabulary_of(tokenizer, size, [2]), "f32", "tokens")
-    said = runtime.ask(file, [], texts, [], 8)
-    assert isinstance(said, runtime.Said), said
+    write_gguf(file, model, build_vocabulary(tokenizer, size, [2]), "f32", "tokens")
+    said = runtime.run_llama_cpp(file, [], texts, [], 8)
+    assert isinstance(said, runtime.LlamaCppOutput), said
     return said.cut
 
 
 def test_what_llama_cpp_cannot_load_is_told(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     (tmp_path / "m.gguf").write_bytes(b"no model")
-    said = runtime.ask(tmp_path / "m.gguf", [[1]], [], [2], 4)
+    said = runtime.run_llama_cpp(tmp_path / "m.gguf", [[1]], [], [2], 4)
     assert isinstance(said, str)
     assert "Failed to load model" in said

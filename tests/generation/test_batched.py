@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from tuneoff import prompts
-from tuneoff.generation.batched import answer
-from tuneoff.models.loading import load_model, load_tokenizer, rendering_of, resolve_base
+from tuneoff.generation.batched import generate_answers
+from tuneoff.models.loading import choose_rendering, load_model, load_tokenizer, resolve_base
 from tuneoff.records import Prediction
 from tuneoff.tasks import functional_representation as task
 from tuneoff.tasks.samples import functional
-from tuneoff.training.encoding import IGNORED, completion_ids, encode, prompt_ids
+from tuneoff.training.encoding import IGNORE_INDEX, encode_completion, encode_example, encode_prompt
 
 EXAMPLES = functional.generate()["test"][:7]
 
@@ -24,7 +24,10 @@ def loaded(tiny_base: Path) -> tuple[Any, Any, list[tuple[str, list[int]]]]:
 
     tokenizer = load_tokenizer(str(tiny_base))
     model = load_model(str(tiny_base), "none", torch.float32)
-    tokens = [(e.id, prompt_ids(tokenizer, e, task.SAMPLE.short(), "text")) for e in EXAMPLES]
+    tokens = [
+        (e.id, encode_prompt(tokenizer, e, task.SAMPLE.drop_instruction(), "text"))
+        for e in EXAMPLES
+    ]
     return model, tokenizer, tokens
 
 
@@ -34,8 +37,8 @@ def by_id(batches: Any) -> dict[str, Prediction]:
 
 def test_a_batch_answers_what_single_prompts_answer(loaded: Any) -> None:
     model, tokenizer, tokens = loaded
-    single = by_id(answer(model, tokenizer, tokens, 10, batch_size=1))
-    batched = by_id(answer(model, tokenizer, tokens, 10, batch_size=4))
+    single = by_id(generate_answers(model, tokenizer, tokens, 10, batch_size=1))
+    batched = by_id(generate_answers(model, tokenizer, tokens, 10, batch_size=4))
     assert {id: p.prediction for id, p in single.items()} == {
         id: p.prediction for id, p in batched.items()
     }
@@ -50,7 +53,7 @@ def test_a_batch_answers_what_single_prompts_answer(loaded: Any) -> None:
 def test_a_prompt_without_room_is_an_error_row(loaded: Any) -> None:
     model, tokenizer, tokens = loaded
     long = ("long", tokens[0][1] * 40)
-    found = by_id(answer(model, tokenizer, [long, tokens[0]], 4))
+    found = by_id(generate_answers(model, tokenizer, [long, tokens[0]], 4))
     assert "1024 positions" in (found["long"].error or "")
     assert found[tokens[0][0]].error is None
 
@@ -58,15 +61,17 @@ def test_a_prompt_without_room_is_an_error_row(loaded: Any) -> None:
 def test_only_the_completion_is_learned_unless_the_text_is(loaded: Any) -> None:
     _, tokenizer, _ = loaded
     example, template = EXAMPLES[0], task.SAMPLE
-    encoded = encode(tokenizer, example, template, "text", "completion", 1024)
-    answer_ids = completion_ids(tokenizer, example)
-    assert list(encoded.input_ids) == prompt_ids(tokenizer, example, template, "text") + answer_ids
-    assert [label for label in encoded.labels if label != IGNORED] == answer_ids
+    encoded = encode_example(tokenizer, example, template, "text", "completion", 1024)
+    answer_ids = encode_completion(tokenizer, example)
+    assert (
+        list(encoded.input_ids) == encode_prompt(tokenizer, example, template, "text") + answer_ids
+    )
+    assert [label for label in encoded.labels if label != IGNORE_INDEX] == answer_ids
     assert answer_ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(encoded.input_ids) == (
-        prompts.text(example, template) + example.completion + tokenizer.eos_token
+        prompts.render_text(example, template) + example.completion + tokenizer.eos_token
     )
-    whole = encode(tokenizer, example, template, "text", "text", 1024)
+    whole = encode_example(tokenizer, example, template, "text", "text", 1024)
     assert whole.labels == whole.input_ids
 
 
@@ -79,9 +84,9 @@ def test_a_chat_template_is_used_where_there_is_one(tmp_path: Path) -> None:
     )
     base = write_base(tmp_path / "chat", ["a b c"], template)
     tokenizer = load_tokenizer(str(base))
-    assert rendering_of(tokenizer, None) == "chat"
-    assert rendering_of(tokenizer, "text") == "text"
-    ids = prompt_ids(tokenizer, EXAMPLES[0], task.SAMPLE, "chat")
+    assert choose_rendering(tokenizer, None) == "chat"
+    assert choose_rendering(tokenizer, "text") == "text"
+    ids = encode_prompt(tokenizer, EXAMPLES[0], task.SAMPLE, "chat")
     assert tokenizer.decode(ids) == (
         f"<system>{functional.INSTRUCTION}<user>{EXAMPLES[0].inputs['sentence']}<assistant>"
     )

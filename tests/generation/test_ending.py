@@ -8,9 +8,15 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig
 
-from tuneoff.generation.ending import ENDS, MAY_STOP, Ending, ending_of, ends_of
-from tuneoff.generation.growing_text import GrowingText
-from tuneoff.generation.token_bytes import bytes_of
+from tuneoff.generation.ending import (
+    ENDS_ANSWER,
+    MAY_STOP,
+    StopCriteria,
+    build_stop_criteria,
+    find_end_tokens,
+)
+from tuneoff.generation.growing_text import IncrementalDetokenizer
+from tuneoff.generation.token_bytes import find_token_bytes
 from tuneoff.models.loading import load_model, load_tokenizer
 from tuneoff.tokenization.encode import encode_text
 
@@ -23,11 +29,11 @@ def tokenizer(tiny_base: Path) -> Any:
 def test_an_answer_ends_at_eos_and_at_a_stop_text(tokenizer: Any) -> None:
     ids = tokenizer("depict(hut[A])", add_special_tokens=False)["input_ids"]
     rest = tokenizer("\n\n### Sentence:\nmore", add_special_tokens=False)["input_ids"]
-    ended = Ending(tokenizer, (2,), ()).prediction("1", 3, [*ids, 2, *rest], 0.1)
+    ended = StopCriteria(tokenizer, (2,), ()).prediction("1", 3, [*ids, 2, *rest], 0.1)
     assert (ended.prediction, ended.finish_reason, ended.tokens_out) == (
         "depict(hut[A])", "stop", len(ids),
     )  # fmt: skip
-    stopped = Ending(tokenizer, (2,), ("\n###",)).prediction("1", 3, [*ids, *rest], 0.1)
+    stopped = StopCriteria(tokenizer, (2,), ("\n###",)).prediction("1", 3, [*ids, *rest], 0.1)
     assert (stopped.prediction, stopped.finish_reason) == ("depict(hut[A])\n", "stop")
     # The first new line is before the stop text, and so belongs to the answer.
     assert stopped.tokens_out == len(ids) + 1
@@ -36,21 +42,23 @@ def test_an_answer_ends_at_eos_and_at_a_stop_text(tokenizer: Any) -> None:
 
 def test_the_first_of_several_stop_texts_counts(tokenizer: Any) -> None:
     ids = tokenizer("one; two | three", add_special_tokens=False)["input_ids"]
-    found = Ending(tokenizer, (2,), ("|", ";")).prediction("1", 3, ids, 0.1)
+    found = StopCriteria(tokenizer, (2,), ("|", ";")).prediction("1", 3, ids, 0.1)
     assert found.prediction == "one"
-    assert Ending(tokenizer, (2,), ("!",)).prediction("1", 3, ids, 0.1).finish_reason == "length"
+    assert (
+        StopCriteria(tokenizer, (2,), ("!",)).prediction("1", 3, ids, 0.1).finish_reason == "length"
+    )
 
 
 @pytest.mark.parametrize("stop", ["\n###", "; ", "é", "]"])
 def test_only_tokens_that_may_complete_a_stop_text_are_looked_at(tokenizer: Any, stop: str) -> None:
-    ending = Ending(tokenizer, (2,), (stop,))
+    ending = StopCriteria(tokenizer, (2,), (stop,))
     signs = ending.signs(600)
     assert len(signs) == 600
-    assert signs[2] == ENDS
+    assert signs[2] == ENDS_ANSWER
     new = tokenizer(f"abc{stop}de", add_special_tokens=False)["input_ids"]
     complete = next(n for n in range(1, len(new) + 1) if ending.stopped(new[:n]))
     assert signs[new[complete - 1]] == MAY_STOP
-    assert not Ending(tokenizer, (), ()).signs(600).any()
+    assert not StopCriteria(tokenizer, (), ()).signs(600).any()
 
 
 def test_a_models_other_end_tokens_are_known(tiny_base: Path, tokenizer: Any) -> None:
@@ -58,15 +66,15 @@ def test_a_models_other_end_tokens_are_known(tiny_base: Path, tokenizer: Any) ->
 
     model: Any = load_model(str(tiny_base), "none", torch.float32)
     model.generation_config.eos_token_id = [2, 7]
-    assert ending_of(model, tokenizer, ()).ends == (2, 7)
+    assert build_stop_criteria(model, tokenizer, ()).ends == (2, 7)
     model.generation_config.eos_token_id = 5
-    assert ending_of(model, tokenizer, ["\n"]).ends == (2, 5)
+    assert build_stop_criteria(model, tokenizer, ["\n"]).ends == (2, 5)
 
 
 def test_the_chat_templates_end_of_a_turn_ends_an_answer(tiny_base: Path) -> None:
     from transformers import AutoTokenizer
 
-    from tuneoff.export.vocabulary import vocabulary_of
+    from tuneoff.export.vocabulary import build_vocabulary
 
     chat: Any = AutoTokenizer.from_pretrained(tiny_base)
     chat.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|user|>"]})
@@ -80,13 +88,13 @@ def test_the_chat_templates_end_of_a_turn_ends_an_answer(tiny_base: Path) -> Non
         ("", (2,)),  # the next turn's beginning is no end of this one
     ):
         chat.chat_template = turn.replace("CLOSED", closed) + asks
-        assert ends_of(None, chat) == expected
-        assert begin not in ends_of(None, chat)
+        assert find_end_tokens(None, chat) == expected
+        assert begin not in find_end_tokens(None, chat)
     chat.chat_template = turn.replace("CLOSED", "<|end|>")
-    assert ends_of(GenerationConfig(eos_token_id=[0, 2]), chat) == (0, 2, end)
-    assert vocabulary_of(chat, len(chat), ends_of(None, chat)).turn_end == end
+    assert find_end_tokens(GenerationConfig(eos_token_id=[0, 2]), chat) == (0, 2, end)
+    assert build_vocabulary(chat, len(chat), find_end_tokens(None, chat)).turn_end == end
     chat.chat_template = "{{ raise_exception('no assistant') }}"
-    assert ends_of(None, chat) == (2,)
+    assert find_end_tokens(None, chat) == (2,)
 
 
 def test_words_that_a_byte_level_decoder_spoils_are_whole(tiny_base: Path) -> None:
@@ -97,9 +105,9 @@ def test_words_that_a_byte_level_decoder_spoils_are_whole(tiny_base: Path) -> No
     text = "a naïve <think> 5 °C°C 漢 naïvely <s>"
     ids = encode_text(words, text)
     assert words.decode(ids, skip_special_tokens=True) != text
-    ending = Ending(words, (2,), ("°C°",))
-    assert Ending(words, (2,), ()).prediction("1", 3, ids, 0.1).prediction == text
+    ending = StopCriteria(words, (2,), ("°C°",))
+    assert StopCriteria(words, (2,), ()).prediction("1", 3, ids, 0.1).prediction == text
     assert ending.prediction("1", 3, ids, 0.1).prediction == "a naïve <think> 5 "
-    growing = GrowingText(words)
+    growing = IncrementalDetokenizer(words)
     assert "".join(growing.add(token) for token in ids) + growing.rest() == text
-    assert b"".join(bytes_of(words, token) or b"" for token in ids).decode() == text
+    assert b"".join(find_token_bytes(words, token) or b"" for token in ids).decode() == text

@@ -17,7 +17,7 @@ from generation.tiny import (
 )
 
 from tuneoff.generation import batched, engine, grouping, shared_attention, support
-from tuneoff.generation.ending import Ending
+from tuneoff.generation.ending import StopCriteria
 
 MOST = 12
 
@@ -25,12 +25,12 @@ MOST = 12
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are kept though the test's prompts are short."""
-    monkeypatch.setattr(grouping.group, "__defaults__", (20,))
+    monkeypatch.setattr(grouping.group_prompts, "__defaults__", (20,))
 
 
-def check(model: Any, prompts: Prompts, end: Ending, rows: int, most: int = MOST) -> None:
-    assert support.unserved(model, [ids for _, ids in prompts], most) is None
-    found = by_id(engine.answer(model, end, prompts, most, rows))
+def check(model: Any, prompts: Prompts, end: StopCriteria, rows: int, most: int = MOST) -> None:
+    assert support.explain_unsupported(model, [ids for _, ids in prompts], most) is None
+    found = by_id(engine.generate_with_engine(model, end, prompts, most, rows))
     wanted = one_by_one(model, end, prompts, most)
     assert {id: essence(prediction) for id, prediction in found.items()} == wanted
     # Were all answers alike, the test would show little.
@@ -56,28 +56,28 @@ def test_any_number_of_groups(groups: int, each: int) -> None:
 
 
 def test_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping.group, "__defaults__", (10**6,))
+    monkeypatch.setattr(grouping.group_prompts, "__defaults__", (10**6,))
     check(model_of("llama"), prompts_of(4), ending(), rows=8)
 
 
 def test_long_rows_and_pieces_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = model_of("llama"), prompts_of(5)
     # The trial fills two rows at a time, which are shorter than the real limit.
-    assert support.unserved(model, [ids for _, ids in prompts], MOST) is None
+    assert support.explain_unsupported(model, [ids for _, ids in prompts], MOST) is None
     for module in (shared_attention, engine):
         monkeypatch.setattr(module, "LONGEST_FILL", 4)
-    monkeypatch.setattr(shared_attention, "MOST_SCORES", 64)
+    monkeypatch.setattr(shared_attention, "MAX_SCORES", 64)
     check(model, prompts, ending(), rows=8)
 
 
 def test_rows_are_cut_by_their_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LEAST_CUT", {"cpu": 1, "cuda": 1})
-    monkeypatch.setattr(engine, "STEP_OF_CUTS", 2)
-    monkeypatch.setattr(engine, "STEP_OF_WIDTHS", 1)
+    monkeypatch.setattr(engine, "MIN_CUT_SAVING", {"cpu": 1, "cuda": 1})
+    monkeypatch.setattr(engine, "CUT_STEP", 2)
+    monkeypatch.setattr(engine, "WIDTH_STEP", 1)
     cuts: list[int] = []
-    original = engine._cuts
+    original = engine._cut_by_width
     monkeypatch.setattr(
-        engine, "_cuts", lambda *a: (found := original(*a), cuts.append(len(found)))[0]
+        engine, "_cut_by_width", lambda *a: (found := original(*a), cuts.append(len(found)))[0]
     )
     check(model_of("llama"), prompts_of(6), ending((2, 3, 4, 5, 6, 7)), rows=9, most=30)
     assert max(cuts) > 2
@@ -87,9 +87,15 @@ def test_stop_texts_end_answers_and_are_cut_off() -> None:
     end = ending((2,), ("# ", "c"))
     model, prompts = model_of("llama"), prompts_of(7, 4, 9)
     check(model, prompts, end, rows=6, most=40)
-    texts = [p.prediction for p in by_id(engine.answer(model, end, prompts, 40, 6)).values()]
+    texts = [
+        p.prediction
+        for p in by_id(engine.generate_with_engine(model, end, prompts, 40, 6)).values()
+    ]
     assert not any("c" in text or "# " in text for text in texts)
-    reasons = {p.finish_reason for p in by_id(engine.answer(model, end, prompts, 40, 6)).values()}
+    reasons = {
+        p.finish_reason
+        for p in by_id(engine.generate_with_engine(model, end, prompts, 40, 6)).values()
+    }
     assert reasons == {"stop", "length"}
 
 
@@ -126,7 +132,7 @@ def test_a_quantized_model(quantization: Any, tmp_path: Any) -> None:
 def test_shared_keys_are_held_once_and_let_go() -> None:
     prompts = prompts_of(10, groups=1, each=20)
     prompts = [(id, ids) for id, ids in prompts if id.startswith("0-")]
-    state = engine.begin(model_of("llama"), ending(()), prompts, MOST, 20)
+    state = engine.start_engine(model_of("llama"), ending(()), prompts, MOST, 20)
     state.advance()
     # 2 layers of keys and values, 2 heads of 8 float32 numbers.
     token = 2 * 2 * 2 * 8 * 4
@@ -143,19 +149,19 @@ def test_seconds_are_shares_of_the_time_spent() -> None:
     import time
 
     model, prompts = model_of("llama"), prompts_of(11)
-    support.unserved(model, [ids for _, ids in prompts], MOST)
+    support.explain_unsupported(model, [ids for _, ids in prompts], MOST)
     started = time.perf_counter()
-    found = by_id(engine.answer(model, ending(), prompts, MOST, 4))
+    found = by_id(engine.generate_with_engine(model, ending(), prompts, MOST, 4))
     spent = time.perf_counter() - started
     assert all((p.seconds or 0) > 0 for p in found.values())
     assert sum(p.seconds or 0 for p in found.values()) <= spent
 
 
 def test_predictions_come_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "HANDED_OUT", 2)
+    monkeypatch.setattr(engine, "PREDICTIONS_PER_YIELD", 2)
     model, prompts = model_of("llama"), prompts_of(12)
     before = model.config._attn_implementation
-    answers = engine.answer(model, ending(), prompts, MOST, 2)
+    answers = engine.generate_with_engine(model, ending(), prompts, MOST, 2)
     first = next(answers)
     assert len(first) <= 3
     answers.close()  # type: ignore[attr-defined]
@@ -164,10 +170,10 @@ def test_predictions_come_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_few_rows_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = model_of("llama"), prompts_of(13)
-    support.unserved(model, [ids for _, ids in prompts], MOST)
+    support.explain_unsupported(model, [ids for _, ids in prompts], MOST)
     # The longest row without a shared run has 29 of its own: 41 tokens of 256 bytes.
     monkeypatch.setattr(support, "available_bytes", lambda device: 2 * 3 * 50 * 256)
-    state = engine.begin(model, ending(), prompts, MOST, 64)
+    state = engine.start_engine(model, ending(), prompts, MOST, 64)
     assert 1 < state.slots < 6
     check(model, prompts, ending(), rows=64)
 
@@ -179,7 +185,9 @@ def test_the_public_function_answers_with_the_engine() -> None:
     model, prompts = model_of("llama"), prompts_of(14)
     told: list[str] = []
     found = by_id(
-        batched.answer(model, words, [*prompts, ("empty", [])], MOST, batch_size=8, say=told.append)
+        batched.generate_answers(
+            model, words, [*prompts, ("empty", [])], MOST, batch_size=8, say=told.append
+        )
     )
     assert told == []
     assert found.pop("empty").error == "the prompt is empty"

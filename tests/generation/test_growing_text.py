@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tuneoff.generation.growing_text import HALF, GrowingText
-from tuneoff.models.loading import ASSET, load_tokenizer
+from tuneoff.generation.growing_text import HALF, IncrementalDetokenizer
+from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 
 TEXTS = ["the river runs  past the mill", "name[The Mill], area[riverside]", "größer, schöner"]
 
 
 @cache
 def bytes_tokenizer() -> Any:
-    return load_tokenizer(str(ASSET))
+    return load_tokenizer(str(SHIPPED_BASE_DIR))
 
 
 @cache
@@ -47,7 +47,7 @@ KINDS = {"bytes": bytes_tokenizer, "marked": marked_tokenizer}
 
 
 def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
-    text = GrowingText(tokenizer)
+    text = IncrementalDetokenizer(tokenizer)
     return [*(text.add(token) for token in ids), text.rest()]
 
 

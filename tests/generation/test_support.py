@@ -41,7 +41,7 @@ UNSERVED: list[tuple[str, dict[str, Any], str]] = [
 def test_a_reason_is_given(kind: str, settings: dict[str, Any], why: str) -> None:
     model = model_of(kind, **settings)
     before = model.config._attn_implementation
-    reason = support.unserved(model, [ids for _, ids in prompts_of(1)], MOST)
+    reason = support.explain_unsupported(model, [ids for _, ids in prompts_of(1)], MOST)
     assert reason is not None
     assert why in reason
     assert model.config._attn_implementation == before
@@ -50,11 +50,11 @@ def test_a_reason_is_given(kind: str, settings: dict[str, Any], why: str) -> Non
 def test_a_short_window_is_answered_by_generate_and_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine, "answer", None)
+    monkeypatch.setattr(engine, "generate_with_engine", None)
     model, prompts = model_of("mistral", sliding_window=16), prompts_of(2)
     words: Any = Words()
     told: list[str] = []
-    found = by_id(batched.answer(model, words, prompts, MOST, say=told.append))
+    found = by_id(batched.generate_answers(model, words, prompts, MOST, say=told.append))
     assert len(told) == 1
     assert "transformers.generate" in told[0]
     assert "sliding_window of 16" in told[0]
@@ -64,8 +64,10 @@ def test_a_short_window_is_answered_by_generate_and_said(
 
 def test_a_window_is_compared_with_the_text_and_the_answer() -> None:
     prompts = [[5] * 20]
-    assert support.unserved(model_of("mistral", sliding_window=28), prompts, 8) is None
-    assert support.unserved(model_of("mistral", sliding_window=27), prompts, 8) is not None
+    assert support.explain_unsupported(model_of("mistral", sliding_window=28), prompts, 8) is None
+    assert (
+        support.explain_unsupported(model_of("mistral", sliding_window=27), prompts, 8) is not None
+    )
 
 
 @pytest.mark.parametrize("broken", ["_bias", "_part", "positions"])
@@ -74,29 +76,29 @@ def test_a_wrong_result_is_noticed(broken: str, monkeypatch: pytest.MonkeyPatch)
 
     original = getattr(shared_attention, broken, None)
     if broken == "_bias":
-        monkeypatch.setattr(shared_attention, "_bias", lambda *a: original(*a) * 0)
+        monkeypatch.setattr(shared_attention, "_build_bias", lambda *a: original(*a) * 0)
     elif broken == "_part":
         # The weights of the parts are wrong.
         monkeypatch.setattr(
-            shared_attention, "_part", lambda *a: (original(*a)[0], original(*a)[1] * 0)
+            shared_attention, "_attend", lambda *a: (original(*a)[0], original(*a)[1] * 0)
         )
     else:
         monkeypatch.setattr(
             support, "positions_from", lambda s, n, d: torch.arange(n, device=d)[None]
         )
-    reason = support.unserved(model_of("llama"), [ids for _, ids in prompts_of(3)], MOST)
+    reason = support.explain_unsupported(model_of("llama"), [ids for _, ids in prompts_of(3)], MOST)
     assert reason is not None
     assert "differ" in reason
 
 
 def test_the_trial_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = model_of("llama"), [ids for _, ids in prompts_of(4)]
-    assert support.unserved(model, prompts, MOST) is None
-    monkeypatch.setattr(support, "_compare", None)
-    assert support.unserved(model, prompts, MOST) is None
+    assert support.explain_unsupported(model, prompts, MOST) is None
+    monkeypatch.setattr(support, "_compare_logits", None)
+    assert support.explain_unsupported(model, prompts, MOST) is None
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 11, 12, 13, 300])
 def test_a_prompt_of_any_length_will_do_for_the_trial(tokens: int) -> None:
     prompt = [3 + n % 90 for n in range(tokens)]
-    assert support.unserved(model_of("llama"), [prompt], MOST) is None
+    assert support.explain_unsupported(model_of("llama"), [prompt], MOST) is None

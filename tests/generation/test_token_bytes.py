@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tuneoff.generation.token_bytes import bytes_of
+from tuneoff.generation.token_bytes import find_token_bytes
 
 TEXT = "naïve café, 東京 costs 5 €, 🙂🙃\nend\ufffd."
 
@@ -16,7 +16,7 @@ def test_bytes_of_a_byte_level_vocabulary(tiny_base: Path) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(tiny_base)
     ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
     assert sum("\ufffd" in tokenizer.decode([id]) for id in ids) > 10
-    found = [bytes_of(tokenizer, id) for id in ids]
+    found = [find_token_bytes(tokenizer, id) for id in ids]
     assert b"".join(each or b"?" for each in found).decode() == TEXT
 
 
@@ -36,6 +36,6 @@ class Pieces:
 
 
 def test_bytes_that_are_no_pieces_of_text() -> None:
-    found = [bytes_of(Pieces(), id) for id in range(5)]
+    found = [find_token_bytes(Pieces(), id) for id in range(5)]
     assert b"".join(found[:3]).decode() == "€"  # type: ignore[arg-type]
     assert found[3:] == [b" price", None]

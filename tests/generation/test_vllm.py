@@ -23,13 +23,13 @@ import pytest
 
 import tuneoff
 from tuneoff.config import BakeOff
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.contenders import measuring
 from tuneoff.errors import ConfigError
 from tuneoff.generation import vllm
-from tuneoff.generation.ending import Ending
+from tuneoff.generation.ending import StopCriteria
 from tuneoff.models.loading import load_tokenizer, resolve_base
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.rundir import RunDir
 
 FILE = """\
@@ -89,12 +89,12 @@ def test_a_plan_wants_no_vllm(tmp_path: Path) -> None:
     ],
 )
 def test_what_vllm_cannot_do_is_refused(settings: dict[str, Any], said: str | None) -> None:
-    asked = LocalSettings(name="a", id="local", backend="vllm", **settings)
+    asked = LocalConfig(name="a", id="local", backend="vllm", **settings)
     if said is None:
-        vllm.refuse(asked)
+        vllm.check_vllm_support(asked)
         return
     with pytest.raises(ConfigError, match="use backend: transformers") as caught:
-        vllm.refuse(asked)
+        vllm.check_vllm_support(asked)
     assert said in str(caught.value)
 
 
@@ -110,11 +110,11 @@ def test_a_provider_has_its_own_backend() -> None:
 def test_tokens_become_predictions() -> None:
     tokenizer = load_tokenizer(resolve_base("tiny", Path()))
     end = int(tokenizer.eos_token_id or 0)
-    ending = Ending(tokenizer, (end,), ("\n###",))
+    ending = StopCriteria(tokenizer, (end,), ("\n###",))
     text = tokenizer.encode("inform(name[Myst])", add_special_tokens=False)
     more = tokenizer.encode("inform(name[Myst])\n### Task", add_special_tokens=False)
     prompts = [("a", [1, 2]), ("b", [3]), ("c", [4, 5, 6])]
-    found = vllm.predictions(ending, prompts, [[*text, end], more, text], 3.0)
+    found = vllm.build_predictions(ending, prompts, [[*text, end], more, text], 3.0)
     assert [p.prediction for p in found] == ["inform(name[Myst])"] * 3
     assert [p.finish_reason for p in found] == ["stop", "stop", "length"]
     assert [p.tokens_in for p in found] == [2, 1, 3]
@@ -123,18 +123,20 @@ def test_tokens_become_predictions() -> None:
 
 
 def test_settings_become_arguments(tmp_path: Path) -> None:
-    plain = vllm.arguments(vllm.Engine("owner/base", "bfloat16", 1, 300))
+    plain = vllm.build_engine_arguments(vllm.VllmOptions("owner/base", "bfloat16", 1, 300))
     assert "enable_lora" not in plain
     assert (plain["max_model_len"], plain["enable_prefix_caching"]) == (300, True)
     for rank, room in ((4, 8), (8, 8), (24, 32), (512, 512)):
-        given = vllm.arguments(vllm.Engine("b", "bfloat16", 4, 300, tmp_path, rank))
+        given = vllm.build_engine_arguments(
+            vllm.VllmOptions("b", "bfloat16", 4, 300, tmp_path, rank)
+        )
         assert (given["max_lora_rank"], given["tensor_parallel_size"]) == (room, 4)
     tokenizer = load_tokenizer(resolve_base("tiny", Path()))
-    asked = vllm.sampling(Ending(tokenizer, (3, 7), ()), 20)
+    asked = vllm.build_sampling_arguments(StopCriteria(tokenizer, (3, 7), ()), 20)
     assert asked == {
         "temperature": 0.0, "max_tokens": 20, "stop_token_ids": [3, 7], "detokenize": False,
     }  # fmt: skip
-    asked = vllm.sampling(Ending(tokenizer, (3,), ("\n",)), 20)
+    asked = vllm.build_sampling_arguments(StopCriteria(tokenizer, (3,), ("\n",)), 20)
     assert (asked["stop"], asked["detokenize"]) == (["\n"], True)
 
 
@@ -147,11 +149,11 @@ def test_they_are_vllms_own(tmp_path: Path) -> None:
     root = Path(place) / "vllm" if place else Path(str(spec and spec.origin)).parent
     known = set(_fields(root / "engine/arg_utils.py", "EngineArgs"))
     known |= _parameters(root / "entrypoints/llm.py", "LLM", "__init__")
-    given = vllm.arguments(vllm.Engine("b", "bfloat16", 4, 300, tmp_path, 8))
+    given = vllm.build_engine_arguments(vllm.VllmOptions("b", "bfloat16", 4, 300, tmp_path, 8))
     assert set(given) <= known
-    ending = Ending(load_tokenizer(resolve_base("tiny", Path())), (3,), ("\n",))
+    ending = StopCriteria(load_tokenizer(resolve_base("tiny", Path())), (3,), ("\n",))
     sampling = _fields(root / "sampling_params.py", "SamplingParams")
-    assert set(vllm.sampling(ending, 20)) <= set(sampling)
+    assert set(vllm.build_sampling_arguments(ending, 20)) <= set(sampling)
     generate = _parameters(root / "entrypoints/llm.py", "LLM", "generate")
     assert {"prompts", "sampling_params", "use_tqdm", "lora_request"} <= generate
     assert _parameters(root / "entrypoints/llm.py", "LLM", "reset_prefix_cache")
@@ -212,7 +214,7 @@ def _keywords(file: Path) -> dict[str, set[str]]:
 class Model:
     """Greedy tokens of a model, as `vllm.LLM` gives them: a whole list of prompts at a time."""
 
-    def __init__(self, engine: vllm.Engine, asked: list[int]) -> None:
+    def __init__(self, engine: vllm.VllmOptions, asked: list[int]) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -254,7 +256,7 @@ class Model:
         self.asked.append(0)
 
 
-class Heard(Silent):
+class Heard(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -278,11 +280,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
     @contextmanager
-    def running(engine: vllm.Engine) -> Iterator[Model]:
+    def running(engine: vllm.VllmOptions) -> Iterator[Model]:
         yield Model(engine, seen)
 
-    monkeypatch.setattr(vllm, "running", running)
-    monkeypatch.setattr(measuring, "LIMIT_SECONDS", 0.1)
+    monkeypatch.setattr(vllm, "run_vllm", running)
+    monkeypatch.setattr(measuring, "MAX_SECONDS", 0.1)
     return seen
 
 
@@ -325,7 +327,7 @@ def test_answers_differ_and_transformers_fails(
 
     assert not asked
     heard = Heard()
-    loaded = with_vllm._loaded
+    loaded = with_vllm._load_in_transformers
 
     def failing(weights: Any, cards: int) -> Any:
         if weights.adapter is not None:
@@ -336,7 +338,7 @@ def test_answers_differ_and_transformers_fails(
         )  # every answer ends at once
         return model
 
-    monkeypatch.setattr(with_vllm, "_loaded", failing)
+    monkeypatch.setattr(with_vllm, "_load_in_transformers", failing)
     results = tuneoff.run(tuneoff.load(written(tmp_path)), tmp_path / "run", progress=heard)
     found = {c.name: c.serving for c in results.contenders}
     assert found["prompted"].agreement is not None
@@ -348,12 +350,12 @@ def test_answers_differ_and_transformers_fails(
 
 def test_chunks_are_handed_out_as_they_are_done(asked: list[int], tiny_base: Path) -> None:
     tokenizer = load_tokenizer(str(tiny_base))
-    engine = vllm.Engine(str(tiny_base), "float32", 1, 16)
-    ending = Ending(tokenizer, (int(tokenizer.eos_token_id or 0),), ())
+    engine = vllm.VllmOptions(str(tiny_base), "float32", 1, 16)
+    ending = StopCriteria(tokenizer, (int(tokenizer.eos_token_id or 0),), ())
     prompts = [(str(number), [5, 9, 10 + number]) for number in range(5)]
     long = [("long", [5] * 13), ("empty", [])]
-    with vllm.running(engine) as running:
-        chunks = vllm.answer(running, engine, ending, [*prompts, *long], 4, chunk=2)
+    with vllm.run_vllm(engine) as running:
+        chunks = vllm.generate_with_vllm(running, engine, ending, [*prompts, *long], 4, chunk=2)
         first = next(chunks)
         assert [p.id for p in first] == ["long", "empty"]
         assert first[0].error == (

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tuneoff.generation import plain
-from tuneoff.generation.ending import Ending
+from tuneoff.generation.ending import StopCriteria
 from tuneoff.records import Prediction
 
 VOCABULARY = 97
@@ -56,9 +56,9 @@ class Words:
         return [self.decode(row) for row in rows]
 
 
-def ending(ends: tuple[int, ...] = (2,), stop: tuple[str, ...] = ()) -> Ending:
+def ending(ends: tuple[int, ...] = (2,), stop: tuple[str, ...] = ()) -> StopCriteria:
     words: Any = Words()
-    return Ending(words, ends, stop)
+    return StopCriteria(words, ends, stop)
 
 
 def prompts_of(seed: int, groups: int = 3, each: int = 6) -> Prompts:
@@ -79,13 +79,13 @@ def prompts_of(seed: int, groups: int = 3, each: int = 6) -> Prompts:
 
 
 def one_by_one(
-    model: Any, ending: Ending, prompts: Prompts, most: int
+    model: Any, ending: StopCriteria, prompts: Prompts, most: int
 ) -> dict[str, tuple[str, int | None, str | None]]:
     """What plain `generate` answers, without batch and without stop texts, then cut."""
-    whole = Ending(ending.tokenizer, ending.ends, ())
+    whole = StopCriteria(ending.tokenizer, ending.ends, ())
     found = {}
     for id, ids in prompts:
-        new = plain.generate(model, whole, [ids], most)[0]
+        new = plain.generate_batch(model, whole, [ids], most)[0]
         found[id] = essence(ending.prediction(id, len(ids), new, 0.0))
     return found
 

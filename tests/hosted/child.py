@@ -45,8 +45,8 @@ if __name__ == "__main__":
     if "--bare" in given:
         bakeoff.write_report = lambda run: (run.path, run.path)
         bakeoff.score_baselines = lambda *_: None
-        machine.describe = lambda: "a machine"
-        terminal.quieten = lambda: None
+        machine.describe_machine = lambda: "a machine"
+        terminal.silence_libraries = lambda: None
     if "--elsewhere" in given:
         hosted.is_here = lambda url: False
     if "--loud" in given:

@@ -30,7 +30,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is not about the report, which takes longer than all else (`child.py --bare`)."""
     monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
-    monkeypatch.setattr(machine, "describe", lambda: "a machine")
+    monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def main() -> None:
     from running import server
 
     import tuneoff
-    from tuneoff.progress import Lines
+    from tuneoff.progress import LineProgress
 
     text = (HERE / "recorded" / "bakeoff.yaml").read_text()
     with tempfile.TemporaryDirectory() as folder:
@@ -28,7 +28,7 @@ def main() -> None:
         with server(place / "data") as (port, _):
             (place / "b.yaml").write_text(text.replace("8765", str(port)))
             bakeoff = tuneoff.load(place / "b.yaml")
-            tuneoff.run(bakeoff, place / "run", progress=Lines())
+            tuneoff.run(bakeoff, place / "run", progress=LineProgress())
         for contender in bakeoff.contenders:
             into = HERE / "recorded" / "contenders" / contender.name
             into.mkdir(parents=True, exist_ok=True)

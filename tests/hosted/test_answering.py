@@ -56,8 +56,8 @@ def test_as_many_at_once_as_are_allowed(fake: Trainer, tmp_path: Path, concurren
 def five_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five answers are timed; of the four that count there is a 95th percentile. A request takes
     one look at the clock."""
-    monkeypatch.setattr(measuring, "ENOUGH", 4)
-    monkeypatch.setattr(measuring, "SECONDS", 0.0)
+    monkeypatch.setattr(measuring, "MIN_TIMED", 4)
+    monkeypatch.setattr(measuring, "MIN_SECONDS", 0.0)
     looks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: float(next(looks)))
     monkeypatch.setattr("tuneoff.providers.openai.time", clock)
@@ -86,7 +86,7 @@ def test_timed_answers_are_kept_and_replayed(fake: Trainer, tmp_path: Path) -> N
     found = rows(file, "asked")
     assert [row["concurrency"] for row in found] == [1] * 5 + [8] * 15
     assert [row["id"] for row in found[:5]] == [
-        example.id for example in measuring.spread(run.examples("test"), 5)
+        example.id for example in measuring.sample_evenly(run.examples("test"), 5)
     ]
     assert (whole.requests, whole.concurrency) == (4, 1)
     assert whole.seconds_p50 == median(row["seconds"] for row in found[1:5])

@@ -13,7 +13,7 @@ from world import run as carry_out
 
 from tuneoff.contenders import hosted as hosted_kind
 from tuneoff.costs.ledger import TRAINING, Ledger
-from tuneoff.turns import InTurn
+from tuneoff.turns import SequentialExecutor
 
 pytest.importorskip("openai")
 OWN = {"name": "own", "id": "prompted", "base": "tiny"}
@@ -25,7 +25,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosted_kind, "is_here", lambda url: False)
 
 
-class Interrupted(InTurn):
+class Interrupted(SequentialExecutor):
     """Ctrl-C is pressed when the first contender's turn comes."""
 
     def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:

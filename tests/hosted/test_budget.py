@@ -68,11 +68,11 @@ def test_a_plan_is_over_the_budget_where_a_run_is_refused(
 
     most = plan_of(None).most_usd
     under = plan_of(most - 1e-9)
-    assert (under.over_budget, under.total_usd < under.budget_usd) == (True, True)
+    assert (under.is_over_budget, under.total_usd < under.budget_usd) == (True, True)
     with pytest.raises(BudgetError, match="what is left to do"):
         carry_out(file)
     assert fake.saw()["log"] == []
-    assert not plan_of(most).over_budget
+    assert not plan_of(most).is_over_budget
     assert [each.error for each in carry_out(file).contenders] == [None] * 3
 
 

@@ -17,8 +17,8 @@ from world import run as carry_out
 import tuneoff
 from tuneoff.bakeoff_file import parse
 from tuneoff.errors import ConfigError
-from tuneoff.migration.exits import Choices, Left, choose_training, render_bakeoff
-from tuneoff.migration.listing import Source, find_end
+from tuneoff.migration.exits import ExitOptions, LeftModel, choose_training, render_bakeoff
+from tuneoff.migration.listing import ProviderAccount, find_end
 from tuneoff.providers import TunedModel
 
 pytest.importorskip("openai")
@@ -27,11 +27,11 @@ LOUD = "def score(example, prediction):\n    return bool(prediction.strip())\n"
 DAY = datetime.date(2026, 11, 30)
 
 
-def rendered(day: datetime.date, choices: Choices, base: str = MINI, **source: Any) -> str:
+def rendered(day: datetime.date, choices: ExitOptions, base: str = MINI, **source: Any) -> str:
     task = {"id": "chat", "train": "train.jsonl", "test": "test.jsonl"}
-    model, where = f"ft:{base}:acmé\n::x#1", Source(**source)
+    model, where = f"ft:{base}:acmé\n::x#1", ProviderAccount(**source)
     ends = find_end(TunedModel(model, base), where).day
-    left = Left(model, base, where, "my \u2028 orders", task, 3000, ends)
+    left = LeftModel(model, base, where, "my \u2028 orders", task, 3000, ends)
     return render_bakeoff(left, choices, day)
 
 
@@ -42,7 +42,7 @@ def contenders(text: str) -> list[Any]:
 
 
 def test_what_is_certain_is_live_and_the_rest_a_comment() -> None:
-    text = rendered(DAY, Choices(bases=("tiny", "OWNER/tiny", "owner/TINY")))
+    text = rendered(DAY, ExitOptions(bases=("tiny", "OWNER/tiny", "owner/TINY")))
     left, *own, plain, shots = contenders(text)
     assert (left["id"], left["model"]) == ("recorded", f"ft:{MINI}:acmé\n::x#1")
     assert [each["name"] for each in own] == ["tiny-lora", "owner-tiny-lora", "owner-tiny-lora-2"]
@@ -65,21 +65,21 @@ def test_what_is_certain_is_live_and_the_rest_a_comment() -> None:
 @pytest.mark.parametrize(
     ("day", "choices", "source", "names", "said"),
     [
-        (DAY, Choices((), "https://acme.openai.azure.com"), {}, ["azure", "gpt-6-luna"], "ends on"),
-        (datetime.date(2027, 4, 14), Choices((), "https://a.example/openai/v1/"), {},
+        (DAY, ExitOptions((), "https://acme.openai.azure.com"), {}, ["azure", "gpt-6-luna"], "ends on"),
+        (datetime.date(2027, 4, 14), ExitOptions((), "https://a.example/openai/v1/"), {},
          ["gpt-6-luna"], "Azure takes no new training jobs"),
-        (DAY, Choices((), has_successor=False), {"provider": "azure", "base_url": "https://a.b"},
+        (DAY, ExitOptions((), has_successor=False), {"provider": "azure", "base_url": "https://a.b"},
          [], "ends on 2027-10-14"),
-        (DAY, Choices((), successor="own-model"), {}, ["own-model"], "no price known: give one"),
+        (DAY, ExitOptions((), successor="own-model"), {}, ["own-model"], "no price known: give one"),
         # At another address the book's words are hints, and what a user names is certain.
-        (DAY, Choices(()), {"base_url": "https://proxy.example/v1"}, [],
+        (DAY, ExitOptions(()), {"base_url": "https://proxy.example/v1"}, [],
          "To use it, take the first # of each line away."),
-        (DAY, Choices((), successor="x"), {"base_url": "http://127.0.0.1:1/v1"}, ["x"],
+        (DAY, ExitOptions((), successor="x"), {"base_url": "http://127.0.0.1:1/v1"}, ["x"],
          "no price known."),
     ],
 )  # fmt: skip
 def test_exits_depend_on_the_day_and_the_place(
-    day: datetime.date, choices: Choices, source: dict[str, Any], names: list[str], said: str
+    day: datetime.date, choices: ExitOptions, source: dict[str, Any], names: list[str], said: str
 ) -> None:
     text = rendered(day, choices, **source)
     found = [each for each in contenders(text)[1:] if "shots" not in each]
@@ -93,21 +93,24 @@ def test_exits_depend_on_the_day_and_the_place(
 
 
 def test_a_base_of_which_nothing_is_known_leaves_an_open_model() -> None:
-    assert [each["id"] for each in contenders(rendered(DAY, Choices(), base="odd"))] == [
+    assert [each["id"] for each in contenders(rendered(DAY, ExitOptions(), base="odd"))] == [
         "recorded", "local",
     ]  # fmt: skip
 
 
 def test_what_cannot_be_used_is_said_before_anything_is_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--azure-url is 'acme'; give the address"):
-        Choices(azure_url="acme")
+        ExitOptions(azure_url="acme")
     (tmp_path / "judge.yaml").write_text("model: m\n")
     for choices, said in (
-        (Choices(metrics=("no.py",)), "--metric: there is no file no.py"),
-        (Choices(metrics=("exactmatch",)), "--metric: unknown metric .*did you mean exact_match"),
-        (Choices(metrics=(str(tmp_path / "judge.yaml"),)), "judge.yaml"),
-        (Choices(judge=tmp_path / "none.yaml"), "--judge: there is no file"),
-        (Choices(judge=tmp_path / "judge.yaml"), "holds no judge .rubric: field required"),
+        (ExitOptions(metrics=("no.py",)), "--metric: there is no file no.py"),
+        (
+            ExitOptions(metrics=("exactmatch",)),
+            "--metric: unknown metric .*did you mean exact_match",
+        ),
+        (ExitOptions(metrics=(str(tmp_path / "judge.yaml"),)), "judge.yaml"),
+        (ExitOptions(judge=tmp_path / "none.yaml"), "--judge: there is no file"),
+        (ExitOptions(judge=tmp_path / "judge.yaml"), "holds no judge .rubric: field required"),
     ):
         with pytest.raises(ConfigError, match=said):
             choices.read_metrics(tmp_path)
@@ -117,7 +120,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_asked(tmp_path: Path) ->
     check |= {"input": "{{sample.output_text}}", "reference": "{{item.reference}}"}
     (tmp_path / "check.json").write_text(json.dumps(check))
     files = [str(tmp_path / name) for name in ("loud.py", "check.json")]
-    chosen = Choices(metrics=(*files, "exact_match"), judge=tmp_path / "judge.yaml")
+    chosen = ExitOptions(metrics=(*files, "exact_match"), judge=tmp_path / "judge.yaml")
     judge = {"id": "judge", "model": "m", "rubric": "as good?"}
     assert chosen.read_metrics(tmp_path / "a" / "b") == [
         "../../loud.py", "../../check.json", "exact_match", judge,

@@ -12,14 +12,14 @@ import pytest
 from world import PRICE, Heard, Trainer, bakeoff_file, hosted, prompted, questions, rows, run
 
 from tuneoff import data_update
-from tuneoff.config import JudgeSettings
+from tuneoff.config import JudgeConfig
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError
 from tuneoff.records import Example, Prediction, PromptRecord
 from tuneoff.rundir import RunDir
 from tuneoff.scoring import judge
-from tuneoff.scoring.rows import Row
-from tuneoff.settings import PriceSettings
+from tuneoff.scoring.rows import ScoringInput
+from tuneoff.settings import PriceConfig
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -135,10 +135,10 @@ def test_a_kill_in_between_loses_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "replace", counted)
         try:
-            data_update.complete_taking(run)
+            data_update.resume_fresh_data(run)
         except Killed:
             assert (run.data / "fresh-data.json").exists()
-    data_update.complete_taking(run)
+    data_update.resume_fresh_data(run)
     for folder in (run.contender("a"), run.contender("b").seed(1)):
         said = {id: p.prediction for id, p in folder.predictions().items()}
         assert said == {"t-1": "said 0", "t-2": "said 1"}
@@ -155,9 +155,9 @@ def vars_of(example: Example) -> dict[str, Any]:
 
 def test_what_a_judge_can_bill_for_an_answer() -> None:
     """No more than a token for each byte of its two questions."""
-    price = PriceSettings(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
-    settings = JudgeSettings(id="judge", model="m", rubric="Be fair.", price=price)
-    row = Row("1", "Lima", "Quito", inputs={"question": "Capital of Peru?"})
-    asked, _ = judge.most_tokens(settings, row)
+    price = PriceConfig(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
+    settings = JudgeConfig(id="judge", model="m", rubric="Be fair.", price=price)
+    row = ScoringInput("1", "Lima", "Quito", inputs={"question": "Capital of Peru?"})
+    asked, _ = judge.compute_max_tokens(settings, row)
     assert asked > 2 * len(b"Be fair.LimaQuitoquestion: Capital of Peru?")
-    assert judge.most_tokens(settings, row, 105)[0] == asked + 200
+    assert judge.compute_max_tokens(settings, row, 105)[0] == asked + 200

@@ -25,7 +25,7 @@ from world import run as carry_out
 
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
-from tuneoff.providers import read_end_of_job
+from tuneoff.providers import normalize_job_status
 from tuneoff.results import Results
 
 pytest.importorskip("openai")
@@ -166,7 +166,7 @@ def test_a_job_that_shows_when_it_finished_is_at_its_end(
     ],
 )
 def test_ends(status: str, model: str | None, has_finished: bool, expected: str) -> None:
-    assert read_end_of_job(status, model, has_finished) == expected
+    assert normalize_job_status(status, model, has_finished) == expected
 
 
 @pytest.mark.usefixtures("no_report")

@@ -13,10 +13,10 @@ import pytest
 from world import KEY, Trainer, questions, tune, write_examples
 
 from tuneoff import bakeoff, migration, spending
-from tuneoff.costs.pricebook import book
-from tuneoff.migration.artifacts import MOST_LETTERS, find_bad_line, name_folder
+from tuneoff.costs.pricebook import build_price_book
+from tuneoff.migration.artifacts import MAX_LETTERS, find_bad_line, name_folder
 from tuneoff.migration.new_jobs import judge_new_jobs
-from tuneoff.providers.openai_models import read_day
+from tuneoff.providers.openai_models import parse_day
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report", "no_baselines")
@@ -51,7 +51,7 @@ def tuned(fake: Trainer, folder: Path, count: int) -> list[str]:
     ],
 )  # fmt: skip
 def test_days_are_read_as_servers_write_them(value: Any, day: str | None) -> None:
-    assert read_day(value) == (day and datetime.date.fromisoformat(day))
+    assert parse_day(value) == (day and datetime.date.fromisoformat(day))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_is_possible_goes_by_day_and_jobs(
     until: str | None,
 ) -> None:  # fmt: skip
     today = datetime.date.fromisoformat(day)
-    found = judge_new_jobs(provider, url, jobs, [BASE], book(), today)
+    found = judge_new_jobs(provider, url, jobs, [BASE], build_price_book(), today)
     assert (found["possible"], found["rule"], found["until"]) == (possible, rule, until)
     assert found["sentence"].endswith(".")
 
@@ -83,7 +83,7 @@ def test_names_of_folders_are_safe_and_differ() -> None:
     names = [name_folder(model) for model in models]
     assert len({name.lower() for name in names}) == len(models)
     assert all(
-        len(name) <= MOST_LETTERS
+        len(name) <= MAX_LETTERS
         and set(name)
         <= set(name_folder(""))
         | set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -99,11 +99,11 @@ def test_an_account_without_jobs_and_one_with(
     fake: Trainer, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", fake.url)  # as if it were OpenAI itself
-    found = migration.list_models(migration.Source(), DAY)
+    found = migration.list_models(migration.ProviderAccount(), DAY)
     assert (found["models"], found["new_jobs"]["rule"]) == ([], "never tuned")
     first, second = tuned(fake, tmp_path, 2)
     fake.set(lists_checkpoints=True, gone_files=["file-0001"], unlisted_models=[second])
-    found = migration.list_models(migration.Source(), DAY)
+    found = migration.list_models(migration.ProviderAccount(), DAY)
     assert found["new_jobs"]["rule"] == "asked within 60 days"
     (row, *others) = found["models"]
     assert [each["model"].partition(":ckpt")[0] for each in others] == [second] * 3
@@ -113,15 +113,15 @@ def test_an_account_without_jobs_and_one_with(
     assert (row["training_file_there"], row["validation_file_there"]) == (True, False)
     # What the API says comes before the book; what only a job shows is listed after its day.
     fake.set(shutdown={BASE: "2026-12-24"}, lists_checkpoints=False)
-    (row,) = migration.list_models(migration.Source(), DAY)["models"]
+    (row,) = migration.list_models(migration.ProviderAccount(), DAY)["models"]
     assert (row["ends"], row["ends_source"], row["days_left"]) == ("2026-12-24", "provider", 23)
-    later = migration.list_models(migration.Source(), datetime.date(2027, 2, 1))
+    later = migration.list_models(migration.ProviderAccount(), datetime.date(2027, 2, 1))
     assert [(each["model"], each["listed"]) for each in later["models"]] == [
         (first, True), (second, False),
     ]  # fmt: skip
     # A key that may not see jobs: the models are there all the same.
     fake.set(hides_jobs=True)
-    hidden = migration.list_models(migration.Source(), DAY)
+    hidden = migration.list_models(migration.ProviderAccount(), DAY)
     assert hidden["new_jobs"]["rule"] == "jobs not seen"
     assert (hidden["models"][0]["base"], hidden["models"][0]["training_file"]) == (BASE, None)
     code, out, err = cli("migrate")

@@ -14,7 +14,7 @@ import pytest
 
 import tuneoff
 from tuneoff.errors import ConfigError
-from tuneoff.providers.recording import Recorder
+from tuneoff.providers.recording import RecordingTransport
 from tuneoff.records import Prediction
 from tuneoff.rundir import RunDir
 
@@ -110,7 +110,7 @@ def test_what_is_recorded_goes_through_the_environments_proxy(
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("HTTP_PROXY", proxy)  # without a scheme, as many have it
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    transport = Recorder(tmp_path / "exchanges.jsonl").transport(httpx, "")
+    transport = RecordingTransport(tmp_path / "exchanges.jsonl").transport(httpx, "")
     with httpx.Client(transport=transport) as client:
         assert client.get("http://nowhere.invalid/v1/x").text == "http://nowhere.invalid/v1/x"
         assert client.get(f"http://{proxy}/direct").text == "/direct"

@@ -16,16 +16,16 @@ from world import run as carry_out
 
 import tuneoff
 from tuneoff.contenders.batch_job import BatchJobs
-from tuneoff.contenders.batching import _no_longer_asked
+from tuneoff.contenders.batching import _collect_extra_answers
 from tuneoff.contenders.samples import name_requests, read_request
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, DataError
 from tuneoff.providers import BatchRow, Reply
 from tuneoff.records import Example, Prediction
-from tuneoff.report.view import repeated_answers
+from tuneoff.report.view import describe_repeated_answers
 from tuneoff.results import ContenderResult
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.summary import table
+from tuneoff.summary import render_results
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -38,7 +38,7 @@ def asked_with(file: Path, **changed: Any) -> ContenderResult:
     value["contenders"][0] |= changed
     file.write_text(yaml.safe_dump(value))
     results = carry_out(file)
-    shown, samples = table(results), results.contenders[0].samples
+    shown, samples = render_results(results), results.contenders[0].samples
     assert (f"answered each test example {samples} times" in shown) == (samples > 1)
     return results.contenders[0]
 
@@ -149,7 +149,7 @@ def test_a_batch_that_held_more_samples_is_kept_whole(tmp_path: Path) -> None:
     directory.append_predictions([Prediction("a", "before"), Prediction("a", "it", sample=1)])
     work: Any = SimpleNamespace(test=[Example("a", {}, "")], directory=directory)
     names = ("a", "sample-1/a", "sample-2/a", "sample-2/gone")
-    found = _no_longer_asked(work, [BatchRow(name, 200, Reply("it")) for name in names], {})
+    found = _collect_extra_answers(work, [BatchRow(name, 200, Reply("it")) for name in names], {})
     assert [(each.id, each.sample, each.prediction) for each in found] == [("a", 2, "it")]
 
 
@@ -258,7 +258,7 @@ def test_recorded_answers_may_be_several(tmp_path: Path, cli: Any) -> None:
     # Each has one of two right, but the last, whose right answer is not there.
     assert (score.value, score.n, score.errors) == (3 / 8, 4, 1)
     assert sampled(file) == {0: 4, 1: 4}
-    (sentence,) = repeated_answers([found])
+    (sentence,) = describe_repeated_answers([found])
     assert sentence.endswith("For 1 example an answer is missing, which counts as wrong.")
 
     texts = dict(zip((f"test-{line}" for line in range(1, 5)), tests, strict=True))

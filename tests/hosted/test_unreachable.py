@@ -17,7 +17,7 @@ from world import KEY, PRICE, Heard, bakeoff_file, hosted, prompted, rows, train
 from world import run as carry_out
 
 from tuneoff.costs.ledger import Ledger
-from tuneoff.providers.calls import FIRST_TRIES
+from tuneoff.providers.calls import MAX_FIRST_TRIES
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -93,12 +93,12 @@ def test_a_server_that_never_answered_is_given_up_soon(
     assert "Connection refused" in error
     assert "start the server, or mend base_url" in error
     if kind == "prompted":
-        assert f"(tried {FIRST_TRIES} times)" in error
+        assert f"(tried {MAX_FIRST_TRIES} times)" in error
     told = [line for line in heard.lines if AGAIN in line]
     assert len(told) == 1
     assert told[0].startswith(f"asked: {url}: ")
     assert "Connection refused" in told[0]
-    assert f"up to {FIRST_TRIES - 2} times" in told[0]
+    assert f"up to {MAX_FIRST_TRIES - 2} times" in told[0]
     assert KEY not in error + heard.text()
     if kind == "prompted":  # a hosted one's leave is asked for once its files are there
         spent = Ledger(file.parent / "run" / "events.jsonl").spent()

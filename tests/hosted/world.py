@@ -19,7 +19,7 @@ import days
 import yaml
 
 import tuneoff
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.results import Results
 
 HERE = Path(__file__).parent
@@ -103,7 +103,7 @@ def trainer(folder: Path) -> Iterator[Trainer]:
             process.kill()
 
 
-class Heard(Silent):
+class Heard(SilentProgress):
     """Keeps the lines that a run says; a question gets `answer`."""
 
     def __init__(self, answer: bool = False) -> None:
@@ -186,10 +186,10 @@ def bakeoff_file(
     return file
 
 
-def run(file: Path, progress: Silent | None = None, **options: Any) -> Results:
+def run(file: Path, progress: SilentProgress | None = None, **options: Any) -> Results:
     """Carries a file out in this process; everything goes below the file's folder."""
     folder = file.parent / "run"
-    return tuneoff.run(tuneoff.load(file), folder, progress=progress or Silent(), **options)
+    return tuneoff.run(tuneoff.load(file), folder, progress=progress or SilentProgress(), **options)
 
 
 def start(

@@ -13,7 +13,7 @@ import tuneoff
 from tuneoff.cli import app
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.imports import import_files
-from tuneoff.imports.evals import describe, import_evals
+from tuneoff.imports.evals import describe_evals, import_evals
 from tuneoff.imports.options import ImportOptions
 
 OUTPUT = "{{ sample.output_text }}"
@@ -197,7 +197,7 @@ def test_a_reference_that_cannot_be_found(
 
 def test_graders_come_first_and_runs_later(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    lines = describe(import_evals([source / "eval.json"], out), out)
+    lines = describe_evals(import_evals([source / "eval.json"], out), out)
     assert "string_check, no stored scores to compare with" in lines[0]
     found = import_evals([source / "items.json"], out)
     (match,) = (each for each in found["graders"] if each["name"] == "Match output")

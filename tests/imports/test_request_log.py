@@ -152,7 +152,7 @@ LEFT_OUT = [
     (request_forms.NO_ANSWER, _answered(message={**ANSWER, "content": " \n"})),
     (request_forms.NO_ANSWER, {"messages": ASKED}),
     (request_forms.NO_PROMPT, BODY),
-    (request_forms.GOES_ON, {**RESPONSE, "input": "And?", "previous_response_id": "resp_1"}),
+    (request_forms.CONTINUES, {**RESPONSE, "input": "And?", "previous_response_id": "resp_1"}),
     (request_forms.NO_USER, {"messages": [ASKED[0], ANSWER]}),
     (request_forms.NAMED, {"messages": [{**ASKED[1], "name": "ann"}, ANSWER]}),
     (request_forms.UNFIT, {"messages": [{"role": "user", "content": "\ud83d"}, ANSWER]}),

@@ -11,14 +11,14 @@ from training.test_tune import run, settings
 
 from tuneoff.models import bases
 from tuneoff.rundir import ContenderDir
-from tuneoff.training.method import finished, trained
+from tuneoff.training.method import load_tuned, release_model
 
 
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Any:
-    bases.forget()
+    bases.drop_cached_base()
     yield
-    bases.forget()
+    bases.drop_cached_base()
 
 
 @pytest.fixture
@@ -43,21 +43,21 @@ def test_two_adapters_load_one_base(
     second = settings(quantization=quantization, lora={"r": 8, "target_modules": "attention"})
     for name, chosen in (("a", first), ("b", second)):
         run(tiny_base, tmp_path / name, chosen)
-        model = trained(chosen, str(tiny_base), ContenderDir(tmp_path / name))
-        finished(chosen, str(tiny_base), model)
+        model = load_tuned(chosen, str(tiny_base), ContenderDir(tmp_path / name))
+        release_model(chosen, str(tiny_base), model)
     assert len(loads) == 1
-    bases.forget()
+    bases.drop_cached_base()
     run(tiny_base, tmp_path / "alone", second)
     files = [tmp_path / n / "adapter" / "adapter_model.safetensors" for n in ("b", "alone")]
     assert files[0].read_bytes() == files[1].read_bytes(), "the first adapter left a trace"
 
 
 def test_a_base_comes_back_as_it_was(tiny_base: Path, tmp_path: Path) -> None:
-    before = bases.borrow(str(tiny_base), "none", torch.float32)
+    before = bases.borrow_base(str(tiny_base), "none", torch.float32)
     weights = {name: p.clone() for name, p in before.named_parameters()}
-    bases.give_back(str(tiny_base), "none", torch.float32, before)
+    bases.release_base(str(tiny_base), "none", torch.float32, before)
     run(tiny_base, tmp_path, settings(train={"gradient_checkpointing": True}))
-    after = bases.borrow(str(tiny_base), "none", torch.float32)
+    after = bases.borrow_base(str(tiny_base), "none", torch.float32)
     assert after is before
     assert dict(after.named_parameters()).keys() == weights.keys()
     for name, parameter in after.named_parameters():
@@ -66,6 +66,6 @@ def test_a_base_comes_back_as_it_was(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_another_base_replaces_the_kept_one(tiny_base: Path, loads: list[str]) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float32):
-        model = bases.borrow(str(tiny_base), "none", dtype)
-        bases.give_back(str(tiny_base), "none", dtype, model)
+        model = bases.borrow_base(str(tiny_base), "none", dtype)
+        bases.release_base(str(tiny_base), "none", dtype, model)
     assert len(loads) == 3

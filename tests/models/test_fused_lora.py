@@ -11,7 +11,7 @@ import torch
 from models.architectures import model as random_model
 from models.architectures import without_dropout
 
-from tuneoff.models.fused_lora import fused_lora
+from tuneoff.models.fused_lora import fuse_lora
 
 EXACT, ROUNDED = 1e-5, 0.05
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [3, 4, 5, 6, 7, 8, 9]])
@@ -41,7 +41,7 @@ def computed(made: Any, autocast: bool = False) -> tuple[float, dict[str, torch.
 
 def assert_same(made: Any, close: float, autocast: bool = False) -> None:
     loss, plain = computed(made, autocast)
-    with fused_lora(made) as layers:
+    with fuse_lora(made) as layers:
         assert layers == 14
         fused_loss, fused = computed(made, autocast)
     assert fused_loss == pytest.approx(loss, rel=close)
@@ -82,7 +82,7 @@ def test_dropout_is_still_there() -> None:
             inner = module["default"]
             if isinstance(inner, torch.nn.Identity):
                 module["default"] = torch.nn.Dropout(0.5)
-    with fused_lora(made):
+    with fuse_lora(made):
         torch.manual_seed(0)
         first, _ = computed(made)
         second, _ = computed(made)
@@ -96,13 +96,13 @@ def test_dropout_is_still_there() -> None:
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}])
 def test_what_is_not_plain_is_left_to_peft(options: dict[str, Any]) -> None:
     made = adapted(random_model("phi"), **options)  # its layers have biases
-    with fused_lora(made) as layers:
+    with fuse_lora(made) as layers:
         assert layers == 0
 
 
 def test_an_adapter_that_is_switched_off_stays_off() -> None:
     made = adapted(random_model("llama")).eval()
-    with fused_lora(made), made.disable_adapter(), torch.no_grad():
+    with fuse_lora(made), made.disable_adapter(), torch.no_grad():
         off = made(input_ids=IDS).logits
     plain = made.get_base_model()
     with made.disable_adapter(), torch.no_grad():

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.contender_settings import LoraSettings
-from tuneoff.models.known import architectures, config_of
-from tuneoff.models.loading import ASSET
-from tuneoff.models.parameters import parameters_of
+from tuneoff.contender_settings import LoraConfig
+from tuneoff.models.known import find_base_config, load_architectures
+from tuneoff.models.loading import SHIPPED_BASE_DIR
+from tuneoff.models.parameters import inspect_parameters
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,23 @@ from tuneoff.models.parameters import parameters_of
     ],
 )
 def test_parameters(base: str, billions: float) -> None:
-    config = config_of(base)
+    config = find_base_config(base)
     assert config is not None
-    assert parameters_of(config, LoraSettings()).total / 1e9 == pytest.approx(billions, abs=0.006)
+    assert inspect_parameters(config, LoraConfig()).total / 1e9 == pytest.approx(
+        billions, abs=0.006
+    )
 
 
 def test_every_known_base_can_be_built() -> None:
-    assert all(config_of(base) is not None for base in architectures())
+    assert all(find_base_config(base) is not None for base in load_architectures())
 
 
 def test_a_folders_own_config_and_an_unknown_one(tmp_path: Path) -> None:
-    own = config_of(str(ASSET))
+    own = find_base_config(str(SHIPPED_BASE_DIR))
     assert own is not None
-    assert own.vocab_size == json.loads((ASSET / "config.json").read_text())["vocab_size"]
-    assert config_of("someone/else") is None
+    assert (
+        own.vocab_size == json.loads((SHIPPED_BASE_DIR / "config.json").read_text())["vocab_size"]
+    )
+    assert find_base_config("someone/else") is None
     (tmp_path / "config.json").write_text('{"model_type": "of-next-year"}')
-    assert config_of(str(tmp_path)) is None
+    assert find_base_config(str(tmp_path)) is None

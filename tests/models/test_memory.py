@@ -15,11 +15,16 @@ from transformers import (
     Qwen3Config,
 )
 
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.models.activations import activations_of
-from tuneoff.models.loading import ASSET, load_model
-from tuneoff.models.memory import MOST_TOKENS, MemoryEstimate, estimate, pack_tokens
-from tuneoff.models.parameters import parameters_of, target_modules
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.models.activations import estimate_activations
+from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model
+from tuneoff.models.memory import (
+    MAX_TOKENS,
+    MemoryEstimate,
+    count_micro_batch_tokens,
+    estimate_memory,
+)
+from tuneoff.models.parameters import inspect_parameters, resolve_target_modules
 
 GB = 10**9
 SMALL = {
@@ -39,11 +44,11 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(**fields: Any) -> LocalSettings:
-    return LocalSettings(name="x", id="local", **fields)
+def settings(**fields: Any) -> LocalConfig:
+    return LocalConfig(name="x", id="local", **fields)
 
 
-def built(config: PretrainedConfig, chosen: LocalSettings, dtype: torch.dtype) -> Any:
+def built(config: PretrainedConfig, chosen: LocalConfig, dtype: torch.dtype) -> Any:
     """A model as it is trained, on random weights."""
     import peft
 
@@ -54,7 +59,7 @@ def built(config: PretrainedConfig, chosen: LocalSettings, dtype: torch.dtype) -
     lora = peft.LoraConfig(
         r=chosen.lora.r,
         lora_dropout=chosen.lora.dropout,
-        target_modules=target_modules(model, chosen.lora),
+        target_modules=resolve_target_modules(model, chosen.lora),
         task_type="CAUSAL_LM",
     )
     return peft.get_peft_model(model, lora)
@@ -86,7 +91,7 @@ def saved_bytes_per_token(model: Any, dtype: torch.dtype, tokens: int = 4096) ->
 @pytest.mark.parametrize("name", CONFIGS)
 def test_activations_are_what_autograd_keeps(name: str, method: str, dtype: torch.dtype) -> None:
     config, chosen = CONFIGS[name], settings(**METHODS[method])
-    counted = activations_of(config, chosen, dtype, parameters_of(config, chosen.lora))
+    counted = estimate_activations(config, chosen, dtype, inspect_parameters(config, chosen.lora))
     measured = saved_bytes_per_token(built(config, chosen, dtype), dtype)
     assert 0.85 < counted.layers * counted.kept / measured < 1.2
 
@@ -97,15 +102,15 @@ def test_trained_parameters_are_exact(name: str, method: str) -> None:
     config, chosen = CONFIGS[name], settings(**METHODS[method])
     model = built(config, chosen, torch.float32)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    found = estimate(config, chosen, torch.float32, gradient_checkpointing=False)
+    found = estimate_memory(config, chosen, torch.float32, gradient_checkpointing=False)
     assert found.gradient_bytes == trained * 4
     assert found.optimizer_bytes == trained * 8
     assert found.adapter_bytes == (0 if chosen.method == "full" else trained * 4)
 
 
 def test_the_shipped_base_is_counted_exactly() -> None:
-    model = AutoModelForCausalLM.from_pretrained(ASSET)
-    parameters = parameters_of(AutoConfig.from_pretrained(ASSET), settings().lora)
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED_BASE_DIR)
+    parameters = inspect_parameters(AutoConfig.from_pretrained(SHIPPED_BASE_DIR), settings().lora)
     assert parameters.total == sum(p.numel() for p in model.parameters())
 
 
@@ -113,7 +118,7 @@ def test_the_shipped_base_is_counted_exactly() -> None:
 def test_quantized_weights_are_what_bitsandbytes_makes(kind: Any, tmp_path: Path) -> None:
     import peft
 
-    model = load_model(str(ASSET), kind, torch.float32)
+    model = load_model(str(SHIPPED_BASE_DIR), kind, torch.float32)
     peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     for module in model.modules():
@@ -122,8 +127,8 @@ def test_quantized_weights_are_what_bitsandbytes_makes(kind: Any, tmp_path: Path
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
             weights += state.absmax.numel() + state.state2.absmax.numel() * 4
-    config = AutoConfig.from_pretrained(ASSET)
-    found = estimate(
+    config = AutoConfig.from_pretrained(SHIPPED_BASE_DIR)
+    found = estimate_memory(
         config, settings(quantization=kind), torch.float32, gradient_checkpointing=True
     )
     assert found.weights_bytes == pytest.approx(weights, rel=0.01)
@@ -142,20 +147,20 @@ def test_the_seed_experiment_fits_48_gb_and_not_40() -> None:
     lora = {"r": 8, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
     chosen = settings(quantization="int8", lora=lora)
     arguments: dict[str, Any] = {"dtype": torch.float16, "on_accelerator": True}
-    found = estimate(code_llama, chosen, gradient_checkpointing=True, **arguments)
+    found = estimate_memory(code_llama, chosen, gradient_checkpointing=True, **arguments)
     assert 33.7 * GB < found.weights_bytes < 36 * GB
     assert 40 * 2**30 < found.total_bytes(16 * 260, longest=260) < 48 * GB
-    without = estimate(code_llama, chosen, gradient_checkpointing=False, **arguments)
+    without = estimate_memory(code_llama, chosen, gradient_checkpointing=False, **arguments)
     assert without.total_bytes(16 * 260, longest=260) > 80 * GB, "checkpointing is needed"
 
 
 def test_parts_behave_as_they_must() -> None:
-    config = AutoConfig.from_pretrained(ASSET)
+    config = AutoConfig.from_pretrained(SHIPPED_BASE_DIR)
 
     def found(
         chunk: int | None = None, checkpointing: bool = False, **fields: Any
     ) -> MemoryEstimate:
-        return estimate(
+        return estimate_memory(
             config,
             settings(**fields),
             torch.float32,
@@ -176,10 +181,10 @@ def test_parts_behave_as_they_must() -> None:
 
 def test_packs_fill_what_is_free_and_hold_the_longest() -> None:
     some = MemoryEstimate(1000, 0, 0, 0, 10, 0, 0)
-    assert pack_tokens(some, 10_000, longest=50) == (9000 - 1000) // 10
-    assert pack_tokens(some, 1000, longest=50) == 50
-    assert pack_tokens(some, 10**9, longest=50) == MOST_TOKENS
-    assert pack_tokens(some, 10**9, longest=2 * MOST_TOKENS) == 2 * MOST_TOKENS
-    assert pack_tokens(some, 10**9, longest=50, most=100) == 100
+    assert count_micro_batch_tokens(some, 10_000, longest=50) == (9000 - 1000) // 10
+    assert count_micro_batch_tokens(some, 1000, longest=50) == 50
+    assert count_micro_batch_tokens(some, 10**9, longest=50) == MAX_TOKENS
+    assert count_micro_batch_tokens(some, 10**9, longest=2 * MAX_TOKENS) == 2 * MAX_TOKENS
+    assert count_micro_batch_tokens(some, 10**9, longest=50, most=100) == 100
     masked = MemoryEstimate(1000, 0, 0, 0, 10, 0, mask_bytes=1)
-    assert pack_tokens(masked, 10_000, longest=30) == (9000 - 1000) // 40
+    assert count_micro_batch_tokens(masked, 10_000, longest=30) == (9000 - 1000) // 40

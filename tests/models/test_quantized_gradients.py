@@ -18,7 +18,7 @@ from models.architectures import model as random_model
 
 from tuneoff.models import bases
 from tuneoff.models.loading import load_model
-from tuneoff.models.probe import reason_against
+from tuneoff.models.probe import explain_unshareable
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="only CPUs pack weights")
@@ -79,11 +79,11 @@ def validated(made: Any) -> None:
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_whatever_came_before(base: str, quantization: Any) -> None:
     truth = expected(base, quantization)
-    borrowed = bases.borrow(base, quantization, torch.float32)
+    borrowed = bases.borrow_base(base, quantization, torch.float32)
     with torch.no_grad():  # a prompted contender answers on it
         borrowed.eval().generate(IDS[:1], max_new_tokens=2, do_sample=False)  # type: ignore[operator]
-    bases.give_back(base, quantization, torch.float32, borrowed)
-    again = bases.borrow(base, quantization, torch.float32)
+    bases.release_base(base, quantization, torch.float32, borrowed)
+    again = bases.borrow_base(base, quantization, torch.float32)
     assert again is borrowed
     after_answering = adapted(again)
     assert_same(after_answering, truth)
@@ -91,7 +91,7 @@ def test_whatever_came_before(base: str, quantization: Any) -> None:
     assert_same(after_answering, truth)
     fresh = adapted(load_model(base, quantization, torch.float32))
     assert_same(fresh, truth)
-    assert reason_against(fresh, 20) is None
+    assert explain_unshareable(fresh, 20) is None
     assert_same(fresh, truth)
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from models.architectures import VOCABULARY, model, without_dropout
 
 from tuneoff.models import packing
-from tuneoff.models.packing import loss_over_packs, padded_pack, tree_pack
-from tuneoff.models.prefix_tree import Weighted, build, packs
-from tuneoff.models.probe import reason_against
+from tuneoff.models.packing import build_padded_batch, build_tree_batch, install_micro_batch_loss
+from tuneoff.models.prefix_tree import WeightedSequence, build_tree, pack_sequences
+from tuneoff.models.probe import explain_unshareable
 from tuneoff.models.tree_attention import Backend, TreeAttention
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 @st.composite
-def batches(draw: st.DrawFn) -> list[Weighted]:
+def batches(draw: st.DrawFn) -> list[WeightedSequence]:
     """Up to eight sequences over few token ids, so that they share at several depths."""
     start = draw(st.lists(st.integers(3, 5), min_size=1, max_size=20))
     bodies = draw(
@@ -33,7 +33,7 @@ def batches(draw: st.DrawFn) -> list[Weighted]:
     )
     whole_text = draw(st.booleans())
     return [
-        Weighted(
+        WeightedSequence(
             [*start, *body],
             [1.0 if whole_text else 0.0] * len(start)
             + [float(whole_text or place >= len(body) // 2) for place in range(len(body))],
@@ -43,16 +43,20 @@ def batches(draw: st.DrawFn) -> list[Weighted]:
 
 
 def gradients(
-    made: Any, batch: Sequence[Weighted], tree: bool, backend: Backend | None = None, most: int = 64
+    made: Any,
+    batch: Sequence[WeightedSequence],
+    tree: bool,
+    backend: Backend | None = None,
+    most: int = 64,
 ) -> tuple[float, Gradients]:
     """Loss and gradients of a batch: as trees of at most `most` tokens, or one by one."""
     made.zero_grad()
     total = 0.0
-    groups = packs(batch, most) if tree else [[i] for i in range(len(batch))]
-    with loss_over_packs(made, tree):
+    groups = pack_sequences(batch, most) if tree else [[i] for i in range(len(batch))]
+    with install_micro_batch_loss(made, tree):
         for group in groups:
             rows = [batch[i] for i in group]
-            pack = tree_pack(rows, CPU, backend) if tree else padded_pack(rows, CPU)
+            pack = build_tree_batch(rows, CPU, backend) if tree else build_padded_batch(rows, CPU)
             loss = made(pack=pack).loss
             loss.backward()
             total += float(loss.detach())
@@ -60,7 +64,7 @@ def gradients(
     return total, found
 
 
-def assert_equal(made: Any, batch: Sequence[Weighted], **how: Any) -> None:
+def assert_equal(made: Any, batch: Sequence[WeightedSequence], **how: Any) -> None:
     loss, plain = gradients(made, batch, tree=False)
     shared_loss, shared = gradients(made, batch, tree=True, **how)
     assert shared_loss == pytest.approx(loss, rel=CLOSE)
@@ -76,22 +80,22 @@ def assert_equal(made: Any, batch: Sequence[Weighted], **how: Any) -> None:
 @pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "gpt_neox"])
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(batch=batches())
-def test_random_trees(name: str, batch: list[Weighted]) -> None:
+def test_random_trees(name: str, batch: list[WeightedSequence]) -> None:
     assert_equal(model(name), batch)
 
 
 BATCH = [
-    Weighted([3, 4, 5, 6, 7, 8, *tail], [0.0] * 6 + [1.0] * len(tail))
+    WeightedSequence([3, 4, 5, 6, 7, 8, *tail], [0.0] * 6 + [1.0] * len(tail))
     for tail in ([9, 10, 11], [9, 10, 12, 13], [9, 14], [15, 16, 17, 18, 19], [9, 10, 11])
 ]
-TEXT = [Weighted(row.ids, [1.0] * len(row.ids)) for row in BATCH]
+TEXT = [WeightedSequence(row.ids, [1.0] * len(row.ids)) for row in BATCH]
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gemma", "gemma3", "phi", "phi3", "gpt2"])
 @pytest.mark.parametrize("batch", [BATCH, TEXT], ids=["completion", "text"])
-def test_architectures(name: str, batch: list[Weighted]) -> None:
+def test_architectures(name: str, batch: list[WeightedSequence]) -> None:
     made = model(name)
-    assert reason_against(made, 20) is None
+    assert explain_unshareable(made, 20) is None
     assert_equal(made, batch)
 
 
@@ -101,7 +105,7 @@ def test_the_dense_backend_is_the_same() -> None:
 
 def test_attention_dropout_leaves_the_cascade() -> None:
     """The CPU's kernel drops nothing out, so weights that are dropped need the dense way."""
-    tree = TreeAttention(build(TEXT), CPU)
+    tree = TreeAttention(build_tree(TEXT), CPU)
     torch.manual_seed(0)
     heads = [torch.randn(1, 2, tree.size, 8) for _ in range(3)]
     kept = tree.attend(torch.nn.Module(), *heads, None, 0.0)
@@ -113,7 +117,7 @@ def test_the_block_mask_of_flex_attention_is_the_dense_mask() -> None:
     """What CUDA is given, evaluated here; and FlexAttention's own arithmetic with it."""
     from torch.nn.attention.flex_attention import create_mask, flex_attention
 
-    flex, dense = (TreeAttention(build(TEXT), CPU, b) for b in ("flex", "dense"))
+    flex, dense = (TreeAttention(build_tree(TEXT), CPU, b) for b in ("flex", "dense"))
     made = create_mask(flex.block_mask().mask_mod, 1, 1, flex.size, flex.size, device="cpu")
     assert torch.equal(made[0, 0], dense.mask())
     torch.manual_seed(0)
@@ -129,8 +133,8 @@ def test_filling_up_changes_nothing() -> None:
     made = model("llama")
     loss, plain = gradients(made, TEXT, tree=False)
     made.zero_grad()
-    with loss_over_packs(made, True):
-        pack = tree_pack(TEXT, CPU, multiple=16)
+    with install_micro_batch_loss(made, True):
+        pack = build_tree_batch(TEXT, CPU, multiple=16)
         filled = made(pack=pack).loss
         filled.backward()
     assert pack.tokens % 16 == 0
@@ -146,7 +150,7 @@ def test_small_packs_add_up() -> None:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("batch", [BATCH, TEXT], ids=["completion", "text"])
-def test_lora(checkpointing: bool, batch: list[Weighted]) -> None:
+def test_lora(checkpointing: bool, batch: list[WeightedSequence]) -> None:
     made = adapted(model("llama"), checkpointing)
     assert_equal(made, batch)
 
@@ -189,7 +193,7 @@ def adapted(base: Any, checkpointing: bool) -> Any:
 def test_chunks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = model("llama")
     loss, whole = gradients(made, TEXT, tree=True)
-    monkeypatch.setattr(packing, "LOGITS_AT_ONCE", 3 * VOCABULARY)
+    monkeypatch.setattr(packing, "MAX_LOGITS", 3 * VOCABULARY)
     chunked_loss, chunked = gradients(made, TEXT, tree=True)
     assert chunked_loss == pytest.approx(loss, rel=CLOSE)
     for name, gradient in whole.items():
@@ -201,7 +205,7 @@ def test_only_supervised_positions_get_logits(monkeypatch: pytest.MonkeyPatch) -
     seen: list[int] = []
     made.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.shape[0]))
     gradients(made, BATCH, tree=True)
-    supervised = tree_pack(BATCH, CPU)
+    supervised = build_tree_batch(BATCH, CPU)
     assert seen == [len(supervised.targets)]
     assert seen[0] < supervised.tokens
 
@@ -209,7 +213,7 @@ def test_only_supervised_positions_get_logits(monkeypatch: pytest.MonkeyPatch) -
 def test_the_models_own_forward_comes_back() -> None:
     made = model("llama")
     before = made.config._attn_implementation
-    with loss_over_packs(made, True):
+    with install_micro_batch_loss(made, True):
         assert "forward" in vars(made)
     assert "forward" not in vars(made)
     assert made.config._attn_implementation == before
@@ -227,7 +231,7 @@ def test_the_models_own_forward_comes_back() -> None:
 def test_what_a_tree_cannot_compute_is_found_out(name: str, words: str) -> None:
     made = model(name)
     before = made.config._attn_implementation
-    assert words in (reason_against(made, 64) or "")
+    assert words in (explain_unshareable(made, 64) or "")
     assert made.config._attn_implementation == before
     assert made.training
 
@@ -241,8 +245,8 @@ def test_low_precision_is_no_further_from_the_truth_than_batching() -> None:
     _, alone = gradients(made, TEXT, tree=False)
     _, shared = gradients(made, TEXT, tree=True)
     made.zero_grad()
-    with loss_over_packs(made, False):
-        made(pack=padded_pack(TEXT, CPU)).loss.backward()
+    with install_micro_batch_loss(made, False):
+        made(pack=build_padded_batch(TEXT, CPU)).loss.backward()
     batched = {n: p.grad for n, p in made.named_parameters()}
 
     def error(found: Any) -> float:

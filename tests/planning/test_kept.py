@@ -11,7 +11,7 @@ import pytest
 import tuneoff
 from tuneoff import prepare
 from tuneoff.errors import ConfigError
-from tuneoff.planning.kept import keep_plan
+from tuneoff.planning.kept import save_plan
 from tuneoff.rundir import RunDir
 
 HOSTED = "{name: mini, id: hosted, model: gpt-4.1-mini-2025-04-14}"
@@ -23,20 +23,20 @@ FREE = "{name: free, id: local}"
 HERE = "{name: here, id: hosted, model: m, base_url: 'http://127.0.0.1:1/v1'}"
 
 
-def parts_of(folder: Path, *contenders: str, more: str = "") -> prepare.Parts:
+def parts_of(folder: Path, *contenders: str, more: str = "") -> prepare.ResolvedBakeOff:
     file = folder / "b.yaml"
     file.write_text(
         "name: x\ntask: {id: functional_representation, source: sample, limit: {train: 40}}\n"
         f"contenders: [{', '.join(contenders)}]\nas_of: 2026-11-24\n{more}"
     )
-    return prepare.parts(tuneoff.load(file))
+    return prepare.resolve(tuneoff.load(file))
 
 
 def test_it_is_the_plans_own_figure(tmp_path: Path) -> None:
     parts = parts_of(tmp_path, HOSTED, SEEDS, FREE, HERE)
-    examples, _ = prepare.data(parts)
+    examples, _ = prepare.load_examples(parts)
     run = RunDir(tmp_path / "run")
-    keep_plan(parts, examples, run)
+    save_plan(parts, examples, run)
     mini, own = (run.contender(name).planned() for name in ("mini", "own"))
     plan = tuneoff.plan(parts.bakeoff, measure=False)
     usd = [each.training.usd if each.training else None for each in plan.contenders]
@@ -54,17 +54,17 @@ def test_it_is_worked_out_again_only_for_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = parts_of(tmp_path, HOSTED)
-    examples, _ = prepare.data(parts)
+    examples, _ = prepare.load_examples(parts)
     run = RunDir(tmp_path / "run")
-    keep_plan(parts, examples, run)
+    save_plan(parts, examples, run)
     kept = run.contender("mini").planned()
     assert kept is not None
     with monkeypatch.context() as patch:
         patch.setattr("tuneoff.planning.kept.plan_examples", None)
-        keep_plan(parts, examples, run)
+        save_plan(parts, examples, run)
     dearer = "price: {training_usd_per_million_tokens: 50}}"
     changed = parts_of(tmp_path, HOSTED.replace("}", f", {dearer}"))
-    keep_plan(changed, examples, run)
+    save_plan(changed, examples, run)
     after = run.contender("mini").planned()
     assert after is not None
     assert after.training_usd == pytest.approx(10 * (kept.training_usd or 0))
@@ -75,13 +75,13 @@ def test_what_cannot_be_planned_keeps_no_run_from_going_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = parts_of(tmp_path, HOSTED)
-    examples, _ = prepare.data(parts)
+    examples, _ = prepare.load_examples(parts)
     run = RunDir(tmp_path / "run")
 
     def gone(*_: object) -> None:
         raise ConfigError("the base is not there any more.")
 
     monkeypatch.setattr("tuneoff.planning.kept.plan_examples", gone)
-    keep_plan(parts, examples, run)
+    save_plan(parts, examples, run)
     assert run.contender("mini").planned() is None
     assert "the base is not there any more" in run.events.read_text()

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.planning import measuring
-from tuneoff.planning.measuring import Speed, measure
+from tuneoff.planning.measuring import TrainingSpeed, measure_speed
 from tuneoff.tasks import functional_representation as task
 from tuneoff.tasks.samples import functional
 
 
 def test_seconds_are_linear() -> None:
-    speed = Speed(per_step=0.5, per_token=0.01, per_validated_token=0.002, computed=0.25)
+    speed = TrainingSpeed(per_step=0.5, per_token=0.01, per_validated_token=0.002, computed=0.25)
     assert speed.seconds(10, 1000, 400) == pytest.approx(5 + 2.5 + 0.2)
     assert speed.seconds(20, 2000, 800) == pytest.approx(2 * speed.seconds(10, 1000, 400))
 
@@ -24,8 +24,8 @@ def test_seconds_are_linear() -> None:
 def test_it_measures(
     method: str, share: bool, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "SECONDS", 0.0)
-    settings = LocalSettings.model_validate(
+    monkeypatch.setattr(measuring, "TARGET_SECONDS", 0.0)
+    settings = LocalConfig.model_validate(
         {
             "name": "x",
             "id": "local",
@@ -34,7 +34,7 @@ def test_it_measures(
         }
     )
     examples = functional.generate()["train"][:40]
-    speed = measure(settings, str(tiny_base), task.SAMPLE, examples)
+    speed = measure_speed(settings, str(tiny_base), task.SAMPLE, examples)
     assert speed.per_token > 0
     assert speed.per_step >= 0
     assert speed.per_validated_token > 0

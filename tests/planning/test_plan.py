@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff.planning import HELD_BYTES
+from tuneoff.planning import MAX_HELD_BYTES
 from tuneoff.planning.schema import Plan, PlannedContender, PlannedTraining
 
 ROOT = Path(__file__).parent.parent.parent
@@ -227,7 +227,7 @@ def test_the_budget_is_held_against_the_most_that_can_be_billed(tmp_path: Path, 
     for more, over in ((1.01, False), (0.99, True)):
         found = planned(tmp_path, asked, f"budget_usd: {more * expected.most_usd}\n")
         assert found.total_usd < (found.budget_usd or 0)
-        assert found.over_budget is over
+        assert found.is_over_budget is over
         code, out, _ = cli("plan", tmp_path / "b.yaml")
         assert code == (3 if over else 0)
         (line,) = (line for line in out.splitlines() if "budget" in line)
@@ -236,7 +236,7 @@ def test_the_budget_is_held_against_the_most_that_can_be_billed(tmp_path: Path, 
         assert ("over the budget" in line, "within the budget" in line) == (over, not over)
     own = "{name: own, id: local, base: Qwen/Qwen3-0.6B, hardware: {accelerator: A100 80GB}}"
     found = planned(tmp_path, own, "budget_usd: 0\n")
-    assert (found.total_usd > 0, found.most_usd, found.over_budget) == (True, 0, False)
+    assert (found.total_usd > 0, found.most_usd, found.is_over_budget) == (True, 0, False)
 
 
 def test_what_is_read_beside_the_file_is_no_answer_of_a_run(tmp_path: Path) -> None:
@@ -350,8 +350,8 @@ def test_large_files_are_streamed_and_counted_alike(
         f"{{name: others, id: prompted, model: m, shots: 3, seed: 5, {PRICE}}}"
     )
     held = planned(tmp_path, contenders, task=task)
-    assert (tmp_path / "train.jsonl").stat().st_size < HELD_BYTES
-    monkeypatch.setattr("tuneoff.planning.HELD_BYTES", 0)
+    assert (tmp_path / "train.jsonl").stat().st_size < MAX_HELD_BYTES
+    monkeypatch.setattr("tuneoff.planning.MAX_HELD_BYTES", 0)
     streamed = planned(tmp_path, contenders, task=task)
     assert "too large to hold" in streamed.contenders[0].warnings[0]
     assert training(streamed.contenders[0]) == training(held.contenders[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.providers.sdk import hidden
+from tuneoff.providers.sdk import redact
 
 KEY = "sk-proj-0123456789abcdefWXYZ"
 
@@ -23,8 +23,8 @@ KEY = "sk-proj-0123456789abcdefWXYZ"
     ],
 )  # fmt: skip
 def test_a_key_is_struck_out_in_every_form(said: str, shown: str) -> None:
-    assert hidden(said, KEY) == shown
+    assert redact(said, KEY) == shown
 
 
 def test_a_key_that_is_too_short_to_be_one_strikes_nothing() -> None:
-    assert hidden("a short text", "short") == "a short text"
+    assert redact("a short text", "short") == "a short text"

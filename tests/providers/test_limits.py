@@ -14,10 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError, UnreachableError
+from tuneoff.errors import (
+    ProviderError,
+    RateLimitedError,
+    RejectedError,
+    UnknownOutcomeError,
+    UnreachableError,
+)
 from tuneoff.providers import calls, reach
-from tuneoff.providers.calls import ClosedError, Limiter, pause_before, repeated
-from tuneoff.providers.reach import TELL_AGAIN_SECONDS, Reach, why_no_connection
+from tuneoff.providers.calls import AdaptiveLimiter, LimiterClosedError, compute_backoff, retry
+from tuneoff.providers.reach import REPORT_AGAIN_SECONDS, ConnectionStatus, explain_no_connection
 
 WAIT_SECONDS = 30
 
@@ -34,7 +40,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 class Inside:
     """Counts who is in a slot at the same time."""
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: AdaptiveLimiter) -> None:
         self.limiter, self.now, self.most = limiter, 0, 0
         self._lock = threading.Lock()
 
@@ -50,7 +56,7 @@ class Inside:
 
 @pytest.mark.parametrize(("most", "allowed"), [(4, 4), (4, 2), (4, 1), (8, 3)])
 def test_never_more_than_allowed_are_under_way(most: int, allowed: int) -> None:
-    limiter = Limiter(most)
+    limiter = AdaptiveLimiter(most)
     limiter.allowed = allowed + 0.9
     inside = Inside(limiter)
     with ThreadPoolExecutor(16) as pool:
@@ -60,7 +66,7 @@ def test_never_more_than_allowed_are_under_way(most: int, allowed: int) -> None:
 
 
 def test_a_slot_is_free_again_after_an_error() -> None:
-    limiter = Limiter(1)
+    limiter = AdaptiveLimiter(1)
     for _ in range(3):
         with pytest.raises(KeyError), limiter.slot():
             raise KeyError
@@ -69,7 +75,7 @@ def test_a_slot_is_free_again_after_an_error() -> None:
 
 
 def test_a_burst_of_refusals_halves_it_once(clock: SimpleNamespace) -> None:
-    limiter = Limiter(16)
+    limiter = AdaptiveLimiter(16)
     for _ in range(16):
         limiter.busy(2.0)
     assert limiter.allowed == 8
@@ -86,7 +92,7 @@ def test_a_burst_of_refusals_halves_it_once(clock: SimpleNamespace) -> None:
 
 
 def test_a_round_of_answers_allows_one_more(clock: SimpleNamespace) -> None:
-    limiter = Limiter(16)
+    limiter = AdaptiveLimiter(16)
     limiter.busy(1.0)
     for expected in (9, 10, 11):
         for _ in range(expected):
@@ -100,7 +106,7 @@ def test_a_round_of_answers_allows_one_more(clock: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("how", ["busy", "answered"])
 def test_nobody_begins_while_a_pause_is_asked_for(clock: SimpleNamespace, how: str) -> None:
-    limiter, began = Limiter(4), threading.Event()
+    limiter, began = AdaptiveLimiter(4), threading.Event()
     getattr(limiter, how)(60.0)
 
     def go() -> None:
@@ -117,7 +123,7 @@ def test_nobody_begins_while_a_pause_is_asked_for(clock: SimpleNamespace, how: s
 
 
 def test_a_pause_is_at_least_as_long_as_asked_for() -> None:
-    limiter = Limiter(4)
+    limiter = AdaptiveLimiter(4)
     began = time.monotonic()
     limiter.answered(0.2)
     limiter.busy(0.1)  # a shorter one does not end it
@@ -127,7 +133,7 @@ def test_a_pause_is_at_least_as_long_as_asked_for() -> None:
 
 def test_closed_nothing_begins_and_what_is_under_way_ends() -> None:
     """Who waits for a slot, or between two tries, is told at once."""
-    limiter, inside, go_on = Limiter(1), threading.Event(), threading.Event()
+    limiter, inside, go_on = AdaptiveLimiter(1), threading.Event(), threading.Event()
     told: list[str] = []
 
     def under_way() -> None:
@@ -140,7 +146,7 @@ def test_closed_nothing_begins_and_what_is_under_way_ends() -> None:
         try:
             with limiter.slot():
                 told.append("began")
-        except ClosedError:
+        except LimiterClosedError:
             told.append("closed")
 
     def between() -> None:
@@ -160,44 +166,44 @@ def test_closed_nothing_begins_and_what_is_under_way_ends() -> None:
     go_on.set()
     first.join(WAIT_SECONDS)
     assert told[-1] == "done"
-    with pytest.raises(ClosedError), limiter.slot():
+    with pytest.raises(LimiterClosedError), limiter.slot():
         pass
 
 
 @given(st.integers(0, 60))
 def test_pauses_double_and_end_at_the_longest(attempt: int) -> None:
-    longest = min(calls.LONGEST_PAUSE_SECONDS, calls.FIRST_PAUSE_SECONDS * 2**attempt)
-    for error in (None, LostError("x"), BusyError("x"), RefusedError("x", 404)):
-        assert longest / 2 <= pause_before(attempt, error) <= longest
+    longest = min(calls.MAX_BACKOFF_SECONDS, calls.MIN_BACKOFF_SECONDS * 2**attempt)
+    for error in (None, UnknownOutcomeError("x"), RateLimitedError("x"), RejectedError("x", 404)):
+        assert longest / 2 <= compute_backoff(attempt, error) <= longest
 
 
 @given(st.integers(0, 60), st.floats(0, 600))
 def test_a_provider_that_names_a_time_is_not_asked_earlier(attempt: int, seconds: float) -> None:
-    pause = pause_before(attempt, BusyError("x", seconds, 429))
+    pause = compute_backoff(attempt, RateLimitedError("x", seconds, 429))
     assert pause >= seconds
     longest = seconds + 0.1 * (1 + seconds)
-    if attempt > calls.PATIENT_TRIES:
-        longest = max(longest, calls.LONGEST_PAUSE_SECONDS)
+    if attempt > calls.RETRY_AFTER_TRIES:
+        longest = max(longest, calls.MAX_BACKOFF_SECONDS)
     assert pause <= longest
 
 
 def test_who_is_told_to_come_back_at_once_again_and_again_waits() -> None:
-    at_once = BusyError("x", 0.0, 429)
-    assert all(pause_before(attempt, at_once) <= 0.1 for attempt in range(5))
-    assert all(pause_before(attempt, at_once) > 1.0 for attempt in range(9, 40))
+    at_once = RateLimitedError("x", 0.0, 429)
+    assert all(compute_backoff(attempt, at_once) <= 0.1 for attempt in range(5))
+    assert all(compute_backoff(attempt, at_once) > 1.0 for attempt in range(9, 40))
 
 
 def test_pauses_differ() -> None:
     """Many callers do not come back together."""
-    for error in (None, BusyError("x", 2.0, 429)):
-        assert len({pause_before(3, error) for _ in range(20)}) > 10
+    for error in (None, RateLimitedError("x", 2.0, 429)):
+        assert len({compute_backoff(3, error) for _ in range(20)}) > 10
 
 
-@pytest.mark.parametrize("error", [BusyError("x", 0.0, 429), LostError("x", 500)])
+@pytest.mark.parametrize("error", [RateLimitedError("x", 0.0, 429), UnknownOutcomeError("x", 500)])
 def test_what_may_be_repeated_is_tried_so_often(
     error: ProviderError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(calls, "MIN_BACKOFF_SECONDS", 0.0)
     told = []
 
     def fails(times: int) -> str:
@@ -206,19 +212,21 @@ def test_what_may_be_repeated_is_tried_so_often(
             raise error
         return "there"
 
-    assert repeated(lambda: fails(3), tries=4) == "there"
+    assert retry(lambda: fails(3), tries=4) == "there"
     assert len(told) == 4
     told.clear()
     with pytest.raises(type(error)):
-        repeated(lambda: fails(4), tries=4)
+        retry(lambda: fails(4), tries=4)
     assert len(told) == 4
 
 
-@pytest.mark.parametrize(("seen", "tries"), [(True, calls.TRIES), (False, calls.FIRST_TRIES)])
+@pytest.mark.parametrize(
+    ("seen", "tries"), [(True, calls.MAX_TRIES), (False, calls.MAX_FIRST_TRIES)]
+)
 def test_a_server_that_never_answered_gets_few_tries(
     seen: bool, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(calls, "MIN_BACKOFF_SECONDS", 0.0)
     failed, told = [], list[str]()
 
     def fails() -> None:
@@ -228,7 +236,7 @@ def test_a_server_that_never_answered_gets_few_tries(
         raise error
 
     with pytest.raises(UnreachableError):
-        repeated(fails)
+        retry(fails)
     assert len(failed) == tries
     assert told == [
         f"nobody there; trying again, up to {tries - 2} times, with 0 s of pauses at most"
@@ -237,16 +245,16 @@ def test_a_server_that_never_answered_gets_few_tries(
 
 def test_an_outage_is_told_once(clock: SimpleNamespace) -> None:
     """From however many threads, until the server answers; and not at each of many short ones."""
-    server, told = Reach("http://there"), list[str]()
+    server, told = ConnectionStatus("http://there"), list[str]()
     server.tell("nobody hears it")
-    server.tell_to(told.append, seen=False)
+    server.set_listener(told.append, seen=False)
     for _ in range(3):
         server.tell("away")
     assert told == ["away"]
     server.answered()
     server.tell("away for a moment")
     assert told == ["away"]
-    clock.now += TELL_AGAIN_SECONDS
+    clock.now += REPORT_AGAIN_SECONDS
     server.tell("away again")
     server.tell("away still")
     assert told == ["away", "away again"]
@@ -275,13 +283,13 @@ def test_no_connection_is_told_from_a_lost_one(
 ) -> None:
     outer = RuntimeError("Connection error.")
     outer.__cause__, error.__cause__ = error, cause
-    assert why_no_connection(outer, URL) == (None if found is None else (found, True))
+    assert explain_no_connection(outer, URL) == (None if found is None else (found, True))
 
 
 def test_what_was_sent_and_became_a_get_may_have_been_carried_out() -> None:
     error = httpx.ConnectError("x", request=httpx.Request("GET", f"{URL}/jobs"))
     error.__cause__ = REFUSED
-    assert why_no_connection(error, URL) == ("Refused", False)
+    assert explain_no_connection(error, URL) == ("Refused", False)
 
 
 def test_what_was_handled_when_an_error_came_is_not_its_cause() -> None:
@@ -289,10 +297,10 @@ def test_what_was_handled_when_an_error_came_is_not_its_cause() -> None:
     later = RuntimeError("something else")
     later.__context__ = KeyboardInterrupt()
     later.__context__.__context__ = lost
-    assert why_no_connection(later, URL) is None
+    assert explain_no_connection(later, URL) is None
     told_apart = RuntimeError("something else")
     told_apart.__context__, told_apart.__suppress_context__ = lost, True
-    assert why_no_connection(told_apart, URL) is None
+    assert explain_no_connection(told_apart, URL) is None
 
 
 def test_a_refusal_is_not_tried_again() -> None:
@@ -300,8 +308,8 @@ def test_a_refusal_is_not_tried_again() -> None:
 
     def refuses() -> None:
         told.append(1)
-        raise RefusedError("no", 403)
+        raise RejectedError("no", 403)
 
-    with pytest.raises(RefusedError):
-        repeated(refuses)
+    with pytest.raises(RejectedError):
+        retry(refuses)
     assert told == [1]

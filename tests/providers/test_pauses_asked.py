@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.providers.sdk import LONGEST_PAUSE, pause_of, retry_after
+from tuneoff.providers.sdk import MAX_PAUSE_SECONDS, parse_rate_limit_pause, parse_retry_after
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from tuneoff.providers.sdk import LONGEST_PAUSE, pause_of, retry_after
         ({"retry-after": "2"}, 2.0),
         ({"retry-after": "0.25"}, 0.25),
         ({"retry-after": "-3"}, 0.0),
-        ({"retry-after": "1e9"}, LONGEST_PAUSE),
-        ({"retry-after": "inf"}, LONGEST_PAUSE),
+        ({"retry-after": "1e9"}, MAX_PAUSE_SECONDS),
+        ({"retry-after": "inf"}, MAX_PAUSE_SECONDS),
         ({"retry-after": "nan"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "Sun, 32 Foo 2026"}, None),
@@ -35,7 +35,7 @@ from tuneoff.providers.sdk import LONGEST_PAUSE, pause_of, retry_after
     ],
 )  # fmt: skip
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
+    assert parse_retry_after(headers) == seconds
 
 
 @pytest.mark.parametrize("zone", [datetime.UTC, datetime.timezone(datetime.timedelta(hours=-7))])
@@ -43,7 +43,7 @@ def test_retry_after_as_a_date(zone: datetime.tzinfo) -> None:
     """As HTTP writes it (GMT), and as some proxies do (with an offset)."""
     then = datetime.datetime.fromtimestamp(time.time() + 90, zone)
     written = email.utils.format_datetime(then, usegmt=zone is datetime.UTC)
-    found = retry_after({"retry-after": written})
+    found = parse_retry_after({"retry-after": written})
     assert found is not None
     assert 60 < found <= 90
 
@@ -57,14 +57,17 @@ DATES = st.from_regex(
 @given(st.text(max_size=40) | DATES)
 def test_whatever_is_written_is_no_error(written: str) -> None:
     for headers in ({"retry-after": written}, {"retry-after-ms": written}):
-        found = retry_after(headers)
-        assert found is None or 0 <= found <= LONGEST_PAUSE
+        found = parse_retry_after(headers)
+        assert found is None or 0 <= found <= MAX_PAUSE_SECONDS
     for what in ("-requests", "-tokens", ""):
         headers = {f"x-ratelimit-remaining{what}": "0", f"x-ratelimit-reset{what}": written}
-        found = pause_of(headers)
+        found = parse_rate_limit_pause(headers)
         assert found is not None
-        assert 0 <= found <= LONGEST_PAUSE
-        assert pause_of({f"x-ratelimit-remaining{what}": written + "1"}) in (None, 0.0)
+        assert 0 <= found <= MAX_PAUSE_SECONDS
+        assert parse_rate_limit_pause({f"x-ratelimit-remaining{what}": written + "1"}) in (
+            None,
+            0.0,
+        )
 
 
 def limits(**given: str) -> dict[str, str]:
@@ -80,7 +83,7 @@ def limits(**given: str) -> dict[str, str]:
         (limits(remaining_requests="0", reset_requests="6m0s"), 360.0),
         (limits(remaining_requests="0", reset_requests="120ms"), 0.12),
         (limits(remaining_requests="0", reset_requests="1m30.5s"), 90.5),
-        (limits(remaining_requests="0", reset_requests="1d2h"), LONGEST_PAUSE),
+        (limits(remaining_requests="0", reset_requests="1d2h"), MAX_PAUSE_SECONDS),
         (limits(remaining_requests="0", reset_requests="7"), 7.0),
         (limits(remaining_requests="0"), 0.0),
         (limits(remaining_requests="0", reset_requests="soon"), 0.0),
@@ -95,4 +98,4 @@ def limits(**given: str) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_a_limit_that_is_used_up(headers: dict[str, str], seconds: float | None) -> None:
-    assert pause_of(headers) == seconds
+    assert parse_rate_limit_pause(headers) == seconds

@@ -23,9 +23,9 @@ import tuneoff
 from tuneoff.contenders import hosted_following, once
 from tuneoff.costs.ledger import ANSWERING, TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.providers import connect, together
-from tuneoff.providers.calls import repeated
+from tuneoff.providers.calls import retry
 from tuneoff.rundir import RunDir
 
 SERVER = Path(__file__).with_name("together_server.py")
@@ -71,12 +71,12 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-    monkeypatch.setattr(hosted_following, "FIRST_LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(hosted_following, "LAST_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(once, "LOOK_AGAIN_SECONDS", 0.05)
-    monkeypatch.setattr(once, "SETTLED_SECONDS", 1.0)
-    monkeypatch.setattr(once, "UPLOADED_SECONDS", 0.2)
-    monkeypatch.setattr(once, "FIRST_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(hosted_following, "MIN_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(hosted_following, "MAX_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(once, "LISTING_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(once, "LISTING_LAG_SECONDS", 1.0)
+    monkeypatch.setattr(once, "UPLOAD_LAG_SECONDS", 0.2)
+    monkeypatch.setattr(once, "MIN_POLL_SECONDS", 0.02)
 
 
 def lines(numbers: range) -> str:
@@ -105,7 +105,7 @@ def written(folder: Path, server: Server, more: str = "", top: str = "") -> Path
     return file
 
 
-class Says(Silent):
+class Says(SilentProgress):
     """Progress that remembers what was said."""
 
     def __init__(self) -> None:
@@ -365,9 +365,9 @@ def test_a_wrong_key_is_a_sentence_without_the_key(
     monkeypatch.setenv("TOGETHER_API_KEY", "tgp_v1_another-secret-key")
     with (
         closing(together.connect(server.url)) as provider,
-        pytest.raises(tuneoff.errors.RefusedError, match=r"\[key\] is not valid") as refused,
+        pytest.raises(tuneoff.errors.RejectedError, match=r"\[key\] is not valid") as refused,
     ):
-        repeated(lambda: provider.find_file("x.jsonl"))
+        retry(lambda: provider.find_file("x.jsonl"))
     assert "another-secret-key" not in str(refused.value)
     monkeypatch.delenv("TOGETHER_API_KEY")
     with pytest.raises(ConfigError, match="TOGETHER_API_KEY is not set"):

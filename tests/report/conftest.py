@@ -6,7 +6,7 @@ import pytest
 from made_results import HOSTILE, contender, pair, results, training, write_answers
 
 from tuneoff.records import LossRow
-from tuneoff.results import Recommendation, Serving
+from tuneoff.results import LatencyStats, Recommendation
 from tuneoff.rundir import RunDir
 
 
@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
                     prompt_sha256="a" * 64,
                     loss=tuple(LossRow(s, n, v, v) for s, n, v in losses),
                     error_classes={"unknown column": 7, "<b>odd</b> | class": 1},
-                    serving=Serving(0.041, 0.09, 24.3, 121.4, 19.8),
+                    serving=LatencyStats(0.041, 0.09, 24.3, 121.4, 19.8),
                 ),
             ],
             comparisons=(pair("few-shot", "lora", "b better", -0.4792),),

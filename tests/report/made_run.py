@@ -18,12 +18,12 @@ from tuneoff.results import (
     Cost,
     CurvePair,
     CurvePoint,
+    LatencyStats,
     Score,
     Sensitivity,
-    Serving,
 )
 from tuneoff.rundir import RunDir
-from tuneoff.scoring.intervals import wilson
+from tuneoff.scoring.intervals import compute_wilson_interval
 from tuneoff.scoring.pairs import compare_all
 
 N = 60
@@ -122,19 +122,21 @@ def _contender(name: str, place: int, right: Sequence[bool]) -> ContenderResult:
         learning_curve=_curve(count / N) if name == "full" else (),
         loss=_losses(place) if tuned else (),
         cost=_cost(place, tuned),
-        serving=Serving(0.0413 * (place + 1), 0.09, 24.3, 121.4, 19.8),
+        serving=LatencyStats(0.0413 * (place + 1), 0.09, 24.3, 121.4, 19.8),
     )
 
 
 def _score(count: int) -> Score:
-    return Score(count / N, *wilson(count, N), N)
+    return Score(count / N, *compute_wilson_interval(count, N), N)
 
 
 def _by(right: Sequence[bool], group: Callable[[int], str]) -> dict[str, dict[str, Score]]:
     found = {}
     for name in dict.fromkeys(group(i) for i in range(N)):
         of = [ok for i, ok in enumerate(right) if group(i) == name]
-        found[name] = {METRIC: Score(sum(of) / len(of), *wilson(sum(of), len(of)), len(of))}
+        found[name] = {
+            METRIC: Score(sum(of) / len(of), *compute_wilson_interval(sum(of), len(of)), len(of))
+        }
     return found
 
 

@@ -87,16 +87,16 @@ def test_a_crossing_in_words(
     lasting: float | None, first: float | None, until: float | None, expected: str
 ) -> None:
     crossing = BreakEven("lora", "mini", lasting, 0.5, first, until)
-    assert owning.crossing(crossing).startswith(expected)
+    assert owning.describe_crossing(crossing).startswith(expected)
     warned = replace(crossing, warning="Mind: it was measured elsewhere.")
-    assert owning.crossing(warned).endswith("). Mind: it was measured elsewhere.")
+    assert owning.describe_crossing(warned).endswith("). Mind: it was measured elsewhere.")
 
 
 def test_ratios_are_within_the_same_data() -> None:
     def reported(name: str, usd: float, place: str, data: str | None) -> ContenderResult:
         return contender(name, id="recorded", place=place, data=data, cost=Cost(training_usd=usd))
 
-    found = owning.ratios([
+    found = owning.describe_ratios([
         reported("a", 3.32, "own", "x"), reported("b", 11.99, "provider", "x"),
         reported("c", 4.27, "own", "y"), reported("d", 4.3, "provider", "y"),
         reported("e", 1.0, "own", None), reported("f", 600.0, "provider", None),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from made_results import METRIC, contender, pair, recommend, score, training
 
-from tuneoff.report.headline import word_headline
+from tuneoff.report.headline import render_headline
 from tuneoff.results import Baseline, Caveat, ContenderResult, Cost
 
 
@@ -222,7 +222,7 @@ def test_a_tie_goes_to_what_has_no_end_date() -> None:
     assert "Of these, own has no end date." in found.because
     found = recommend([ending, own], [pair("ft", "own", "a better", 0.1)], METRIC)
     assert (found.choice, found.caveats) == ("ft", (Caveat("ends", ends="2027-01-14"),))
-    assert word_headline(found, METRIC) == "Use ft: it ends on 2027-01-14."
+    assert render_headline(found, METRIC) == "Use ft: it ends on 2027-01-14."
 
 
 def test_the_model_that_is_left_is_the_yardstick() -> None:
@@ -246,13 +246,13 @@ def test_the_model_that_is_left_is_the_yardstick() -> None:
         found = recommend([old, own], [measured], METRIC, leaving="old")
         assert found.choice == "own"
         assert list(found.caveats) == caveats
-        assert word_headline(found, METRIC) == headline
+        assert render_headline(found, METRIC) == headline
         assert "old (90.0%) is left out: it is the model that is being left." in found.because
         assert any("old" in line and "own" in line for line in found.because[1:-1])
     assert recommend([old], [], METRIC, leaving="old").choice is None
     failed = replace(old, scores={}, error="it broke")
     found = recommend([failed, own], [], METRIC, leaving="old")
-    assert word_headline(found, METRIC) == (
+    assert render_headline(found, METRIC) == (
         "Use own: it may lose something against old, which is being left."
     )
 
@@ -261,17 +261,17 @@ def test_a_poor_choice_says_so_in_the_headline() -> None:
     group = [contender(name, value) for name, value in (("a", 0.42), ("b", 0.3), ("c", 0.1))]
     pairs = [pair("a", "b", "a better", 0.12), pair("a", "c", "a better", 0.32)]
     found = recommend(group, pairs, METRIC)
-    assert word_headline(found, METRIC) == "Use a: the best of three, wrong in 6 of 10."
+    assert render_headline(found, METRIC) == "Use a: the best of three, wrong in 6 of 10."
     found = recommend([contender("a", 0.004)], [], METRIC)
-    assert word_headline(found, METRIC) == "Use a: the only one compared, wrong in 99.6%."
+    assert render_headline(found, METRIC) == "Use a: the only one compared, wrong in 99.6%."
     # A model that is as good and cheaper, or not the one that is being left, is not the best.
     ending = contender("ending", 0.31, ends="2027-01-14")
     found = recommend([ending, group[1]], [pair("ending", "b", "tie", 0.01)], METRIC)
-    assert word_headline(found, METRIC) == "Use b: wrong in 7 of 10."
+    assert render_headline(found, METRIC) == "Use b: wrong in 7 of 10."
     found = recommend(group, pairs, METRIC, leaving="a")
-    assert word_headline(found, METRIC).endswith("by 12.0 points; wrong in 7 of 10.")
+    assert render_headline(found, METRIC).endswith("by 12.0 points; wrong in 7 of 10.")
     found = recommend(group, pairs, METRIC, kind="fraction")
-    assert word_headline(found, METRIC).endswith("three, at only 42.0% execution accuracy.")
+    assert render_headline(found, METRIC).endswith("three, at only 42.0% execution accuracy.")
     assert recommend([contender("a", 0.42), contender("b", 7.0)], [], METRIC).caveats == ()
 
 
@@ -291,7 +291,7 @@ def test_a_choice_must_be_better_than_a_baseline() -> None:
     found = recommend(
         [contender("a", 0.9)], [], METRIC, baselines=[replace(bar, comparisons=(against,))]
     )
-    assert word_headline(found, METRIC, baselines=[bar]) == (
+    assert render_headline(found, METRIC, baselines=[bar]) == (
         "Use a: not shown to be better than the answer of the nearest training example (80.0%)."
     )
 

@@ -16,15 +16,15 @@ from made_results import METRIC, contender, results, training
 from made_run import N, make
 
 from tuneoff.report import browser, write_report
-from tuneoff.report.breakdown import breakdown_chart, keys, with_intervals
-from tuneoff.report.charts import loss_chart
-from tuneoff.report.differences import marked
-from tuneoff.report.ladder import ladder
-from tuneoff.report.pareto import cost_chart, front
-from tuneoff.report.spreadsheet import COLUMNS, to_csv
-from tuneoff.report.table import columns_of
-from tuneoff.report.view import ranked, view
-from tuneoff.results import Cost, Score, Serving
+from tuneoff.report.breakdown import build_breakdown_chart, has_intervals, list_chart_keys
+from tuneoff.report.charts import build_loss_chart
+from tuneoff.report.differences import mark_differences
+from tuneoff.report.ladder import build_ladder
+from tuneoff.report.pareto import build_cost_chart, find_pareto_front
+from tuneoff.report.spreadsheet import COLUMNS, render_csv
+from tuneoff.report.table import build_table
+from tuneoff.report.view import build_view, rank_contenders
+from tuneoff.results import Cost, LatencyStats, Score
 from tuneoff.rundir import RunDir
 
 
@@ -42,7 +42,7 @@ def values(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_differences_are_marked_by_words() -> None:
-    found = marked("SELECT a FROM t WHERE b >= 3", "SELECT a, c FROM t WHERE b > 3")
+    found = mark_differences("SELECT a FROM t WHERE b >= 3", "SELECT a, c FROM t WHERE b > 3")
     assert found == [
         ("", "SELECT a "), ("missing", ", c "), ("", "FROM t WHERE b >"), ("added", "= "),
         ("", "3"),
@@ -55,18 +55,20 @@ def test_differences_are_marked_by_words() -> None:
     ids=["blanks", "no answer", "no reference", "nothing in common", "again and again"],
 )
 def test_where_marks_would_tell_nothing_there_are_none(answer: str, reference: str) -> None:
-    assert marked(answer, reference) == [("", answer)]
+    assert mark_differences(answer, reference) == [("", answer)]
 
 
 @given(st.text("ab ,.\n\u3000é", max_size=60), st.text("ab ,.\n\u3000é", max_size=60))
 def test_without_what_is_missing_the_pieces_are_the_answer(answer: str, reference: str) -> None:
-    pieces = marked(answer, reference)
+    pieces = mark_differences(answer, reference)
     assert "".join(text for kind, text in pieces if kind != "missing") == answer
     assert all(text for kind, text in pieces if kind)
 
 
 def test_cards_and_what_they_can_be_filtered_by(run: RunDir) -> None:
-    found = browser.browse(browser.answered(run, run.results()), lambda view: json.dumps(view))
+    found = browser.build_browser(
+        browser.load_answered(run, run.results()), lambda view: json.dumps(view)
+    )
     assert found["names"] == ["full", "lora-all-linear", "lora-seed", "prompted"]
     assert found["classes"] == ["does not parse", "unknown column"]
     assert found["groups"] == [
@@ -86,7 +88,7 @@ def test_cards_and_what_they_can_be_filtered_by(run: RunDir) -> None:
 
 
 def test_the_first_examples_are_those_of_markdown(run: RunDir) -> None:
-    found = browser.answered(run, run.results())
+    found = browser.load_answered(run, run.results())
     assert found.choose(200)[:10] == found.choose(10)
     assert len(set(found.choose(200))) == N
 
@@ -95,7 +97,7 @@ def test_a_page_without_room_has_a_file_beside_it(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not run.all_examples.exists(), "the page has all"
-    monkeypatch.setattr(browser, "MOST_CARDS", 12)
+    monkeypatch.setattr(browser, "MAX_CARDS", 12)
     page = write_report(run)[0].read_text()
     assert "The page has 12 of 60; all of them" in page
     assert page.count("<article") == 12
@@ -109,17 +111,17 @@ def test_a_page_without_room_has_a_file_beside_it(
         assert row["answers"]["full"]["right"] == scores[row["id"]].scores[METRIC]
         assert row["answers"]["full"]["prediction"] == predictions[row["id"]].prediction
 
-    found = browser.answered(run, run.results())
-    browser.write_all(run, None, 0)
+    found = browser.load_answered(run, run.results())
+    browser.write_all_examples(run, None, 0)
     assert not run.all_examples.exists(), "a report without examples leaves none behind"
-    monkeypatch.setattr(browser, "MOST_CARDS", 200)
-    monkeypatch.setattr(browser, "MOST_BYTES", 30_000)
-    cards = browser.browse(found, lambda view: json.dumps(view))["cards"]
+    monkeypatch.setattr(browser, "MAX_CARDS", 200)
+    monkeypatch.setattr(browser, "MAX_CARD_BYTES", 30_000)
+    cards = browser.build_browser(found, lambda view: json.dumps(view))["cards"]
     assert 3 < len(cards) < 30
     assert sum(map(len, cards)) <= 30_000
-    browser.write_all(run, found, len(cards))
+    browser.write_all_examples(run, found, len(cards))
     assert run.all_examples.exists()
-    browser.write_all(run, found, N)
+    browser.write_all_examples(run, found, N)
     assert not run.all_examples.exists(), "a file of an older report stays behind"
 
 
@@ -147,13 +149,13 @@ def test_results_as_csv(run: RunDir) -> None:
 
 def test_a_name_that_looks_like_a_formula_is_text() -> None:
     made = contender("=1+1", 0.5, model="@x")
-    assert to_csv([made]).splitlines()[1].startswith("'=1+1,local,'@x,execution_accuracy,0.5,")
+    assert render_csv([made]).splitlines()[1].startswith("'=1+1,local,'@x,execution_accuracy,0.5,")
 
 
 def test_the_table_has_what_decides_first_and_nothing_empty(run: RunDir) -> None:
     found = run.results()
-    table = columns_of(
-        found, ranked(found), {METRIC: True, "exact_match": True, "valid_format": True}
+    table = build_table(
+        found, rank_contenders(found), {METRIC: True, "exact_match": True, "valid_format": True}
     )
     assert table["columns"] == [
         "execution accuracy", "training", "1,000 requests", "median answer", "ends",
@@ -163,7 +165,7 @@ def test_the_table_has_what_decides_first_and_nothing_empty(run: RunDir) -> None
     prompted = next(row for row in table["rows"] if row["name"] == "prompted")
     assert [cell["sort"] for cell in prompted["cells"]][1] == "", "nothing to sort by"
     alone = results([contender("lora", 0.5)])
-    assert columns_of(alone, alone.contenders, {METRIC: True})["columns"] == [
+    assert build_table(alone, alone.contenders, {METRIC: True})["columns"] == [
         "execution accuracy", "n", "no answer",
     ]  # fmt: skip
 
@@ -171,31 +173,31 @@ def test_the_table_has_what_decides_first_and_nothing_empty(run: RunDir) -> None
 @pytest.mark.parametrize(
     ("serving", "said"),
     [
-        (Serving(0.5, requests=1), ["of 1 request"]),
-        (Serving(0.5, requests=19, concurrency=1), ["of 19 requests"]),
-        (Serving(0.5, 0.9, requests=20, concurrency=1), []),
-        (Serving(0.5), []),
-        (Serving(0.5, 0.9, requests=900, concurrency=16), ["up to 16 at once"]),
-        (Serving(batch=True), ["in batches"]),
+        (LatencyStats(0.5, requests=1), ["of 1 request"]),
+        (LatencyStats(0.5, requests=19, concurrency=1), ["of 19 requests"]),
+        (LatencyStats(0.5, 0.9, requests=20, concurrency=1), []),
+        (LatencyStats(0.5), []),
+        (LatencyStats(0.5, 0.9, requests=900, concurrency=16), ["up to 16 at once"]),
+        (LatencyStats(batch=True), ["in batches"]),
     ],
 )
 def test_a_median_says_of_how_many_requests_and_of_how_many_at_once(
-    serving: Serving, said: list[str]
+    serving: LatencyStats, said: list[str]
 ) -> None:
     """Of few: of as few as there is no p95 of."""
-    other = contender("other", 0.5, serving=Serving(0.1))
+    other = contender("other", 0.5, serving=LatencyStats(0.1))
     made = results([contender("lora", 0.5, serving=serving), other])
-    table = columns_of(made, made.contenders, {METRIC: True})
+    table = build_table(made, made.contenders, {METRIC: True})
     place = table["columns"].index("median answer")
     assert table["rows"][0]["cells"][place]["under"] == said
 
 
 def test_times_under_load_are_shown_apart() -> None:
     under_load = {"loaded_seconds_p50": 1.25, "loaded_requests": 951, "loaded_concurrency": 16}
-    timed = Serving(0.5, 0.9, requests=48, concurrency=1, **under_load)  # type: ignore[arg-type]
-    off = Serving(1.25, requests=999, concurrency=16, **under_load)  # type: ignore[arg-type]
+    timed = LatencyStats(0.5, 0.9, requests=48, concurrency=1, **under_load)  # type: ignore[arg-type]
+    off = LatencyStats(1.25, requests=999, concurrency=16, **under_load)  # type: ignore[arg-type]
     made = [contender("timed", serving=timed), contender("off", serving=off), contender("old")]
-    (_, answering) = view(results(made))["facts"]
+    (_, answering) = build_view(results(made))["facts"]
     assert answering["rows"] == [
         ("Median time to answer", ["500 ms", "1.2 s", "–"]),
         ("95% answered within", ["900 ms", "–", "–"]),
@@ -203,72 +205,72 @@ def test_times_under_load_are_shown_apart() -> None:
         ("Median under load", ["1.2 s (up to 16 at once)", "1.2 s (up to 16 at once)", "–"]),
     ]
     assert "the same prompts for every contender" in answering["note"]
-    batched = view(results([contender("b", serving=Serving(batch=True))]))["facts"][-1]
+    batched = build_view(results([contender("b", serving=LatencyStats(batch=True))]))["facts"][-1]
     assert batched["rows"] == [("Timed on", ["nothing: it answered in batches"])]
-    before = view(results([contender("old", serving=Serving(0.5))]))["facts"][-1]
+    before = build_view(results([contender("old", serving=LatencyStats(0.5))]))["facts"][-1]
     assert (before["rows"], before["note"]) == ([("Median time to answer", ["500 ms"])], "")
 
 
 def test_the_ladder_goes_from_form_to_result(run: RunDir) -> None:
-    found = ladder(run.results().contenders)
+    found = build_ladder(run.results().contenders)
     assert [row["metric"] for row in found["rows"]] == ["exact match", "execution accuracy"]
     assert len(found["rows"][0]["cells"]) == len(found["names"]) == 4
     one = contender("a")
-    assert ladder([replace(one, scores={})]) == {"names": [], "rows": []}
+    assert build_ladder([replace(one, scores={})]) == {"names": [], "rows": []}
 
 
 def test_breakdowns_have_every_contender_in_every_group(run: RunDir) -> None:
     contenders = run.results().contenders
-    assert keys(contenders) == {"by_hardness": "hardness", "by_db_id": "db_id"}
+    assert list_chart_keys(contenders) == {"by_hardness": "hardness", "by_db_id": "db_id"}
     alike = dict.fromkeys(("難度", "地域", "a b", "a-b"), contenders[0].breakdowns["hardness"])
-    found = keys([replace(contenders[0], breakdowns=alike)])
+    found = list_chart_keys([replace(contenders[0], breakdowns=alike)])
     assert list(found.values()) == list(alike), "a chart each, whatever files can be called"
-    spec = breakdown_chart(contenders, "hardness", METRIC)
+    spec = build_breakdown_chart(contenders, "hardness", METRIC)
     assert spec is not None
     rows = values(spec)
     assert len(rows) == 4 * 4
     assert {row["group"] for row in rows} == {
         f"{n} (15)" for n in ("easy", "medium", "hard", "extra")
     }
-    assert breakdown_chart(contenders, "nothing", METRIC) is None
+    assert build_breakdown_chart(contenders, "nothing", METRIC) is None
 
 
 def test_many_groups_of_many_contenders_have_no_intervals(run: RunDir) -> None:
     contenders = [c for c in run.results().contenders if not c.error]
     many = [replace(contenders[0], name=f"c{i}") for i in range(19)]
     for shown, apart in ((contenders, True), (many, False)):
-        spec = breakdown_chart(shown, "hardness", METRIC)
+        spec = build_breakdown_chart(shown, "hardness", METRIC)
         assert spec is not None
         assert ("rule" in json.dumps(spec)) == apart
-        assert with_intervals(shown, "hardness", METRIC) == apart
+        assert has_intervals(shown, "hardness", METRIC) == apart
 
 
 def test_a_step_that_was_kept_but_not_measured_has_no_ring(run: RunDir) -> None:
     (made,) = [c for c in run.results().contenders if c.name == "full"]
     assert made.training is not None
     for step, layers in ((150, 4), (151, 3)):
-        spec = loss_chart([replace(made, training=replace(made.training, best_step=step))])
+        spec = build_loss_chart([replace(made, training=replace(made.training, best_step=step))])
         assert spec is not None
         assert len(spec["layer"]) == layers
 
 
 def test_the_front_has_those_that_nothing_equals_for_less() -> None:
     points = [("free", 0.0, 0.1), ("dear", 9.0, 0.8), ("good", 3.0, 0.8), ("poor", 5.0, 0.4)]
-    assert front(points) == ["free", "good"]
-    assert front([]) == []
+    assert find_pareto_front(points) == ["free", "good"]
+    assert find_pareto_front([]) == []
 
 
 def test_cost_is_usd_where_all_have_a_price_else_tokens() -> None:
     a = contender("a", 0.5, training=training(), cost=Cost(training_usd=2.0))
     b = contender("b", 0.7, training=replace(training(), tokens_templated=9_000_000))
     prompted = contender("p", 0.1, id="prompted")
-    spec = cost_chart([a, replace(b, cost=Cost(training_usd=3.0)), prompted], METRIC)
+    spec = build_cost_chart([a, replace(b, cost=Cost(training_usd=3.0)), prompted], METRIC)
     assert spec is not None
     assert "USD of one training" in json.dumps(spec)
-    spec = cost_chart([a, b, prompted], METRIC)
+    spec = build_cost_chart([a, b, prompted], METRIC)
     assert "tokens of one training" in json.dumps(spec)
-    assert cost_chart([a], METRIC) is None, "nothing to compare with"
-    assert cost_chart([replace(b, training=None)], METRIC) is None
+    assert build_cost_chart([a], METRIC) is None, "nothing to compare with"
+    assert build_cost_chart([replace(b, training=None)], METRIC) is None
 
 
 def test_a_chart_of_nothing_right_has_its_points_on_the_axis() -> None:
@@ -277,7 +279,7 @@ def test_a_chart_of_nothing_right_has_its_points_on_the_axis() -> None:
         replace(contender(name, 0.0, training=replace(training(), tokens_templated=n)), scores=none)
         for name, n in (("a", 1000), ("b", 2000))
     ]
-    spec = cost_chart(made, METRIC)
+    spec = build_cost_chart(made, METRIC)
     assert spec is not None
     low, high = spec["layer"][0]["encoding"]["y"]["scale"]["domain"]
     assert low == 0

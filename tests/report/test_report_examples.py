@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_results import METRIC, contender
 
-from tuneoff.report.examples import Answered, is_right, spread
+from tuneoff.report.examples import AnsweredExamples, choose_spread, is_right
 from tuneoff.rundir import RunDir
 
 
 def test_ten_disagreements_over_both_patterns(run: RunDir) -> None:
     contenders = [contender("lora"), contender("few-shot"), contender("hosted", error="failed")]
-    found = Answered(run, contenders, METRIC)
+    found = AnsweredExamples(run, contenders, METRIC)
     shown = list(found.show(found.choose(10)))
     assert len(shown) == 10
     patterns = [tuple(answer.right for answer in example.answers) for example in shown]
     assert set(patterns) == {(True, False), (False, True)}
     assert patterns.count((False, True)) == 3, "all there are of the rarer pattern"
-    again = Answered(run, contenders, METRIC)
+    again = AnsweredExamples(run, contenders, METRIC)
     assert shown == list(again.show(again.choose(10)))
     first = shown[0]
     assert {answer.contender for answer in first.answers} == {"lora", "few-shot"}
@@ -27,15 +27,15 @@ def test_ten_disagreements_over_both_patterns(run: RunDir) -> None:
 
 def test_rare_patterns_get_their_turn_and_the_test_set_is_covered() -> None:
     patterns = [(True, False)] * 90 + [(False, True)] * 2 + [(True, True)] * 8
-    chosen = spread(patterns, 6)
+    chosen = choose_spread(patterns, 6)
     assert chosen[:2] == [0, 90]
     assert {90, 91} <= set(chosen)
     assert max(i for i in chosen if i < 90) > 45
 
 
 def test_nobody_right_fills_up() -> None:
-    assert spread([(False, False), (True, True), (True, False)], 10) == [2, 0]
-    assert spread([(True, True)] * 5, 10) == []
+    assert choose_spread([(False, False), (True, True), (True, False)], 10) == [2, 0]
+    assert choose_spread([(True, True)] * 5, 10) == []
 
 
 def test_a_share_counts_as_right_only_when_full() -> None:
@@ -51,7 +51,7 @@ def test_a_share_counts_as_right_only_when_full() -> None:
 def test_never_too_many_never_twice_never_all_right(
     patterns: list[tuple[bool, ...]], limit: int
 ) -> None:
-    chosen = spread(patterns, limit)
+    chosen = choose_spread(patterns, limit)
     assert len(chosen) == len(set(chosen)) <= limit
     assert len(chosen) == min(limit, sum(not all(pattern) for pattern in patterns))
     mixed = [any(patterns[i]) for i in chosen]

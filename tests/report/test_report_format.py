@@ -65,7 +65,7 @@ def test_clean_text_can_be_written(text: str) -> None:
 
 @given(anything)
 def test_a_fence_holds_anything(text: str) -> None:
-    tokens = MarkdownIt("commonmark").parse(str(markdown.fence(text)))
+    tokens = MarkdownIt("commonmark").parse(str(markdown.format_fence(text)))
     assert [token.type for token in tokens] == ["fence"]
     assert tokens[0].content.rstrip("\n") == f.clean(text).rstrip("\n")
 

@@ -8,7 +8,7 @@ import pytest
 from made_results import contender, pair
 
 from tuneoff.report.labels import describe_labels, explain_too_few, list_contradictions
-from tuneoff.results import Corrected, Labels, Results
+from tuneoff.results import CorrectedScore, LabelStats, Results
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_contradiction_is_a_sentence(
     corrected: tuple[float | None, float | None, float | None],
     words: str | None,
 ) -> None:
-    made = replace(pair("x", "y", verdict, by_judge), corrected=Corrected(*corrected, 40, 400))
+    made = replace(pair("x", "y", verdict, by_judge), corrected=CorrectedScore(*corrected, 40, 400))
     results = Results(
         1, "r", "chat", "s", "judge", {}, {}, "2026-01-01", "", {}, "", {}, {}, "m",
         (contender("x"), contender("y")), (made,),
@@ -42,11 +42,11 @@ def test_a_contradiction_is_a_sentence(
 
 
 def test_counts_of_one_and_none_read_well() -> None:
-    assert describe_labels(Labels(rows=2, answers=0, people=0, skipped=1, changed=1)) == [
+    assert describe_labels(LabelStats(rows=2, answers=0, people=0, skipped=1, changed=1)) == [
         "No answer has a label of a person that can be used.",
         "1 answer was skipped.",
         "1 label is not used: answer, reference or rubric have changed since, or the answer has no "
         "score of the judge now.",
     ]
-    few = explain_too_few([Corrected(None, None, None, 30, 40, clusters=1)])
+    few = explain_too_few([CorrectedScore(None, None, None, 30, 40, clusters=1)])
     assert "the labelled rows are of 1 cluster, and 6 are the least" in few

@@ -12,8 +12,8 @@ from made_results import METRIC, contender, results, training
 
 from tuneoff.report import format as f
 from tuneoff.report import write_report
-from tuneoff.report.break_even import break_even_chart
-from tuneoff.report.money import MOST_PAIRS, money
+from tuneoff.report.break_even import build_break_even_chart
+from tuneoff.report.money import MAX_PAIRS, build_money_view
 from tuneoff.results import (
     AllTrainings,
     BreakEven,
@@ -59,7 +59,7 @@ def run_of(**fields: object) -> Results:
 
 
 def rows_of(found: Results) -> dict[str, list[tuple[str, int]]]:
-    return {row["name"]: row["cells"] for row in money(found, found.contenders)["rows"]}
+    return {row["name"]: row["cells"] for row in build_money_view(found, found.contenders)["rows"]}
 
 
 def test_what_is_not_priced_says_so_instead_of_zero() -> None:
@@ -71,20 +71,20 @@ def test_what_is_not_priced_says_so_instead_of_zero() -> None:
         "$11.99", "$12.01", "$0.40", "$0.16", "$1.00", "–",
     ]  # fmt: skip
     nothing = results([contender("full", 0.6, cost=Cost(serving_basis=NAME))])
-    found = money(nothing, nothing.contenders)
+    found = build_money_view(nothing, nothing.contenders)
     assert (found["columns"], found["rows"][0]["cells"]) == ([], [(NAME, 1)])
     assert found["load"] == ""
 
 
 def test_all_trainings_have_a_column_where_there_are_several() -> None:
     many = contender("lora", 0.8, cost=OWN, all_trainings=AllTrainings(3, 9.0, 1.0, 4.5))
-    found = money(results([many]), [many])
+    found = build_money_view(results([many]), [many])
     assert found["columns"][-1] == "all trainings"
     assert found["rows"][0]["cells"][-1] == ("$4.50", 1)
 
 
 def test_break_even_is_told_and_otherwise() -> None:
-    found = money(run_of(break_even=(crossing(),)), ())["pays"]
+    found = build_money_view(run_of(break_even=(crossing(),)), ())["pays"]
     assert found["pairs"] == [("lora", "mini")]
     assert found["rows"] == [
         ("as measured", ["2 million"]),
@@ -99,14 +99,14 @@ def test_break_even_is_told_and_otherwise() -> None:
 
 def test_many_pairs_are_cut_the_nearest_first() -> None:
     pairs = [crossing("lora", f"m{n}", None if n == 3 else 1e6 * (9 - n)) for n in range(8)]
-    found = money(run_of(break_even=tuple(pairs)), ())["pays"]
+    found = build_money_view(run_of(break_even=tuple(pairs)), ())["pays"]
     assert [hosted for _, hosted in found["pairs"]] == ["m7", "m6", "m5", "m4", "m2"]
-    assert found["left_out"] == 8 - MOST_PAIRS
+    assert found["left_out"] == 8 - MAX_PAIRS
 
 
 def test_the_chart_has_both_curves_and_a_ring() -> None:
     found = run_of(break_even=(crossing(),))
-    spec = break_even_chart(found, found.contenders)
+    spec = build_break_even_chart(found, found.contenders)
     assert spec is not None
     sets = list(spec["datasets"].values())
     lines = next(rows for rows in sets if "contender" in rows[0])
@@ -116,8 +116,8 @@ def test_the_chart_has_both_curves_and_a_ring() -> None:
     (ring,) = next(rows for rows in sets if "pair" in rows[0])
     assert (ring["requests"], ring["usd"]) == (2e6, 365.0)
     never = run_of(break_even=(crossing(lasting=None),))
-    assert break_even_chart(never, never.contenders) is not None
-    assert break_even_chart(run_of(), ()) is None
+    assert build_break_even_chart(never, never.contenders) is not None
+    assert build_break_even_chart(run_of(), ()) is None
 
 
 @pytest.fixture
@@ -174,5 +174,5 @@ def test_large_numbers(value: float | None, shown: str) -> None:
 
 def test_a_failed_contender_has_no_money_row() -> None:
     failed: ContenderResult = replace(contender("x", cost=OWN), error="lost")
-    assert money(results([failed]), [failed])["rows"] == []
+    assert build_money_view(results([failed]), [failed])["rows"] == []
     assert METRIC not in failed.scores

@@ -19,7 +19,7 @@ from made_results import (
 
 from tuneoff.report import format as f
 from tuneoff.report import write_report
-from tuneoff.report.charts import score_chart
+from tuneoff.report.charts import build_score_chart
 from tuneoff.report.pairs import describe_unknown
 from tuneoff.results import (
     AllTrainings,
@@ -30,7 +30,7 @@ from tuneoff.results import (
     WayOfTraining,
 )
 from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.summary import table
+from tuneoff.summary import render_results
 
 
 def seeded() -> ContenderResult:
@@ -91,11 +91,11 @@ def test_without_seeds_nothing_is_said_of_them(tmp_path: Path) -> None:
     assert "seeds" not in markdown.read_text()
     assert "Would more data help" not in markdown.read_text()
     assert not (run.charts / "learning_curve.svg").exists()
-    assert "seeds" not in table(run.results())
+    assert "seeds" not in render_results(run.results())
 
 
 def test_the_table_has_a_column_where_a_contender_has_seeds() -> None:
-    lines = table(results([seeded(), contender("x", error="broken")])).splitlines()
+    lines = render_results(results([seeded(), contender("x", error="broken")])).splitlines()
     assert "seeds" in lines[2]
     assert any("71.2, 70.1, 72.5" in line for line in lines)
     assert any("broken" in line for line in lines)
@@ -122,7 +122,7 @@ def test_many_seeds_are_a_range() -> None:
 
 def test_the_axis_reaches_every_seed() -> None:
     wide = replace(score(0.5), by_seed=(0.1, 0.9))
-    spec = score_chart([contender("lora", scores={METRIC: wide})], METRIC)
+    spec = build_score_chart([contender("lora", scores={METRIC: wide})], METRIC)
     assert spec is not None
     (low, high) = next(
         layer["encoding"]["x"]["scale"]["domain"]

@@ -8,15 +8,15 @@ import pytest
 from made_results import METRIC, contender, pair, recommend, training
 
 from tuneoff.config import Requirements
-from tuneoff.results import ContenderResult, Recommendation, Serving
+from tuneoff.results import ContenderResult, LatencyStats, Recommendation
 
 
 def three() -> list[ContenderResult]:
     return [
         contender("mini", 0.9, id="hosted", place="provider", training=training(),
-                  serving=Serving(seconds_p50=0.4, seconds_p95=3.0)),
+                  serving=LatencyStats(seconds_p50=0.4, seconds_p95=3.0)),
         contender("lora", 0.8, place="own", training=training(),
-                  serving=Serving(seconds_p50=0.2, seconds_p95=0.5)),
+                  serving=LatencyStats(seconds_p50=0.2, seconds_p95=0.5)),
         contender("old", 0.7, id="recorded"),
     ]  # fmt: skip
 
@@ -90,17 +90,17 @@ def test_a_latency_that_is_not_known_is_said() -> None:
     assert found.when_not[0] == (
         "max_latency_seconds is 0.5, and how long lora takes to answer was not measured."
     )
-    loaded = Serving(seconds_p50=0.3, seconds_p95=0.9, concurrency=16)
+    loaded = LatencyStats(seconds_p50=0.3, seconds_p95=0.9, concurrency=16)
     found = recommend(
         [contender("lora", 0.8, place="provider", serving=loaded)],
         [], METRIC, Requirements(max_latency_seconds=0.5),
     )  # fmt: skip
     assert "one answer in twenty, with up to 16 at once, takes longer than 900" in found.because[1]
-    batched = [contender("mini", 0.8, place="provider", serving=Serving(batch=True))]
+    batched = [contender("mini", 0.8, place="provider", serving=LatencyStats(batch=True))]
     found = recommend(batched, [], METRIC, Requirements(max_latency_seconds=0.5))
     assert found.when_not[0].endswith(
         "was not measured: it answered in batches, which take up to a day."
     )
-    half = [contender("lora", 0.8, place="own", serving=Serving(seconds_p50=0.7))]
+    half = [contender("lora", 0.8, place="own", serving=LatencyStats(seconds_p50=0.7))]
     found = recommend(half, [], METRIC, Requirements(max_latency_seconds=0.5))
     assert "half of its answers take longer than 700 ms" in found.because[1]

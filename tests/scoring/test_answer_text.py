@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.scoring import Options, Row, functional, text
+from tuneoff.scoring import Options, ScoringInput, functional, text
 from tuneoff.scoring.answer_text import find_in_language, strip_fence, strip_thoughts
-from tuneoff.scoring.own import OwnMetric
+from tuneoff.scoring.own import FileMetric
 from tuneoff.scoring.rows import ThoughtCounter
 
 CALL = "depict(hut[Velora], stove[peat])"
@@ -129,8 +129,8 @@ def test_many_fences_are_read_quickly() -> None:
 )  # fmt: skip
 def test_calls_are_read_in_fences(answer: str) -> None:
     fenced, thought, plain = functional.score_rows(
-        [Row("1", CALL, answer), Row("2", CALL, f"<think>{answer}</think>{CALL}"),
-         Row("3", CALL, f"<think>{CALL}")], Options(),
+        [ScoringInput("1", CALL, answer), ScoringInput("2", CALL, f"<think>{answer}</think>{CALL}"),
+         ScoringInput("3", CALL, f"<think>{CALL}")], Options(),
     )  # fmt: skip
     assert fenced.verdict == "right but for form"
     assert [metric for metric, value in fenced.scores.items() if not value] == ["exact_match"]
@@ -142,16 +142,19 @@ def test_calls_are_read_in_fences(answer: str) -> None:
 def test_texts_keep_fences_that_the_reference_has() -> None:
     reference = "```python\nprint(1)\n```"
     same, bare, other = text.score_rows(
-        [Row("1", reference, f"{reference}\n"), Row("2", reference, "print(1)"),
-         Row("3", "print(1)", reference)], Options(),
+        [ScoringInput("1", reference, f"{reference}\n"), ScoringInput("2", reference, "print(1)"),
+         ScoringInput("3", "print(1)", reference)], Options(),
     )  # fmt: skip
     assert [row.verdict for row in (same, bare, other)] == ["right", "wrong", "right but for form"]
 
 
 def test_a_metric_of_one_s_own_sees_no_thoughts(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("def score(e, p):\n    return p == e.completion\n")
-    rows = [Row("1", " Oslo\n", "<think>one</think>\n\nOslo "), Row("2", "Oslo", "<think>Oslo")]
-    found = list(OwnMetric(tmp_path / "own.py").score_rows(rows, Options()))
+    rows = [
+        ScoringInput("1", " Oslo\n", "<think>one</think>\n\nOslo "),
+        ScoringInput("2", "Oslo", "<think>Oslo"),
+    ]
+    found = list(FileMetric(tmp_path / "own.py").score_rows(rows, Options()))
     assert [(row.scores["own"], row.verdict) for row in found] == [
         (True, "right"), (False, "a thought without its end"),
     ]  # fmt: skip
@@ -159,9 +162,9 @@ def test_a_metric_of_one_s_own_sees_no_thoughts(tmp_path: Path) -> None:
 
 def test_thoughts_are_counted() -> None:
     rows = [
-        Row("1", "a", "<think>b"),
-        Row("2", "a", "b</think>a"),
-        Row("3", "a", "hm", is_cut=True),
+        ScoringInput("1", "a", "<think>b"),
+        ScoringInput("2", "a", "b</think>a"),
+        ScoringInput("3", "a", "hm", is_truncated=True),
     ]
     for mode, part in (("strict", "2 of 3 answers are a thought without its end"),
                        ("official", "3 of 3 answers hold a thought")):  # fmt: skip
@@ -174,7 +177,7 @@ def test_thoughts_are_counted() -> None:
 
 def test_marks_within_a_text_of_the_language_are_no_fence() -> None:
     call = "depict(hut[a ``` b])"
-    row = Row("1", call, f"```\n{call}\n```", {})
+    row = ScoringInput("1", call, f"```\n{call}\n```", {})
     (scored,) = functional.score_rows([row], Options())
     assert scored.verdict == "right but for form"
 

@@ -56,7 +56,7 @@ def test_who_speaks_and_the_middle_of_a_long_input_do_not_count() -> None:
 def test_without_words_there_is_no_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_nearest_answers([example(1, "?!", "a")], [example(2, "?", "b")]) is None
     assert find_nearest_answers([], [example(2, "x", "b")]) is None
-    monkeypatch.setattr(baselines, "MOST_EXAMPLES", 3)
+    monkeypatch.setattr(baselines, "MAX_EXAMPLES", 3)
     many = [example(n, f"word{n}", str(n)) for n in range(40)]
     assert len(set(find_nearest_answers(many, many) or [])) == 3
 

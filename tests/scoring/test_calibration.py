@@ -15,17 +15,17 @@ from scipy.stats import binom, norm, t
 from tuneoff.results import FlipCounts
 from tuneoff.scoring.equivalence import adjust_not_worse
 from tuneoff.scoring.margins import find_margin_examples
-from tuneoff.scoring.mcnemar import mcnemar_p_value, tango_statistic
+from tuneoff.scoring.mcnemar import compute_mcnemar_p_value, compute_tango_statistic
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.power import (
     DISCORDANCE,
+    compute_design_effect,
+    compute_mcnemar_power,
+    compute_pair_level,
     describe_power,
-    design_effect,
     find_detectable,
+    find_smallest_difference,
     find_way_detectable,
-    mcnemar_power,
-    pair_level,
-    smallest_difference,
 )
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
@@ -71,17 +71,19 @@ def mcnemar_size(n: int, discordance: float) -> float:
         float(binom.pmf(m, n, discordance) * binom.pmf(k, m, 0.5))
         for m in range(n + 1)
         for k in range(m + 1)
-        if mcnemar_p_value(FlipCounts(k, m - k, 0, 0)) < 0.05
+        if compute_mcnemar_p_value(FlipCounts(k, m - k, 0, 0)) < 0.05
     )
 
 
 def test_the_power_of_mcnemar() -> None:
-    assert mcnemar_power(60, 0.0, 0.15, 0.05) == pytest.approx(mcnemar_size(60, 0.15), abs=1e-6)
+    assert compute_mcnemar_power(60, 0.0, 0.15, 0.05) == pytest.approx(
+        mcnemar_size(60, 0.15), abs=1e-6
+    )
     rng = np.random.default_rng(4)
     draws = rng.multinomial(300, [0.12, 0.05, 0.83], 4_000)
-    p_values = {tuple(d): mcnemar_p_value(FlipCounts(*d, 0)) for d in draws[:, :3].tolist()}
+    p_values = {tuple(d): compute_mcnemar_p_value(FlipCounts(*d, 0)) for d in draws[:, :3].tolist()}
     found = np.mean([p_values[tuple(d)] < 0.05 for d in draws.tolist()])
-    assert mcnemar_power(300, 0.07, 0.17, 0.05) == pytest.approx(found, abs=0.025)
+    assert compute_mcnemar_power(300, 0.07, 0.17, 0.05) == pytest.approx(found, abs=0.025)
 
 
 def test_the_level_of_a_pair_is_tukeys() -> None:
@@ -89,13 +91,13 @@ def test_the_level_of_a_pair_is_tukeys() -> None:
     from scipy.stats import norm
 
     for contenders, q in ((2, 2.772), (3, 3.314), (4, 3.633), (6, 4.030)):
-        assert pair_level(contenders) == pytest.approx(2 * norm.sf(q / 2**0.5), rel=2e-3)
+        assert compute_pair_level(contenders) == pytest.approx(2 * norm.sf(q / 2**0.5), rel=2e-3)
 
 
 def test_what_no_test_set_can_show() -> None:
-    assert smallest_difference(5) is None
-    assert smallest_difference(0) is None
-    assert smallest_difference(200, [40] * 5) is None, "five clusters: no p below 0.06"
+    assert find_smallest_difference(5) is None
+    assert find_smallest_difference(0) is None
+    assert find_smallest_difference(200, [40] * 5) is None, "five clusters: no p below 0.06"
     assert describe_power(200, [40] * 5, 4, "db_id") == (
         "5 databases can show no difference, however large; 6 are the least."
     )
@@ -114,7 +116,7 @@ def test_more_of_all_that_makes_it_hard_needs_a_larger_difference() -> None:
     assert many.few is not None
     assert few.few < many.few
     assert few.few < few.many
-    clusters = smallest_difference(500, [25] * 20)
+    clusters = find_smallest_difference(500, [25] * 20)
     assert clusters is not None
     assert clusters > few.few
     assert describe_power(500, None, 5).startswith("500 test examples can show differences from 6.")
@@ -129,8 +131,8 @@ def test_the_examples_of_a_margin_by_simulation(discordance: int) -> None:
     for n, two_sided in ((needed.not_worse[discordance], False), (needed.same[discordance], True)):
         draws = rng.multinomial(n, [share / 2, share / 2, 1 - share], 1_500).tolist()
         passed = [
-            norm.sf(tango_statistic(counts, -0.03)) < 0.05
-            and (not two_sided or norm.cdf(tango_statistic(counts, 0.03)) < 0.05)
+            norm.sf(compute_tango_statistic(counts, -0.03)) < 0.05
+            and (not two_sided or norm.cdf(compute_tango_statistic(counts, 0.03)) < 0.05)
             for counts in (FlipCounts(a, b, c, 0) for a, b, c in draws)
         ]
         assert np.mean(passed) == pytest.approx(0.8, abs=0.03)
@@ -140,7 +142,7 @@ def test_the_clusters_of_a_margin_by_simulation() -> None:
     """The same with flips over clusters of 25 examples, whose means differ as power.py has it."""
     needed = find_margin_examples(200, 0.05, [25] * 8)
     assert needed.clusters is not None
-    clusters, deff = needed.clusters[0], design_effect([25] * 8)
+    clusters, deff = needed.clusters[0], compute_design_effect([25] * 8)
     assert (
         needed.not_worse[0] == 25 * clusters > deff * find_margin_examples(200, 0.05).not_worse[0]
     )
@@ -160,7 +162,7 @@ def test_seeds_bring_less_where_they_are_fewer() -> None:
     three, nine = (find_way_detectable(200, None, 2, seeds) for seeds in (3, 9))
     assert three.few is not None
     assert nine.few is not None
-    assert smallest_difference(200) < nine.few < three.few  # type: ignore[operator]
+    assert find_smallest_difference(200) < nine.few < three.few  # type: ignore[operator]
     # By hand: 4 points between seeds, three of each, 15% of answers differ.
     variance = 0.15 / 200 + 2 * 0.04**2 / 3
     freedom = variance**2 / ((0.15 / 200) ** 2 / 199 + 2 * (0.04**2 / 3) ** 2 / 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuneoff.scoring.corrected import LEAST_LABELS, correct_mean
+from tuneoff.scoring.corrected import MIN_LABELS, correct_mean
 
 Array = np.ndarray[Any, Any]
 
@@ -116,7 +116,7 @@ def test_what_labels_are_worth() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "reason"),
-    [(LEAST_LABELS - 1, "rows"), (LEAST_LABELS, "clusters"), (60, None)],
+    [(MIN_LABELS - 1, "rows"), (MIN_LABELS, "clusters"), (60, None)],
 )
 def test_too_few_labels_bring_no_figure(labels: int, reason: str | None) -> None:
     judged = {str(i): 1.0 for i in range(60)}

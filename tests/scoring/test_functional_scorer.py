@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, Row
+from tuneoff.scoring import Options, ScoringInput
 from tuneoff.scoring.functional import METRICS, REORDERED, failing, score_rows
 from tuneoff.scoring.rows import find_reason_left_out
 
@@ -16,7 +16,7 @@ GOLD = "inform(name[Dirt: Showdown], genres[sport, racing], has_mac_release[no])
 
 
 def score(prediction: str, reference: str = GOLD) -> ScoredRow:
-    (row,) = score_rows([Row("1", reference, prediction)], Options())
+    (row,) = score_rows([ScoringInput("1", reference, prediction)], Options())
     assert set(row.scores) == set(METRICS)
     return row
 
@@ -95,7 +95,11 @@ def test_an_unparsable_answer_scores_nothing() -> None:
 
 
 def test_an_unparsable_reference_costs_its_own_row() -> None:
-    rows = [Row("7", "no call", "f()"), Row("8", "f()", "f()"), Row("9", "f(a[b)", "", {}, "lost")]
+    rows = [
+        ScoringInput("7", "no call", "f()"),
+        ScoringInput("8", "f()", "f()"),
+        ScoringInput("9", "f(a[b)", "", {}, "lost"),
+    ]
     first, second, third = score_rows(rows, Options())
     assert (first.scores, second.verdict, third.scores) == ({}, "right", {})
     reasons = {row.id: find_reason_left_out(row) for row in (first, third)}
@@ -107,7 +111,7 @@ def test_an_unparsable_reference_costs_its_own_row() -> None:
 def test_every_reference_of_viggo_scores_one_by_every_metric(data_dir: Path, split: str) -> None:
     lines = (data_dir / "viggo" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
     golds = [json.loads(line)["meaning_representation"] for line in lines]
-    rows = score_rows((Row(str(i), gold, gold) for i, gold in enumerate(golds)), Options())
+    rows = score_rows((ScoringInput(str(i), gold, gold) for i, gold in enumerate(golds)), Options())
     wrong = [row for row in rows if row.verdict != "right" or set(row.scores.values()) != {1}]
     assert len(golds) == {"train": 5103, "validation": 714, "test": 1083}[split]
     assert wrong == []

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tuneoff.config import GraderSettings
+from tuneoff.config import GraderConfig
 from tuneoff.errors import ConfigError, DataError, MissingExtraError
 from tuneoff.prepare import load_grader
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, Row, similarity
+from tuneoff.scoring import Options, ScoringInput, similarity
 from tuneoff.scoring.grader_forms import check_grader, name_metric
-from tuneoff.scoring.grader_templates import Template, build_sample
+from tuneoff.scoring.grader_templates import GraderTemplate, build_sample
 from tuneoff.scoring.graders import GraderMetric, build_grader, grade_sample
 
 OUTPUT = "{{ sample.output_text }}"
@@ -144,7 +144,7 @@ def test_an_answer_without_a_named_field_has_0() -> None:
 def test_values_in_templates() -> None:
     item = {"n": 1.0, "no": None, "list": [{"a": True}], "ä": "ö"}
     text = "{{ item.n }} {{item.no}} {{item.list[0]}} {{ item.list[0].a }} {{item.ä}} {x}"
-    assert Template(text, "g").render(item, {}) == '1.0 null {"a": true} true ö {x}'
+    assert GraderTemplate(text, "g").render(item, {}) == '1.0 null {"a": true} true ö {x}'
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_values_in_templates() -> None:
 def test_what_is_no_grader_here(tmp_path: Path, value: Any, message: str) -> None:
     (tmp_path / "g.json").write_text(json.dumps(value))
     with pytest.raises(ConfigError) as caught:
-        load_grader(GraderSettings(id="grader", file="g.json"), tmp_path)
+        load_grader(GraderConfig(id="grader", file="g.json"), tmp_path)
     assert message in str(caught.value)
     assert "g.json: " in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -200,10 +200,10 @@ def test_files_that_hold_no_grader(tmp_path: Path) -> None:
         ("g.yaml", "no JSON or YAML that can be read"),
     ):
         with pytest.raises(ConfigError, match=message):
-            load_grader(GraderSettings(id="grader", file=file), tmp_path)
+            load_grader(GraderConfig(id="grader", file=file), tmp_path)
     (tmp_path / "g.json").write_text(json.dumps(check("eq")))
     with pytest.raises(ConfigError, match=r"model is for graders that ask a model, and g\.json is"):
-        load_grader(GraderSettings(id="grader", file="g.json", model="m"), tmp_path)
+        load_grader(GraderConfig(id="grader", file="g.json", model="m"), tmp_path)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def metric(folder: Path, value: dict[str, Any]) -> GraderMetric:
     (folder / "g.yaml").write_text(json.dumps(value))  # JSON is YAML, too
-    found = load_grader(GraderSettings(id="grader", file="g.yaml"), folder)
+    found = load_grader(GraderConfig(id="grader", file="g.yaml"), folder)
     assert isinstance(found, GraderMetric)
     return found
 
@@ -223,10 +223,12 @@ def test_a_metric_of_rows(tmp_path: Path) -> None:
     scorer = metric(tmp_path, similar("rouge_1", 0.5))
     assert scorer.METRICS == {"close": "fraction", "close_passed": "yes/no"}
     rows = [
-        Row("1", "a b", "a c", {"item": {"label": "a b"}}),
-        Row("2", "a b", "c", {"label": "a b"}),  # no item of its own: meta, inputs, completion
-        Row("3", "a b", "<think>What?</think>\n\na b ", {"item": {"label": "a b"}}),
-        Row("4", "a b", "", {"item": {"label": "a b"}}),
+        ScoringInput("1", "a b", "a c", {"item": {"label": "a b"}}),
+        ScoringInput(
+            "2", "a b", "c", {"label": "a b"}
+        ),  # no item of its own: meta, inputs, completion
+        ScoringInput("3", "a b", "<think>What?</think>\n\na b ", {"item": {"label": "a b"}}),
+        ScoringInput("4", "a b", "", {"item": {"label": "a b"}}),
     ]
     assert list(scorer.score_rows(rows, Options())) == [
         ScoredRow("1", {"close": 0.5, "close_passed": True}, "right"),
@@ -238,7 +240,10 @@ def test_a_metric_of_rows(tmp_path: Path) -> None:
 
 def test_a_field_that_a_row_lacks_is_refused_before_there_are_answers(tmp_path: Path) -> None:
     scorer = metric(tmp_path, check("eq"))
-    rows = [Row("1", "a", "a", {"item": {"label": "a"}}), Row("2", "a", "a", {"level": 1})]
+    rows = [
+        ScoringInput("1", "a", "a", {"item": {"label": "a"}}),
+        ScoringInput("2", "a", "a", {"level": 1}),
+    ]
     with pytest.raises(DataError, match=r"example '2' has no field for the template: item\.label"):
         list(scorer.failing(rows, Options()))
     with pytest.raises(DataError, match=r"there are: level, completion"):
@@ -246,7 +251,7 @@ def test_a_field_that_a_row_lacks_is_refused_before_there_are_answers(tmp_path: 
 
 
 def test_doubts(tmp_path: Path) -> None:
-    rows = [Row("1", "a", "", {"label": "a"}), Row("2", "b", "", {"label": "a"})]
+    rows = [ScoringInput("1", "a", "", {"label": "a"}), ScoringInput("2", "b", "", {"label": "a"})]
     assert metric(tmp_path, check("eq")).doubts(rows) == [
         "g.yaml: the grader match gives 1 of 2 references themselves less than 1, 2 for one "
         "(wrong); an answer that is the reference should be right."

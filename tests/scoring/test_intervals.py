@@ -10,7 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from tuneoff.scoring.intervals import mean_variance, score_interval, wilson
+from tuneoff.scoring.intervals import (
+    compute_mean_variance,
+    compute_score_interval,
+    compute_wilson_interval,
+)
 
 SIZES = [400, 100, 100, 20, 20, 20, 5, 5, 5, 5]
 
@@ -18,7 +22,7 @@ SIZES = [400, 100, 100, 20, 20, 20, 5, 5, 5, 5]
 @given(st.integers(0, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share_and_stays_within_bounds(counts: tuple[int, int]) -> None:
     successes, n = counts
-    low, high = wilson(successes, n)
+    low, high = compute_wilson_interval(successes, n)
     assert 0 <= low < high <= 1
     if n:
         assert low <= successes / n <= high
@@ -27,37 +31,41 @@ def test_wilson_holds_the_share_and_stays_within_bounds(counts: tuple[int, int])
 
 
 def test_independent_examples_keep_wilson_and_t() -> None:
-    found = score_interval({1.0: 30, 0.0: 10}, yes_no=True)
-    assert found == pytest.approx(wilson(30, 40))
+    found = compute_score_interval({1.0: 30, 0.0: 10}, yes_no=True)
+    assert found == pytest.approx(compute_wilson_interval(30, 40))
     values = np.random.default_rng(1).random(50)
     half = t.ppf(0.975, 49) * values.std(ddof=1) / 50**0.5
-    found = score_interval(Counter(values.tolist()), yes_no=False)
+    found = compute_score_interval(Counter(values.tolist()), yes_no=False)
     assert found == pytest.approx((values.mean() - half, values.mean() + half))
 
 
 def test_clusters_that_stand_or_fall_together_count_as_so_many_examples() -> None:
     """Eight clusters of 25, each all right or all wrong, tell what eight examples tell."""
     clusters = [(25.0, 25)] * 5 + [(0.0, 25)] * 3
-    found = score_interval({1.0: 125, 0.0: 75}, True, clusters)
+    found = compute_score_interval({1.0: 125, 0.0: 75}, True, clusters)
     assert found is not None
     assert found[0] < 0.32 < 0.625 < 0.88 < found[1]
-    apart = score_interval({1.0: 125, 0.0: 75}, True, [(16.0, 25)] * 5 + [(15.0, 25)] * 3)
+    apart = compute_score_interval({1.0: 125, 0.0: 75}, True, [(16.0, 25)] * 5 + [(15.0, 25)] * 3)
     assert apart is not None
-    assert apart == pytest.approx(wilson(125, 200), abs=1e-9), "never better than independent"
+    assert apart == pytest.approx(compute_wilson_interval(125, 200), abs=1e-9), (
+        "never better than independent"
+    )
 
 
 def test_one_cluster_is_about_itself_and_nothing_is_of_width_zero() -> None:
-    assert score_interval({1.0: 9, 0.0: 3}, True, [(9.0, 12)]) == wilson(9, 12)
+    assert compute_score_interval({1.0: 9, 0.0: 3}, True, [(9.0, 12)]) == compute_wilson_interval(
+        9, 12
+    )
     clusters = [(25.0, 25)] * 8
-    alike = score_interval({1.0: 200}, True, clusters)
+    alike = compute_score_interval({1.0: 200}, True, clusters)
     assert alike is not None
-    assert alike[0] < wilson(200, 200)[0]  # deff 1 + 24 · 0.1
+    assert alike[0] < compute_wilson_interval(200, 200)[0]  # deff 1 + 24 · 0.1
     assert alike[1] == 1
-    assert score_interval({0.5: 9}, False) == wilson(4.5, 9)
-    assert score_interval({}, True) == (0.0, 1.0)
-    assert score_interval({3.0: 1}, False) is None, "one number says nothing about others"
-    assert score_interval({3.0: 20}, False) is None
-    apart = score_interval({3.0: 20, 5.0: 20}, False)
+    assert compute_score_interval({0.5: 9}, False) == compute_wilson_interval(4.5, 9)
+    assert compute_score_interval({}, True) == (0.0, 1.0)
+    assert compute_score_interval({3.0: 1}, False) is None, "one number says nothing about others"
+    assert compute_score_interval({3.0: 20}, False) is None
+    apart = compute_score_interval({3.0: 20, 5.0: 20}, False)
     assert apart is not None
     assert apart[0] < 4 < apart[1]
 
@@ -70,7 +78,7 @@ def test_degrees_of_freedom_by_the_matrices_of_bell_and_mccaffrey() -> None:
     sums = np.array([rng.binomial(int(n), p) for n, p in zip(sizes, rates, strict=True)], float)
     n, mean = sizes.sum(), sums.sum() / sizes.sum()
     spread = mean * (1 - mean)
-    variance, freedom = mean_variance(sums, sizes, spread)
+    variance, freedom = compute_mean_variance(sums, sizes, spread)
     share = sizes / n
     weight = np.diag((1 - share) ** -0.5)
     residuals = weight @ (sums - sizes * mean)
@@ -80,14 +88,16 @@ def test_degrees_of_freedom_by_the_matrices_of_bell_and_mccaffrey() -> None:
     g = weight @ centre @ np.diag(sizes * (1 - icc) + sizes**2 * icc) @ centre.T @ weight
     assert freedom == pytest.approx(np.trace(g) ** 2 / np.trace(g @ g))
     assert freedom < 4, "one cluster holds most of the examples"
-    equal = mean_variance(np.array([3.0, 4, 5, 6]), np.full(4, 10.0), 0.2)
+    equal = compute_mean_variance(np.array([3.0, 4, 5, 6]), np.full(4, 10.0), 0.2)
     assert equal[1] == pytest.approx(3)
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
     counts = {0.0: 200, 1 / 3: 100, 2 / 3: 100, 1.0: 600}
-    alone = score_interval(counts, True)
-    alike, apart = (score_interval(counts, True, seeds=s) for s in ([0.7] * 3, [0.64, 0.7, 0.76]))
+    alone = compute_score_interval(counts, True)
+    alike, apart = (
+        compute_score_interval(counts, True, seeds=s) for s in ([0.7] * 3, [0.64, 0.7, 0.76])
+    )
     assert alone is not None
     assert alike == pytest.approx(alone)
     assert apart is not None

@@ -11,26 +11,28 @@ import pytest
 from judge_server import Server, by_content, running_server
 
 import tuneoff
-from tuneoff.config import BakeOff, JudgeSettings, TaskSettings
-from tuneoff.contender_settings import RecordedSettings
-from tuneoff.costs.ledger import Ledger, Spent
+from tuneoff.config import BakeOff, JudgeConfig, TaskConfig
+from tuneoff.contender_settings import RecordedConfig
+from tuneoff.costs.ledger import Ledger, Spending
 from tuneoff.errors import BudgetError, ConfigError, ProviderError
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.records import ScoredRow
 from tuneoff.results import Results
-from tuneoff.scoring import Options, Row
-from tuneoff.scoring.judge import MOST_REPLY, Judge, ready
-from tuneoff.scoring.rows import Purse
-from tuneoff.settings import PriceSettings
-from tuneoff.spending import judge_purse
-from tuneoff.summary import table
+from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.judge import MOST_REPLY, Judge, check_ready
+from tuneoff.scoring.rows import QuestionBudget
+from tuneoff.settings import PriceConfig
+from tuneoff.spending import build_judge_budget
+from tuneoff.summary import render_results
 
 pytest.importorskip("openai")
 ROWS = [
-    Row("1", "good", "good", inputs={"messages": [{"role": "user", "content": "Say good."}]}),
-    Row("2", "good", "bad", inputs={"question": "Say good."}),
-    Row("3", "bad", "good", inputs={"question": "Say good. Please."}),
-    Row("4", "good", ""),
+    ScoringInput(
+        "1", "good", "good", inputs={"messages": [{"role": "user", "content": "Say good."}]}
+    ),
+    ScoringInput("2", "good", "bad", inputs={"question": "Say good."}),
+    ScoringInput("3", "bad", "good", inputs={"question": "Say good. Please."}),
+    ScoringInput("4", "good", ""),
 ]
 
 
@@ -40,16 +42,19 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def settings_for(server: Server, price: PriceSettings | None = None) -> JudgeSettings:
+def settings_for(server: Server, price: PriceConfig | None = None) -> JudgeConfig:
     host, port = server.server_address[:2]
-    return JudgeSettings(
+    return JudgeConfig(
         id="judge", model="m", base_url=f"http://{host!s}:{port}/v1", rubric="Be good.",
         price=price, concurrency=1,
     )  # fmt: skip
 
 
 def judge(
-    server: Server, rows: list[Row], kept: Path | None = None, purse: Purse | None = None
+    server: Server,
+    rows: list[ScoringInput],
+    kept: Path | None = None,
+    purse: QuestionBudget | None = None,
 ) -> list[ScoredRow]:
     scorer = Judge(settings_for(server))
     return list(scorer.score_rows(iter(rows), Options(judgements=kept, purse=purse)))
@@ -93,14 +98,14 @@ def test_what_was_paid_for_is_not_asked_again(server: Server, tmp_path: Path) ->
     assert {(row["tokens_in"], row["tokens_out"]) for row in rows} == {(9, 1)}
 
 
-def purse_of(server: Server, ledger: Ledger) -> Purse:
-    price = PriceSettings.model_validate(
+def purse_of(server: Server, ledger: Ledger) -> QuestionBudget:
+    price = PriceConfig.model_validate(
         {"input_usd_per_million_tokens": 1000, "output_usd_per_million_tokens": 2000}
     )
-    task = TaskSettings(id="chat", train="t.jsonl", metrics=(settings_for(server, price),))
-    made = BakeOff(name="x", task=task, contenders=(RecordedSettings(
+    task = TaskConfig(id="chat", train="t.jsonl", metrics=(settings_for(server, price),))
+    made = BakeOff(name="x", task=task, contenders=(RecordedConfig(
         name="r", id="recorded", predictions="p.jsonl"),))  # fmt: skip
-    purse, unpriced = judge_purse(made, ledger)
+    purse, unpriced = build_judge_budget(made, ledger)
     assert unpriced is None
     assert purse is not None
     return purse
@@ -136,7 +141,7 @@ def test_a_refused_question_costs_nothing(server: Server, tmp_path: Path) -> Non
     ledger = Ledger(tmp_path / "events.jsonl")
     with pytest.raises(ProviderError):
         judge(server, ROWS[:1], None, purse_of(server, ledger))
-    assert ledger.spent() == Spent()
+    assert ledger.spent() == Spending()
 
 
 def test_a_gateways_503_may_have_been_billed(server: Server, tmp_path: Path) -> None:
@@ -149,13 +154,13 @@ def test_a_gateways_503_may_have_been_billed(server: Server, tmp_path: Path) -> 
 
 
 def test_a_judge_without_a_price_is_said(tmp_path: Path) -> None:
-    metric = JudgeSettings(
+    metric = JudgeConfig(
         id="judge", model="no-such", base_url="https://example.org/v1", rubric="Be good."
     )
-    task = TaskSettings(id="chat", train="t.jsonl", metrics=(metric,))
-    recorded = RecordedSettings(name="r", id="recorded", predictions="p.jsonl")
+    task = TaskConfig(id="chat", train="t.jsonl", metrics=(metric,))
+    recorded = RecordedConfig(name="r", id="recorded", predictions="p.jsonl")
     made = BakeOff(name="x", task=task, contenders=(recorded,))
-    purse, unpriced = judge_purse(made, Ledger(tmp_path / "events.jsonl"))
+    purse, unpriced = build_judge_budget(made, Ledger(tmp_path / "events.jsonl"))
     assert purse is None
     assert unpriced == (
         "the judge no-such has no price in the book, so what it costs is not counted; give it a "
@@ -171,12 +176,12 @@ def test_a_refusal_is_one_sentence(server: Server) -> None:
 
 def test_without_a_key_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    settings = JudgeSettings(id="judge", model="m", rubric="Be good.")
+    settings = JudgeConfig(id="judge", model="m", rubric="Be good.")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY is not set"):
-        ready(settings)
+        check_ready(settings)
 
 
-class Heard(Silent):
+class Heard(SilentProgress):
     """Progress that remembers what was last said of each contender."""
 
     def __init__(self) -> None:
@@ -224,7 +229,7 @@ def test_replies_that_cannot_be_read_are_counted_and_one_is_shown(
     words = "The judge's replies about 4 of 8 answers could not be read as A, B or TIE"
     markdown = (tmp_path / "run" / "report.md").read_text()
     html = (tmp_path / "run" / "report.html").read_text()
-    terminal = table(results)
+    terminal = render_results(results)
     for shown in (markdown, html.replace("&#39;", "'"), terminal):
         assert words in shown
         assert "\x1b" not in shown

@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 from judge_server import Server, running_server
 
-from tuneoff.config import BakeOff, GraderSettings, TaskSettings
-from tuneoff.contender_settings import RecordedSettings
+from tuneoff.config import BakeOff, GraderConfig, TaskConfig
+from tuneoff.contender_settings import RecordedConfig
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, DataError
 from tuneoff.prepare import load_grader
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, Row
-from tuneoff.scoring.judge import unread_reply
-from tuneoff.scoring.model_grader import ModelGrader, read_result
-from tuneoff.spending import grader_purses
+from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.judge import find_unread_reply
+from tuneoff.scoring.model_grader import ModelGrader, parse_result
+from tuneoff.spending import build_grader_budgets
 
 pytest.importorskip("openai")
 ROWS = [
-    Row("1", "Lima", "LIMA", {"item": {"label": "Lima"}}),
-    Row("2", "Lima", "Oslo", {"item": {"label": "Lima"}}),
-    Row("3", "Lima", "", {"item": {"label": "Lima"}}),
+    ScoringInput("1", "Lima", "LIMA", {"item": {"label": "Lima"}}),
+    ScoringInput("2", "Lima", "Oslo", {"item": {"label": "Lima"}}),
+    ScoringInput("3", "Lima", "", {"item": {"label": "Lima"}}),
 ]
 SCORE = {
     "type": "score_model", "name": "Quality", "model": "gone", "range": [0, 10],
@@ -49,13 +49,11 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def settings_for(folder: Path, server: Server, value: Any, **more: Any) -> GraderSettings:
+def settings_for(folder: Path, server: Server, value: Any, **more: Any) -> GraderConfig:
     (folder / "g.json").write_text(json.dumps(value))
     host, port = server.server_address[:2]
     url = f"http://{host!s}:{port}/v1"
-    return GraderSettings(
-        id="grader", file="g.json", model="m", base_url=url, concurrency=1, **more
-    )
+    return GraderConfig(id="grader", file="g.json", model="m", base_url=url, concurrency=1, **more)
 
 
 def grader(folder: Path, server: Server, value: Any) -> ModelGrader:
@@ -90,14 +88,14 @@ def test_it_asks_once_per_answer_with_its_turns_filled_in(server: Server, tmp_pa
 def test_labels(server: Server, tmp_path: Path) -> None:
     replies = iter(['{"result": "kind"}', "rude", '{"result": "so so"}'])
     server.rule = lambda prompt, a, b: next(replies)
-    rows = [Row(str(n), "x", f"answer {n}") for n in range(3)]
+    rows = [ScoringInput(str(n), "x", f"answer {n}") for n in range(3)]
     scorer, kept = grader(tmp_path, server, LABEL), tmp_path / "judgements.jsonl"
     found = list(scorer.score_rows(rows, Options(judgements=kept)))
     assert [row.scores for row in found] == [{"tone": True}, {"tone": False}, {}]
     assert found[2].verdict == "the grader did not say"
     assert scorer.find_unread(kept, {"0", "1", "2"}) == ("2", '{"result": "so so"}')
     assert scorer.find_unread(kept, {"0", "1"}) is None
-    assert unread_reply(kept, "m", {"0", "1", "2"}) is None, "none of them is a judge's"
+    assert find_unread_reply(kept, "m", {"0", "1", "2"}) is None, "none of them is a judge's"
 
 
 @pytest.mark.parametrize(
@@ -112,20 +110,20 @@ def test_labels(server: Server, tmp_path: Path) -> None:
     ],
 )
 def test_what_a_reply_says(reply: str, expected: Any) -> None:
-    assert read_result(reply) == expected
+    assert parse_result(reply) == expected
 
 
 def test_what_was_said_is_kept_and_paid_within_the_budget(server: Server, tmp_path: Path) -> None:
     server.rule = lambda prompt, a, b: '{"result": 7}'
     price = {"input_usd_per_million_tokens": 1000, "output_usd_per_million_tokens": 2000}
     settings = settings_for(tmp_path, server, SCORE, price=price)
-    task = TaskSettings(id="chat", train="t.jsonl", metrics=(settings,))
-    recorded = RecordedSettings(name="r", id="recorded", predictions="p.jsonl")
+    task = TaskConfig(id="chat", train="t.jsonl", metrics=(settings,))
+    recorded = RecordedConfig(name="r", id="recorded", predictions="p.jsonl")
     bakeoff = BakeOff(name="x", task=task, contenders=(recorded,), folder=tmp_path)
     kept, events = tmp_path / "judgements.jsonl", tmp_path / "events.jsonl"
     for _ in range(2):
         ledger = Ledger(events)
-        purses, unpriced = grader_purses(bakeoff, ledger)
+        purses, unpriced = build_grader_budgets(bakeoff, ledger)
         assert not unpriced
         scorer = load_grader(settings, tmp_path)
         options = Options(judgements=kept, grader_purses=purses)
@@ -135,7 +133,7 @@ def test_what_was_said_is_kept_and_paid_within_the_budget(server: Server, tmp_pa
         # Two questions of 9 tokens, and 1 of answer each.
         assert ledger.spent("judge:m").known == 2 * (Decimal(9000) + Decimal(2000)) / 10**6
     poor = Ledger(tmp_path / "poor.jsonl", 0.1)  # the 100 tokens of a reply alone can cost $0.20
-    purses, _ = grader_purses(bakeoff, poor)
+    purses, _ = build_grader_budgets(bakeoff, poor)
     with pytest.raises(BudgetError, match="judge:m: judging can cost up to"):
         list(load_grader(settings, tmp_path).score_rows(ROWS, Options(grader_purses=purses)))
     assert len(server.bodies) == 2
@@ -144,7 +142,7 @@ def test_what_was_said_is_kept_and_paid_within_the_budget(server: Server, tmp_pa
 def test_a_field_that_is_not_there_is_refused_unasked(server: Server, tmp_path: Path) -> None:
     scorer = grader(tmp_path, server, SCORE)
     with pytest.raises(DataError, match=r"example '1' has no field for the template: item\.label"):
-        list(scorer.failing([Row("1", "a", "a")], Options()))
+        list(scorer.failing([ScoringInput("1", "a", "a")], Options()))
     assert not server.bodies
     # The question as it would be, the answer once more as long as it may get, and the reply.
     asked, reply = scorer.most_tokens(ROWS[0], 1000)

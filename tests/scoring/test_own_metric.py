@@ -8,22 +8,22 @@ import pytest
 
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, Row, load_scorer
-from tuneoff.scoring.combined import combined
-from tuneoff.scoring.own import OwnMetric
+from tuneoff.scoring import Options, ScoringInput, load_scorer
+from tuneoff.scoring.combined import combine_scorers
+from tuneoff.scoring.own import FileMetric
 
 ROWS = [
-    Row("1", "Lima", "It is Lima", {"level": 1}, inputs={"question": "Capital of Peru?"}),
-    Row("2", "Rome", "Oslo", {"level": 2}, inputs={"question": "Capital of Italy?"}),
-    Row("3", "Rome", "", {"level": 2}),
-    Row("4", "Rome", "Rome", {"level": 2}, error="refused"),
+    ScoringInput("1", "Lima", "It is Lima", {"level": 1}, inputs={"question": "Capital of Peru?"}),
+    ScoringInput("2", "Rome", "Oslo", {"level": 2}, inputs={"question": "Capital of Italy?"}),
+    ScoringInput("3", "Rome", "", {"level": 2}),
+    ScoringInput("4", "Rome", "Rome", {"level": 2}, error="refused"),
 ]
 
 
-def metric(folder: Path, body: str, name: str = "mine") -> OwnMetric:
+def metric(folder: Path, body: str, name: str = "mine") -> FileMetric:
     path = folder / f"{name}.py"
     path.write_text(f"def score(example, prediction):\n    {body}\n")
-    return OwnMetric(path)
+    return FileMetric(path)
 
 
 def test_it_sees_the_example_and_the_answer(tmp_path: Path) -> None:
@@ -55,17 +55,17 @@ def test_what_it_may_not_give(tmp_path: Path, body: str, message: str) -> None:
 
 def test_files_that_are_no_metric(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such Python file"):
-        OwnMetric(tmp_path / "none.py")
+        FileMetric(tmp_path / "none.py")
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ConfigError, match="has no score"):
-        OwnMetric(tmp_path / "empty.py")
+        FileMetric(tmp_path / "empty.py")
     (tmp_path / "number.py").write_text("score = 3")
     with pytest.raises(ConfigError, match="score is not a function"):
-        OwnMetric(tmp_path / "number.py")
+        FileMetric(tmp_path / "number.py")
 
 
 def test_beside_the_task_s_own_metrics(tmp_path: Path) -> None:
-    both = combined(load_scorer("text"), [metric(tmp_path, "return 'i' in prediction")])
+    both = combine_scorers(load_scorer("text"), [metric(tmp_path, "return 'i' in prediction")])
     assert list(both.METRICS) == ["exact_match", "normalized_match", "mine"]
     assert next(iter(both.score_rows(iter(ROWS), Options()))) == ScoredRow(
         "1", {"exact_match": False, "normalized_match": False, "mine": True}, "wrong"
@@ -75,4 +75,4 @@ def test_beside_the_task_s_own_metrics(tmp_path: Path) -> None:
 
 def test_a_name_that_is_taken(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is a metric exact_match already"):
-        combined(load_scorer("text"), [metric(tmp_path, "return True", "exact_match")])
+        combine_scorers(load_scorer("text"), [metric(tmp_path, "return True", "exact_match")])

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuneoff.results import Comparison, FlipCounts
-from tuneoff.scoring.holm import holm
-from tuneoff.scoring.mcnemar import tango
+from tuneoff.scoring.holm import adjust_by_holm
+from tuneoff.scoring.mcnemar import compute_tango_interval
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.pairs import compare_all, compare_pairs
 
@@ -39,13 +39,13 @@ def compare(
 
 
 def test_holm() -> None:
-    assert [p for p, _ in holm([0.01, 0.04, 0.03])] == pytest.approx([0.03, 0.06, 0.06])
+    assert [p for p, _ in adjust_by_holm([0.01, 0.04, 0.03])] == pytest.approx([0.03, 0.06, 0.06])
     # 0.05/3 for the first; the second, at 0.05/2, is kept, so the third has no more.
-    assert [level for _, level in holm([0.01, 0.04, 0.03])] == pytest.approx(
+    assert [level for _, level in adjust_by_holm([0.01, 0.04, 0.03])] == pytest.approx(
         [0.05 / 3, *[0.025] * 2]
     )
-    assert [p for p, _ in holm([0.5, 0.9])] == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
+    assert [p for p, _ in adjust_by_holm([0.5, 0.9])] == pytest.approx([1.0, 1.0])
+    assert adjust_by_holm([]) == []
 
 
 def binary(only_a: int, only_b: int, both: int) -> list[tuple[float, float]]:
@@ -102,8 +102,10 @@ def test_too_few_clusters_have_no_interval() -> None:
 
 def test_tango_by_hand() -> None:
     # Tango (1998), section 4: no discordant pair, and the square of z over n plus it.
-    assert tango(FlipCounts(0, 0, 40, 10)) == pytest.approx((-0.0713, 0.0713), abs=1e-4)
-    low, high = tango(FlipCounts(9, 1, 10, 0))
+    assert compute_tango_interval(FlipCounts(0, 0, 40, 10)) == pytest.approx(
+        (-0.0713, 0.0713), abs=1e-4
+    )
+    low, high = compute_tango_interval(FlipCounts(9, 1, 10, 0))
     for bound, sign in ((low, 1), (high, -1)):  # the score test has exactly p = 0.05 there
         b, c, n = 9, 1, 20
         grid = np.linspace(1e-9, 1, 200_001)  # the likelihood, maximised by brute force
@@ -118,8 +120,8 @@ def test_tango_by_hand() -> None:
         q21 = grid[np.argmax(logs)]
         z = (b - c - n * bound) / np.sqrt(n * (2 * q21 + bound - bound**2))
         assert z == pytest.approx(sign * 1.96, abs=2e-3)
-    assert tango(FlipCounts(7, 0, 0, 0))[1] == 1.0
-    assert tango(FlipCounts(0, 7, 0, 0))[0] == -1.0
+    assert compute_tango_interval(FlipCounts(7, 0, 0, 0))[1] == 1.0
+    assert compute_tango_interval(FlipCounts(0, 7, 0, 0))[0] == -1.0
 
 
 @pytest.mark.parametrize("seeds", [(), ((5.0, 5.5), (2.0,))])
@@ -269,7 +271,9 @@ def test_p_values_and_intervals_never_contradict_each_other(
     }
     several = {"c": [scores["c"], {id: 1 - score for id, score in scores["c"].items()}]}
     found = compare_all(scores, "m", clusters, seeds=several if rng.random() < 0.3 else None)
-    for pair, (by_holm, _) in zip(found, holm([each.p_value for each in found]), strict=True):
+    for pair, (by_holm, _) in zip(
+        found, adjust_by_holm([each.p_value for each in found]), strict=True
+    ):
         assert pair.p_value <= pair.p_adjusted <= by_holm + 0.03  # some is drawn
         for low, high, p in (
             (pair.low, pair.high, pair.p_value),

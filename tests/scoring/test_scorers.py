@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tuneoff.errors import ConfigError
-from tuneoff.scoring import Options, Row, load_scorer, primary_metric, scorer_ids
+from tuneoff.scoring import Options, ScoringInput, get_primary_metric, list_scorer_ids, load_scorer
 
 
 def test_the_scorers_of_tuneoff() -> None:
-    assert {"text", "functional", "sql"} <= set(scorer_ids())
-    for id in scorer_ids():
+    assert {"text", "functional", "sql"} <= set(list_scorer_ids())
+    for id in list_scorer_ids():
         scorer = load_scorer(id)
         assert scorer.PRIMARY in scorer.METRICS
         assert set(scorer.METRICS.values()) <= {"yes/no", "fraction"}
@@ -39,15 +39,17 @@ def test_a_scorer_in_a_file_of_ones_own(tmp_path: Path) -> None:
         "        yield ScoredRow(r.id, {'same_length': same}, 'right' if same else 'wrong')\n"
     )
     scorer = load_scorer(str(path))
-    rows = scorer.score_rows([Row("1", "ab", "xy"), Row("2", "ab", "x")], Options())
+    rows = scorer.score_rows(
+        [ScoringInput("1", "ab", "xy"), ScoringInput("2", "ab", "x")], Options()
+    )
     assert [row.verdict for row in rows] == ["right", "wrong"]
-    assert primary_metric(scorer, Options()) == "same_length"
+    assert get_primary_metric(scorer, Options()) == "same_length"
 
 
 def test_what_decides_without_databases(tmp_path: Path) -> None:
     sql = load_scorer("sql")
-    assert primary_metric(sql, Options(databases=tmp_path)) == "execution_accuracy"
-    assert primary_metric(sql, Options()) == "exact_match"
+    assert get_primary_metric(sql, Options(databases=tmp_path)) == "execution_accuracy"
+    assert get_primary_metric(sql, Options()) == "exact_match"
 
 
 def test_finding_scorers_is_quick_because_libraries_wait_until_they_are_used() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.databases import database_hashes, find_database
+from tuneoff.databases import find_database, hash_databases
 from tuneoff.errors import DataError
-from tuneoff.scoring.rows import Row
+from tuneoff.scoring.rows import ScoringInput
 from tuneoff.scoring.stored import check_rows, read_rows
 
 KNOWN = {"e1": ("gold", {"db_id": "d", "hardness": "easy"})}
@@ -30,9 +30,9 @@ def test_rows_with_and_without_their_own_reference(tmp_path: Path) -> None:
         '{"id": "e3", "reference": "r", "prediction": null, "error": "refused"}',
     )
     assert list(read_rows(path, KNOWN)) == [
-        Row("e1", "gold", "p", {"db_id": "d", "hardness": "easy"}),
-        Row("2", "r", "", {"db_id": "x"}),
-        Row("e3", "r", "", {}, "refused"),
+        ScoringInput("e1", "gold", "p", {"db_id": "d", "hardness": "easy"}),
+        ScoringInput("2", "r", "", {"db_id": "x"}),
+        ScoringInput("e3", "r", "", {}, "refused"),
     ]
 
 
@@ -40,7 +40,9 @@ def test_what_a_row_brings_goes_before_what_is_known(tmp_path: Path) -> None:
     path = write(
         tmp_path, '{"id": "e1", "reference": "own", "prediction": "p", "meta": {"db_id": "o"}}'
     )
-    assert next(read_rows(path, KNOWN)) == Row("e1", "own", "p", {"db_id": "o", "hardness": "easy"})
+    assert next(read_rows(path, KNOWN)) == ScoringInput(
+        "e1", "own", "p", {"db_id": "o", "hardness": "easy"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,6 @@ def test_hashes(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.sqlite").write_bytes(name.encode() * 100_000)
-    assert database_hashes(tmp_path, ["b", "a", "b"]) == {
+    assert hash_databases(tmp_path, ["b", "a", "b"]) == {
         name: hashlib.sha256(name.encode() * 100_000).hexdigest() for name in ("a", "b")
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.scoring import Options, Row
-from tuneoff.scoring.text import METRICS, normalized, score_rows
+from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.text import METRICS, normalize_text, score_rows
 
 
 def scored(reference: str, prediction: str, error: str | None = None) -> tuple[bool, bool, str]:
-    (row,) = score_rows([Row("1", reference, prediction, error=error)], Options())
+    (row,) = score_rows([ScoringInput("1", reference, prediction, error=error)], Options())
     assert set(row.scores) == set(METRICS)
     return bool(row.scores["exact_match"]), bool(row.scores["normalized_match"]), row.verdict
 
@@ -49,7 +49,7 @@ def test_an_error_is_wrong_whatever_was_predicted() -> None:
 
 def test_normalizing_twice_changes_nothing() -> None:
     for text in ("A  b. ; .", "ΐ", "ẞﬀİ", "x;;", "½ Straße…"):
-        assert normalized(normalized(text)) == normalized(text)
+        assert normalize_text(normalize_text(text)) == normalize_text(text)
 
 
 def test_results_come_one_by_one_and_in_order() -> None:
@@ -58,7 +58,7 @@ def test_results_come_one_by_one_and_in_order() -> None:
     def rows() -> object:
         for id in "abc":
             taken.append(id)
-            yield Row(id, "x", "x")
+            yield ScoringInput(id, "x", "x")
 
     results = score_rows(rows(), Options())  # type: ignore[arg-type]
     assert next(results).id == "a"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tuneoff.results import Comparison
-from tuneoff.scoring.intervals import quantile
+from tuneoff.scoring.intervals import compute_t_quantile
 from tuneoff.scoring.pairs import compare_all
 from tuneoff.scoring.way_of_training import find_seeds
 
@@ -61,7 +61,7 @@ def test_the_variance_is_of_examples_and_of_new_trainings_by_hand() -> None:
         between = of_a * trainings
         # The variance of examples, from the interval's own width.
         half = pair.difference - way.low if way.low > -1 else way.high - pair.difference
-        t = quantile(0.05, way.freedom)
+        t = compute_t_quantile(0.05, way.freedom)
         units = (half / t) ** 2 - between
         assert 0 < units < 0.01
         assert way.freedom == pytest.approx(

@@ -15,32 +15,32 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
-from tuneoff.server.answer import Request
-from tuneoff.server.app import build
-from tuneoff.server.base import Base, Served
-from tuneoff.server.host import Host
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.answer import GenerationRequest
+from tuneoff.server.app import build_app
+from tuneoff.server.base import LoadedModel, ServedModel
+from tuneoff.server.host import TransformersBackend
+from tuneoff.server.settings import ServerConfig
 
 MANY, PATIENCE_SECONDS = 60, 60
 Message = dict[str, Any]
 
 
-class Noting(Host):
+class Noting(TransformersBackend):
     """A host that remembers what it was asked, and may be slow to load."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[Request] = []
+        self.asked: list[GenerationRequest] = []
         self.may_load = threading.Event()
         self.may_load.set()
         self.waiting = 0
 
-    def base(self, served: Served) -> Base:
+    def base(self, served: ServedModel) -> LoadedModel:
         self.waiting += 1
         assert self.may_load.wait(PATIENCE_SECONDS)
         return super().base(served)
 
-    def submit(self, served: Served, request: Request) -> None:
+    def submit(self, served: ServedModel, request: GenerationRequest) -> None:
         self.asked.append(request)
         super().submit(served, request)
 
@@ -48,8 +48,8 @@ class Noting(Host):
 @asynccontextmanager
 async def running(tiny_base: Path, folder: Path) -> AsyncIterator[tuple[Any, Noting]]:
     host = Noting()
-    served = (Served("random", str(tiny_base)),)
-    app = build(ServerSettings(folder / "data", {}, served=served), host)
+    served = (ServedModel("random", str(tiny_base)),)
+    app = build_app(ServerConfig(folder / "data", {}, served=served), host)
     async with app.router.lifespan_context(app):
         yield app, host
 

@@ -58,7 +58,7 @@ def greedy(base: Path) -> str:
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
-    assert "softcap" in (support.unserved(model, ids.tolist(), 12) or "")
+    assert "softcap" in (support.explain_unsupported(model, ids.tolist(), 12) or "")
     new = model.generate(input_ids=ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
     return str(tokenizer.decode(new, skip_special_tokens=True))
 
@@ -104,17 +104,17 @@ def test_a_client_that_goes_away_ends_the_work(client: Any, base: Path, tiny_bas
 
 
 def test_closing_breaks_off_an_answer(base: Path) -> None:
-    from tuneoff.server.answer import Piece, Request
-    from tuneoff.server.base import Served
-    from tuneoff.server.host import Host
+    from tuneoff.server.answer import Delta, GenerationRequest
+    from tuneoff.server.base import ServedModel
+    from tuneoff.server.host import TransformersBackend
 
-    host, begun, told = Host(), threading.Event(), list[Piece]()
+    host, begun, told = TransformersBackend(), threading.Event(), list[Delta]()
 
-    def tell(piece: Piece) -> None:
+    def tell(piece: Delta) -> None:
         told.append(piece)
         begun.set()
 
-    host.submit(Served("capped", str(base)), Request([5, 6], 500, tell, logprobs=0))
+    host.submit(ServedModel("capped", str(base)), GenerationRequest([5, 6], 500, tell, logprobs=0))
     assert begun.wait(60)
     host.close()
     assert not any(piece.finish_reason for piece in told)
@@ -159,11 +159,11 @@ def test_a_long_answer_takes_turns_with_others(windowed: Path, adapter: Path) ->
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tuneoff.server.answer import Piece, Request
-    from tuneoff.server.base import Served
-    from tuneoff.server.host import Host
+    from tuneoff.server.answer import Delta, GenerationRequest
+    from tuneoff.server.base import ServedModel
+    from tuneoff.server.host import TransformersBackend
 
-    base, tuned = Served("base", str(windowed)), Served("tuned", str(windowed), adapter)
+    base, tuned = ServedModel("base", str(windowed)), ServedModel("tuned", str(windowed), adapter)
     model: Any = AutoModelForCausalLM.from_pretrained(windowed, dtype=torch.float32).eval()
     prompt, most = [5, 9, 200, 31, 77], 400
 
@@ -177,13 +177,17 @@ def test_a_long_answer_takes_turns_with_others(windowed: Path, adapter: Path) ->
     expected = {("base", most): wanted(most), ("base", 9): wanted(9)}
     model.load_adapter(str(adapter))
     expected |= {("tuned", most): wanted(most), ("tuned", 9): wanted(9)}
-    ended, host, told = queue.Queue[tuple[str, int]](), Host(), dict[tuple[str, int], list[int]]()
+    ended, host, told = (
+        queue.Queue[tuple[str, int]](),
+        TransformersBackend(),
+        dict[tuple[str, int], list[int]](),
+    )
 
-    def submit(served: Served, tokens: int) -> None:
+    def submit(served: ServedModel, tokens: int) -> None:
         key = served.name, tokens
         told[key] = []
 
-        def tell(piece: Piece) -> None:
+        def tell(piece: Delta) -> None:
             assert piece.error is None
             told[key] += [chance.token for chance in piece.chances]
             if piece.finish_reason is not None:
@@ -193,7 +197,7 @@ def test_a_long_answer_takes_turns_with_others(windowed: Path, adapter: Path) ->
                 for other, count in ((base, 9), (tuned, 9), (tuned, most)):
                     submit(other, count)
 
-        host.submit(served, Request(prompt, tokens, tell, temperature=0, logprobs=0))
+        host.submit(served, GenerationRequest(prompt, tokens, tell, temperature=0, logprobs=0))
 
     try:
         submit(base, most)
@@ -209,16 +213,20 @@ def test_a_long_answer_takes_turns_with_others(windowed: Path, adapter: Path) ->
 
 
 def test_who_left_the_line_is_not_answered(base: Path) -> None:
-    from tuneoff.server.answer import Piece, Request
-    from tuneoff.server.base import Served
-    from tuneoff.server.host import Host
+    from tuneoff.server.answer import Delta, GenerationRequest
+    from tuneoff.server.base import ServedModel
+    from tuneoff.server.host import TransformersBackend
 
-    host, told, served = Host(), queue.Queue[Piece](), Served("capped", str(base))
-    gone = Request([5, 6], 500, told.put, logprobs=0)
+    host, told, served = (
+        TransformersBackend(),
+        queue.Queue[Delta](),
+        ServedModel("capped", str(base)),
+    )
+    gone = GenerationRequest([5, 6], 500, told.put, logprobs=0)
     gone.cancelled.set()
     try:
         host.submit(served, gone)
-        assert told.get(timeout=60) == Piece("", finish_reason="stop")
+        assert told.get(timeout=60) == Delta("", finish_reason="stop")
         assert host.unfinished() == 0
     finally:
         host.close()

@@ -19,10 +19,10 @@ pytest.importorskip("fastapi")
 import openai
 
 from tuneoff.server import batch_run
-from tuneoff.server.app import build
-from tuneoff.server.base import Served
+from tuneoff.server.app import build_app
+from tuneoff.server.base import ServedModel
 from tuneoff.server.errors import ApiError
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import BATCH, Store
 
 
@@ -56,7 +56,7 @@ def test_a_line_that_a_kill_left_half_is_in_no_file(tmp_path: Path) -> None:
     whole = json.dumps(row) + "\n"
     for name in (batch_run.OUTPUT, batch_run.ERRORS):
         (tmp_path / name).write_text(whole + whole[:20])
-    assert batch_run._resumed(tmp_path).done == {"a"}
+    assert batch_run._resume_progress(tmp_path).done == {"a"}
     for name in (batch_run.OUTPUT, batch_run.ERRORS):
         assert (tmp_path / name).read_text() == whole
 
@@ -77,7 +77,7 @@ def test_a_batch_waits_as_long_as_others_take_all_there_is(
 
     monkeypatch.setattr(batch_run.chat, "chat", busy)
     app: Any = None
-    row = asyncio.run(batch_run._answered(app, json.loads(line("a", tiny_base.name))))
+    row = asyncio.run(batch_run._answer_request(app, json.loads(line("a", tiny_base.name))))
     assert row["response"]["status_code"] == 200
     assert row["response"]["body"] == {"id": "answered"}
 
@@ -104,8 +104,8 @@ def test_batches_are_answered_again_when_the_disk_was_full(
 
     monkeypatch.setattr(place, name, full)
     monkeypatch.setattr(batch_run, "RETRY_SECONDS", 0.01)
-    served = (Served("random", str(tiny_base)),)
-    app = build(ServerSettings(tmp_path / "data", {}, served=served))
+    served = (ServedModel("random", str(tiny_base)),)
+    app = build_app(ServerConfig(tmp_path / "data", {}, served=served))
     store: Store = app.state.store
     store.file_path("file-a").parent.mkdir()
     store.file_path("file-a").write_text(line("a", "random"))

@@ -14,34 +14,34 @@ from tuneoff.files import remove_folder
 
 pytest.importorskip("fastapi")
 from tuneoff.server import base as base_module
-from tuneoff.server.adapters import BLANK
-from tuneoff.server.answer import GONE, Piece, Request
-from tuneoff.server.base import Served
-from tuneoff.server.host import Host
+from tuneoff.server.adapters import BLANK_ADAPTER
+from tuneoff.server.answer import GONE, Delta, GenerationRequest
+from tuneoff.server.base import ServedModel
+from tuneoff.server.host import TransformersBackend
 
 IDS = [5, 9, 200, 31, 77]
 TOKENS = 40
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
-    running = Host()
+def host() -> Iterator[TransformersBackend]:
+    running = TransformersBackend()
     yield running
     running.close()
 
 
 @pytest.fixture
-def models(tiny_base: Path, tmp_path: Path) -> dict[str, Served]:
+def models(tiny_base: Path, tmp_path: Path) -> dict[str, ServedModel]:
     """The base, and two adapters that change its answers."""
     import peft
     import torch
 
-    from tuneoff.models.loading import dtype_of, load_model
+    from tuneoff.models.loading import choose_dtype, load_model
 
-    found = {"base": Served("base", str(tiny_base))}
+    found = {"base": ServedModel("base", str(tiny_base))}
     for seed, name in enumerate(("one", "two")):
         torch.manual_seed(seed)
-        model = load_model(str(tiny_base), "none", dtype_of("float32"))
+        model = load_model(str(tiny_base), "none", choose_dtype("float32"))
         wrapped: Any = peft.get_peft_model(
             model,
             peft.LoraConfig(
@@ -50,23 +50,23 @@ def models(tiny_base: Path, tmp_path: Path) -> dict[str, Served]:
             ),
         )  # fmt: skip
         wrapped.save_pretrained(tmp_path / name)
-        found[name] = Served(name, str(tiny_base), tmp_path / name)
+        found[name] = ServedModel(name, str(tiny_base), tmp_path / name)
     return found
 
 
-def submit(host: Host, served: Served, tell: Any = None) -> queue.Queue[Piece]:
-    told: queue.Queue[Piece] = queue.Queue()
+def submit(host: TransformersBackend, served: ServedModel, tell: Any = None) -> queue.Queue[Delta]:
+    told: queue.Queue[Delta] = queue.Queue()
 
-    def both(piece: Piece) -> None:
+    def both(piece: Delta) -> None:
         told.put(piece)
         if tell is not None:
             tell(piece)
 
-    host.submit(served, Request(IDS, TOKENS, both, seed=3, logprobs=0))
+    host.submit(served, GenerationRequest(IDS, TOKENS, both, seed=3, logprobs=0))
     return told
 
 
-def answer(told: queue.Queue[Piece]) -> tuple[list[int], Piece]:
+def answer(told: queue.Queue[Delta]) -> tuple[list[int], Delta]:
     """The tokens of an answer, and its last piece."""
     tokens: list[int] = []
     while True:
@@ -76,28 +76,30 @@ def answer(told: queue.Queue[Piece]) -> tuple[list[int], Piece]:
             return tokens, piece
 
 
-def tokens(host: Host, served: Served) -> list[int]:
+def tokens(host: TransformersBackend, served: ServedModel) -> list[int]:
     found, last = answer(submit(host, served))
     assert last.error is None
     return found
 
 
-def adapters(host: Host, served: Served) -> list[str]:
+def adapters(host: TransformersBackend, served: ServedModel) -> list[str]:
     model: Any = host.base(served).model
     return list(model.peft_config)
 
 
-def parameters(host: Host, served: Served) -> int:
+def parameters(host: TransformersBackend, served: ServedModel) -> int:
     return sum(each.numel() for each in host.base(served).model.parameters())
 
 
-def test_deleted_while_it_answers(host: Host, models: dict[str, Served]) -> None:
+def test_deleted_while_it_answers(
+    host: TransformersBackend, models: dict[str, ServedModel]
+) -> None:
     alone = {name: tokens(host, served) for name, served in models.items()}
     assert len({tuple(each) for each in alone.values()}) == 3
     full = parameters(host, models["base"])
-    one, late = models["one"], list[queue.Queue[Piece]]()
+    one, late = models["one"], list[queue.Queue[Delta]]()
 
-    def delete(_: Piece) -> None:
+    def delete(_: Delta) -> None:
         """On the first token: the folder goes, and somebody asks too late."""
         if not late:
             assert one.adapter is not None
@@ -117,42 +119,42 @@ def test_deleted_while_it_answers(host: Host, models: dict[str, Served]) -> None
 
 
 def test_the_last_one_deleted_and_another_loaded(
-    host: Host, models: dict[str, Served], tmp_path: Path
+    host: TransformersBackend, models: dict[str, ServedModel], tmp_path: Path
 ) -> None:
     alone = {name: tokens(host, models[name]) for name in ("base", "one")}
     (tmp_path / "one").rename(tmp_path / "kept")
     host.forget(models["one"])
     assert tokens(host, models["base"]) == alone["base"]
-    assert adapters(host, models["base"]) == [BLANK]
-    again = Served("again", models["one"].base, tmp_path / "kept")
+    assert adapters(host, models["base"]) == [BLANK_ADAPTER]
+    again = ServedModel("again", models["one"].base, tmp_path / "kept")
     assert tokens(host, again) == alone["one"]
     assert tokens(host, models["base"]) == alone["base"]
 
 
 def test_what_vanished_without_a_word_is_dropped_for_the_next(
-    host: Host, models: dict[str, Served], tmp_path: Path
+    host: TransformersBackend, models: dict[str, ServedModel], tmp_path: Path
 ) -> None:
     """As a checkpoint does that the training process replaced."""
     tokens(host, models["one"])
     remove_folder(tmp_path / "one")
     tokens(host, models["two"])
-    assert adapters(host, models["two"]) == [BLANK, "adapter-1"]
+    assert adapters(host, models["two"]) == [BLANK_ADAPTER, "adapter-1"]
     _, last = answer(submit(host, models["one"]))
     assert last.finish_reason == GONE
 
 
 def test_adapters_leave_room_for_others(
-    host: Host, models: dict[str, Served], monkeypatch: pytest.MonkeyPatch
+    host: TransformersBackend, models: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = {name: tokens(host, served) for name, served in models.items()}
     assert len(adapters(host, models["base"])) == 2
-    small = Host()
+    small = TransformersBackend()
     monkeypatch.setattr(base_module, "ADAPTERS_SHARE", 0)
     try:
         small.base(models["base"])
         for name in ("one", "two", "one", "base"):
             assert tokens(small, models[name]) == alone[name]
-        assert adapters(small, models["base"]) == [BLANK, "adapter-2"]
+        assert adapters(small, models["base"]) == [BLANK_ADAPTER, "adapter-2"]
         # Those that are asked together are there together, whatever the room.
         told = [(name, submit(small, models[name])) for name in ("one", "two", "one", "base")]
         for name, each in told:

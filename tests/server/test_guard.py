@@ -17,8 +17,8 @@ from tuneoff.errors import ConfigError
 
 pytest.importorskip("fastapi")
 from tuneoff.server.errors import ApiError
-from tuneoff.server.settings import settings_of
-from tuneoff.server.upload import LineCheck
+from tuneoff.server.settings import build_server_config
+from tuneoff.server.upload import TrainingFileValidator
 
 GOOD = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
 TRICKS = ["..", "../server.sqlite", "%2e%2e%2fserver.sqlite", "file-%00", "/etc/passwd", "' OR 1=1"]
@@ -50,7 +50,7 @@ def test_a_key_is_needed_when_there_are_keys(folder: Path, tiny_base: Path) -> N
 
 def test_without_a_key_only_this_machine_is_answered(port: int) -> None:
     with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0 lets others in"):
-        settings_of(Path("x"), (), "0.0.0.0", None)
+        build_server_config(Path("x"), (), "0.0.0.0", None)
     for header in ({"Host": "attacker.example"}, {"Origin": "http://attacker.example"},
                    {"Origin": "null"}, {"Host": "["}, {"Origin": "http://[x"}):  # fmt: skip
         status, body = request(port, "GET", "/v1/models", headers=header)
@@ -146,7 +146,7 @@ def test_two_thousand_malformed_uploads() -> None:
                 data[at] = rng.randrange(256)
             else:
                 data[at:at] = rng.choice([b"\n", b"{", b'"', b"\xff", b"\0", b"[" * 50])
-        check = LineCheck()
+        check = TrainingFileValidator()
         try:
             for start in range(0, len(data), 37):
                 check.feed(bytes(data[start : start + 37]))
@@ -233,5 +233,5 @@ def test_a_base_is_called_as_its_folder(
     ):  # fmt: skip
         monkeypatch.chdir(place)
         name = "link" if "link" in given else base.name
-        found = settings_of(tmp_path / "data", (given,), "127.0.0.1", None).bases
+        found = build_server_config(tmp_path / "data", (given,), "127.0.0.1", None).bases
         assert found == {name: str(base)}

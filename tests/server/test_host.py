@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
+from tuneoff.server.encode_prompt import refuse_unembedded
+
 from tuneoff.generation import support
 from tuneoff.models import free_memory
-from tuneoff.models.parameters import count_of
-from tuneoff.server.answer import Piece, Request
-from tuneoff.server.base import Served
+from tuneoff.models.parameters import count_parameters
+from tuneoff.server.answer import Delta, GenerationRequest
+from tuneoff.server.base import ServedModel
 from tuneoff.server.errors import ApiError
-from tuneoff.server.host import Host
-from tuneoff.server.live import LiveEngine
-from tuneoff.server.prompt_ids import refuse_beyond
+from tuneoff.server.host import TransformersBackend
+from tuneoff.server.live import ContinuousBatchingEngine
 
 # 2 layers of keys and values, 1 head of 16 float32 numbers.
 TOKEN_BYTES = 2 * 2 * 16 * 4
@@ -40,27 +41,27 @@ class Memory:
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     found = Memory()
     monkeypatch.setattr(support, "available_bytes", found)
-    monkeypatch.setattr(free_memory, "available_bytes", found)
+    monkeypatch.setattr(free_memory, "measure_available_bytes", found)
     return found
 
 
 @pytest.fixture
-def host(memory: Memory) -> Iterator[Host]:
-    running = Host()
+def host(memory: Memory) -> Iterator[TransformersBackend]:
+    running = TransformersBackend()
     yield running
     running.close()
 
 
 @pytest.fixture
-def bases(tiny_base: Path, tmp_path: Path) -> list[Served]:
+def bases(tiny_base: Path, tmp_path: Path) -> list[ServedModel]:
     for name in ("one", "two", "three"):
         shutil.copytree(tiny_base, tmp_path / name)
-    return [Served(name, str(tmp_path / name)) for name in ("one", "two", "three")]
+    return [ServedModel(name, str(tmp_path / name)) for name in ("one", "two", "three")]
 
 
-def tokens(host: Host, served: Served, most: int = 20) -> list[int]:
-    told: queue.Queue[Piece] = queue.Queue()
-    host.submit(served, Request(IDS, most, told.put, temperature=0, logprobs=0))
+def tokens(host: TransformersBackend, served: ServedModel, most: int = 20) -> list[int]:
+    told: queue.Queue[Delta] = queue.Queue()
+    host.submit(served, GenerationRequest(IDS, most, told.put, temperature=0, logprobs=0))
     found: list[int] = []
     while True:
         piece = told.get(timeout=60)
@@ -70,19 +71,23 @@ def tokens(host: Host, served: Served, most: int = 20) -> list[int]:
             return found
 
 
-def test_a_token_without_an_embedding_is_refused_alone(host: Host, bases: list[Served]) -> None:
-    base, told = host.base(bases[0]), queue.Queue[Piece]()
+def test_a_token_without_an_embedding_is_refused_alone(
+    host: TransformersBackend, bases: list[ServedModel]
+) -> None:
+    base, told = host.base(bases[0]), queue.Queue[Delta]()
     expected = tokens(host, bases[0])
-    host.submit(bases[0], Request([*IDS, base.rows or 0], 20, told.put))
+    host.submit(bases[0], GenerationRequest([*IDS, base.rows or 0], 20, told.put))
     assert tokens(host, bases[0]) == expected
     assert "no embedding" in (told.get(timeout=60).error or "")
     assert base.rows == 512
     with pytest.raises(ApiError, match=r"the token .* whose id is 512") as raised:
-        refuse_beyond(base, [5, 512], "prompt")
+        refuse_unembedded(base, [5, 512], "prompt")
     assert raised.value.status_code == 400
 
 
-def test_memory_is_promised_once(host: Host, bases: list[Served], memory: Memory) -> None:
+def test_memory_is_promised_once(
+    host: TransformersBackend, bases: list[ServedModel], memory: Memory
+) -> None:
     first = host.base(bases[0]).room
     assert first.slots == 64
     assert first.bytes <= memory.free / 2
@@ -97,14 +102,16 @@ def test_memory_is_promised_once(host: Host, bases: list[Served], memory: Memory
     assert tokens(host, bases[2]) == tokens(host, bases[0])
 
 
-def test_an_idle_base_goes_and_comes_back(host: Host, bases: list[Served], memory: Memory) -> None:
+def test_an_idle_base_goes_and_comes_back(
+    host: TransformersBackend, bases: list[ServedModel], memory: Memory
+) -> None:
     one, two, three = bases
     alone = tokens(host, one)
     before = host.base(one)
     host.base(two)
     tokens(host, one)  # so that two was used longest ago
-    weights = count_of(one.base) * 4
-    promised = before.unused_bytes() + host.base(two).unused_bytes()
+    weights = count_parameters(one.base) * 4
+    promised = before.count_unused_bytes() + host.base(two).count_unused_bytes()
     memory.free = promised + weights
     host.base(three)  # which needs 1.2 times its weights to be loaded
     assert [key[0] for key in host._bases] == [one.base, three.base]
@@ -116,10 +123,12 @@ def test_an_idle_base_goes_and_comes_back(host: Host, bases: list[Served], memor
     assert host.base(one) is not before
 
 
-def test_a_busy_base_stays(host: Host, bases: list[Served], memory: Memory) -> None:
+def test_a_busy_base_stays(
+    host: TransformersBackend, bases: list[ServedModel], memory: Memory
+) -> None:
     one, two, _ = bases
-    told: queue.Queue[Piece] = queue.Queue()
-    request = Request(IDS, 900, told.put, temperature=0, logprobs=0)
+    told: queue.Queue[Delta] = queue.Queue()
+    request = GenerationRequest(IDS, 900, told.put, temperature=0, logprobs=0)
     host.submit(one, request)
     told.get(timeout=60)
     memory.free = 0
@@ -132,7 +141,7 @@ def test_a_busy_base_stays(host: Host, bases: list[Served], memory: Memory) -> N
 
 @pytest.mark.parametrize("where", ["_path", "_enter", "rest"])
 def test_a_batch_that_fails_is_told_so_and_the_next_is_answered(
-    host: Host, bases: list[Served], monkeypatch: pytest.MonkeyPatch, where: str
+    host: TransformersBackend, bases: list[ServedModel], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """For instance because memory ran out: when requests join, are computed, or are done."""
     wanted = tokens(host, bases[0])
@@ -141,11 +150,11 @@ def test_a_batch_that_fails_is_told_so_and_the_next_is_answered(
         raise MemoryError("no memory is left")
 
     with monkeypatch.context() as patched:
-        patched.setattr(LiveEngine, where, fails)
-        told: queue.Queue[Piece] = queue.Queue()
+        patched.setattr(ContinuousBatchingEngine, where, fails)
+        told: queue.Queue[Delta] = queue.Queue()
         for _ in range(2):
-            host.submit(bases[0], Request(IDS, 3, told.put, temperature=0))
-        ends = list[Piece]()
+            host.submit(bases[0], GenerationRequest(IDS, 3, told.put, temperature=0))
+        ends = list[Delta]()
         while len(ends) < 2:
             piece = told.get(timeout=60)
             ends += [piece] if piece.finish_reason is not None else []

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from tuneoff.rundir import ContenderDir
 from tuneoff.server import errors, jobs, leftovers
-from tuneoff.server.claims import Claims
+from tuneoff.server.claims import JobLocks
 from tuneoff.server.store import Store
 
 DAY_SECONDS = 24 * 3600
@@ -42,16 +42,16 @@ def failed(store: Store, id: str, days_ago: int) -> ContenderDir:
 def app(tmp_path: Path) -> Any:
     """The routes of jobs over a store, without processes that train."""
     made = FastAPI()
-    errors.install(made)
+    errors.install_error_handlers(made)
     made.include_router(jobs.router)
-    made.state.store, made.state.claims = Store(tmp_path / "data"), Claims(tmp_path / "data")
+    made.state.store, made.state.claims = Store(tmp_path / "data"), JobLocks(tmp_path / "data")
     yield made
     made.state.claims.close()
 
 
 def test_what_nobody_resumed_for_a_month(app: Any) -> None:
     old, new = (failed(app.state.store, f"ftjob-{days}", days) for days in (31, 29))
-    leftovers.clear_all(app.state.store, app.state.claims)
+    leftovers.clean_all_jobs(app.state.store, app.state.claims)
     assert (old.checkpoints.exists(), new.checkpoints.exists()) == (False, True)
     # It can still be resumed, and begins anew.
     with TestClient(app) as client:
@@ -77,4 +77,4 @@ def test_metrics_are_counted_as_they_were_told(app: Any) -> None:
     store.add_event("ftjob-1", "a word")
     store.add_event("ftjob-1", "Step 1", data={"step": 1})
     store.add_event("ftjob-2", "Step 1", data={"step": 1})
-    assert store.metrics_told("ftjob-1") == 1
+    assert store.count_metrics("ftjob-1") == 1

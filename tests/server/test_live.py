@@ -13,10 +13,10 @@ import torch
 from generation.tiny import VOCABULARY, ending, model_of
 
 from tuneoff.generation import kept_runs, plain, support
-from tuneoff.generation.forward import serving
-from tuneoff.models.mixed_lora import MixedLora, unmixed
-from tuneoff.server.answer import Piece, Request
-from tuneoff.server.live import LiveEngine
+from tuneoff.generation.forward import use_shared_attention
+from tuneoff.models.mixed_lora import MixedLora, explain_unmixable
+from tuneoff.server.answer import Delta, GenerationRequest
+from tuneoff.server.live import ContinuousBatchingEngine
 
 MOST = 10
 NEAR_TIE = 1e-3
@@ -36,7 +36,7 @@ Asked = tuple[str | None, list[int]]
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are kept though the test's prompts are short."""
-    monkeypatch.setattr(kept_runs, "SHORTEST_KEPT", 8)
+    monkeypatch.setattr(kept_runs, "MIN_CACHED_TOKENS", 8)
     monkeypatch.setattr(kept_runs, "LEAST_SAVED", 60)
 
 
@@ -54,32 +54,36 @@ class Model:
             else:
                 self.wrapped.add_adapter(name, config)
             self.wrapped.eval()
-            self.mixer.take_over(self.model)
-        assert support.unserved(self.model, [[5, 6, 7]], MOST) is None
+            self.mixer.wrap_layers(self.model)
+        assert support.explain_unsupported(self.model, [[5, 6, 7]], MOST) is None
 
-    def engine(self, kept_tokens: int = 10_000, slots: int = 6) -> LiveEngine:
-        return LiveEngine(self.model, ending(()), self.mixer, slots, 1024, kept_tokens)
+    def engine(self, kept_tokens: int = 10_000, slots: int = 6) -> ContinuousBatchingEngine:
+        return ContinuousBatchingEngine(
+            self.model, ending(()), self.mixer, slots, 1024, kept_tokens
+        )
 
     def alone(self, adapter: str | None, ids: list[int]) -> list[int]:
         if self.wrapped is None:
-            return plain.generate(self.model, ending(()), [ids], MOST)[0]
+            return plain.generate_batch(self.model, ending(()), [ids], MOST)[0]
         if adapter is None:
             with self.wrapped.disable_adapter():
-                return plain.generate(self.model, ending(()), [ids], MOST)[0]
+                return plain.generate_batch(self.model, ending(()), [ids], MOST)[0]
         self.wrapped.set_adapter(adapter)
-        return plain.generate(self.model, ending(()), [ids], MOST)[0]
+        return plain.generate_batch(self.model, ending(()), [ids], MOST)[0]
 
 
-def ask(model: Model, engine: LiveEngine, asked: list[Asked]) -> tuple[list[int], int]:
+def ask(
+    model: Model, engine: ContinuousBatchingEngine, asked: list[Asked]
+) -> tuple[list[int], int]:
     """Answers all, asked at once: how many tokens of each prompt were kept, and how many
     answers left those of `generate` at a near-tie; any other difference is a failure."""
-    pieces: list[list[Piece]] = [[] for _ in asked]
+    pieces: list[list[Delta]] = [[] for _ in asked]
     requests = [
-        (adapter, Request(ids, MOST, told.append, temperature=0, logprobs=2))
+        (adapter, GenerationRequest(ids, MOST, told.append, temperature=0, logprobs=2))
         for (adapter, ids), told in zip(asked, pieces, strict=True)
     ]
     engine.join(requests)
-    with serving(model.model):
+    with use_shared_attention(model.model):
         while engine.busy():
             engine.advance()
     engine.rest()
@@ -100,7 +104,7 @@ def tokens(seed: int, count: int) -> list[int]:
     return [draw.randrange(3, VOCABULARY) for _ in range(count)]
 
 
-def idle_bytes(engine: LiveEngine) -> int:
+def idle_bytes(engine: ContinuousBatchingEngine) -> int:
     return engine.cache.nbytes()[0]
 
 
@@ -176,15 +180,15 @@ def test_what_is_kept_goes_with_its_adapter() -> None:
 def test_who_left_the_line_is_not_computed() -> None:
     model, shared = Model(), tokens(1, 520)
     engine = model.engine(slots=1)
-    told: list[list[Piece]] = [[], [], [], []]
+    told: list[list[Delta]] = [[], [], [], []]
     prompts = [tokens(2, 9), [*shared, 5], [*shared, 6], tokens(3, 9)]
     requests = [
-        Request(ids, MOST, pieces.append, temperature=0, logprobs=0)
+        GenerationRequest(ids, MOST, pieces.append, temperature=0, logprobs=0)
         for ids, pieces in zip(prompts, told, strict=True)
     ]
     engine.join([(None, request) for request in requests])
     assert len(engine.runs) == 1  # which two of them share
-    with serving(model.model):
+    with use_shared_attention(model.model):
         engine.advance()
         for request in requests[1:3]:
             request.cancelled.set()
@@ -200,14 +204,14 @@ def test_who_left_the_line_is_not_computed() -> None:
 def test_an_answer_that_fails_fails_alone() -> None:
     """Its telling breaks, or its choosing, or it cannot even begin."""
     model = Model()
-    engine, told = model.engine(), list[Piece]()
+    engine, told = model.engine(), list[Delta]()
 
-    def broken(piece: Piece) -> None:
+    def broken(piece: Delta) -> None:
         if piece.error is None:
             raise RuntimeError("nobody there")
         told.append(piece)
 
-    class Unchosen(Request):
+    class Unchosen(GenerationRequest):
         @property
         def temperature(self) -> float:
             raise RuntimeError("no number")
@@ -215,19 +219,19 @@ def test_an_answer_that_fails_fails_alone() -> None:
         @temperature.setter
         def temperature(self, value: float) -> None: ...
 
-    good: list[list[Piece]] = [[], [], []]
+    good: list[list[Delta]] = [[], [], []]
     bad = [
-        Request(tokens(5, 9), MOST, broken, temperature=0, logprobs=0),
+        GenerationRequest(tokens(5, 9), MOST, broken, temperature=0, logprobs=0),
         Unchosen(tokens(6, 9), MOST, told.append),
-        Request(tokens(7, 9), MOST, told.append, seed=-1),
+        GenerationRequest(tokens(7, 9), MOST, told.append, seed=-1),
     ]
     prompts = [tokens(number, 9) for number in range(3)]
     fine = [
-        Request(ids, MOST, pieces.append, temperature=0, logprobs=0)
+        GenerationRequest(ids, MOST, pieces.append, temperature=0, logprobs=0)
         for ids, pieces in zip(prompts, good, strict=True)
     ]
     engine.join([(None, each) for pair in zip(fine, bad, strict=True) for each in pair])
-    with serving(model.model):
+    with use_shared_attention(model.model):
         while engine.busy():
             engine.advance()
     assert sorted(piece.error or "" for piece in told)[1:] == ["no number", "nobody there"]
@@ -272,10 +276,10 @@ def test_the_trial_of_an_adapter(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     model = Model(*dict.fromkeys(("plain", name)))
     assert model.wrapped is not None
     model.wrapped.set_adapter(name)
-    assert unmixed(model.wrapped, model.mixer, name) is None
+    assert explain_unmixable(model.wrapped, model.mixer, name) is None
     # Another adapter's numbers, or none, would be noticed.
     monkeypatch.setattr(MixedLora, "_mask", lambda self, beside, names: 0.5)
-    monkeypatch.setattr("tuneoff.models.mixed_lora._by_peft", lambda *a: a[3])
-    reason = unmixed(model.wrapped, model.mixer, name)
+    monkeypatch.setattr("tuneoff.models.mixed_lora._apply_with_peft", lambda *a: a[3])
+    reason = explain_unmixable(model.wrapped, model.mixer, name)
     assert reason is not None
     assert "logits differ" in reason

@@ -16,9 +16,9 @@ from running import examples, request, server, upload
 pytest.importorskip("fastapi")
 from tuneoff.records import LossRow
 from tuneoff.rundir import ContenderDir
-from tuneoff.server.loss_curve import HEIGHT, MOST_POINTS, loss_curve
-from tuneoff.server.page import ASSETS, FEW
-from tuneoff.server.page_view import ago, file_size
+from tuneoff.server.loss_curve import HEIGHT, MAX_POINTS, build_loss_curve
+from tuneoff.server.page import ASSETS, DEFAULT_LIMIT
+from tuneoff.server.page_view import format_age, format_file_size
 from tuneoff.server.store import Store
 
 EVIL = "<script>alert(1)</script>\"'&{{ 7 * 7 }}"
@@ -156,7 +156,7 @@ def test_text_stays_text(port: int, folder: Path) -> None:
 
 def test_many_jobs_cost_no_more_than_few(tmp_path: Path, tiny_base: Path) -> None:
     store = Store(tmp_path / "data")
-    for number in range(FEW + 1):
+    for number in range(DEFAULT_LIMIT + 1):
         add_job(store, f"ftjob-{number:06}", "cancelled")
     with server(tmp_path / "data", "--base", str(tiny_base)) as (port, _):
         few = content(port)
@@ -168,34 +168,40 @@ def test_many_jobs_cost_no_more_than_few(tmp_path: Path, tiny_base: Path) -> Non
             )
         many = content(port)
         assert abs(len(many) - len(few)) < 200
-        assert many.count('<li id="li-') == FEW
+        assert many.count('<li id="li-') == DEFAULT_LIMIT
         assert many.index("ftjob-010999") < many.index("ftjob-010998")
         assert "ftjob-000000" not in many
-        assert content(port, f"?jobs={2 * FEW}").count('<li id="li-') == 2 * FEW
+        assert content(port, f"?jobs={2 * DEFAULT_LIMIT}").count('<li id="li-') == 2 * DEFAULT_LIMIT
 
 
 def test_what_runs_is_listed_first(tmp_path: Path) -> None:
-    from tuneoff.server.page_view import Wanted, page_view
-    from tuneoff.server.settings import ServerSettings
+    from tuneoff.server.page_view import PageRequest, build_page_view
+    from tuneoff.server.settings import ServerConfig
 
     store = Store(tmp_path)
     add_job(store, "ftjob-old", "running", step=5, total_steps=10, estimated_finish=2**40)
-    for number in range(FEW):
+    for number in range(DEFAULT_LIMIT):
         add_job(store, f"ftjob-{number}", "queued")
-    settings = ServerSettings(tmp_path, {"random": "random"})
-    view = page_view(store, settings, Wanted(FEW, FEW, FEW))
-    assert [job["id"] for job in view["jobs"][:2]] == ["ftjob-old", f"ftjob-{FEW - 1}"]
+    settings = ServerConfig(tmp_path, {"random": "random"})
+    view = build_page_view(
+        store, settings, PageRequest(DEFAULT_LIMIT, DEFAULT_LIMIT, DEFAULT_LIMIT)
+    )
+    assert [job["id"] for job in view["jobs"][:2]] == ["ftjob-old", f"ftjob-{DEFAULT_LIMIT - 1}"]
     assert [job["opened"] for job in view["jobs"][:2]] == [True, False]
     assert view["jobs"][0]["progress"].startswith("step 5 of 10, about ")
-    assert view["told"] == [f"{FEW} queued", "1 running"]
-    wanted = Wanted(FEW, FEW, FEW, opened=("ftjob-3",), shut=("ftjob-old",))
-    opened = [job["id"] for job in page_view(store, settings, wanted)["jobs"] if job["opened"]]
+    assert view["told"] == [f"{DEFAULT_LIMIT} queued", "1 running"]
+    wanted = PageRequest(
+        DEFAULT_LIMIT, DEFAULT_LIMIT, DEFAULT_LIMIT, opened=("ftjob-3",), shut=("ftjob-old",)
+    )
+    opened = [
+        job["id"] for job in build_page_view(store, settings, wanted)["jobs"] if job["opened"]
+    ]
     assert opened == ["ftjob-3"]
 
 
 def test_models_are_what_can_be_asked(tmp_path: Path) -> None:
-    from tuneoff.server.page_view import Wanted, page_view
-    from tuneoff.server.settings import ServerSettings
+    from tuneoff.server.page_view import PageRequest, build_page_view
+    from tuneoff.server.settings import ServerConfig
 
     store = Store(tmp_path)
     with store.transaction() as connection:
@@ -207,8 +213,8 @@ def test_models_are_what_can_be_asked(tmp_path: Path) -> None:
             "INSERT INTO checkpoints (id, created_at, model, base, job_id, step, metrics) "
             "VALUES ('ftckpt-1', 1, 'ft:random:1:step-4', 'random', 'ftjob-1', 4, '{}')"
         )
-    settings = ServerSettings(tmp_path, {"random": "random"})
-    view = page_view(store, settings, Wanted(FEW, FEW, 2))
+    settings = ServerConfig(tmp_path, {"random": "random"})
+    view = build_page_view(store, settings, PageRequest(DEFAULT_LIMIT, DEFAULT_LIMIT, 2))
     assert [(model["id"], model["usable"]) for model in view["models"]] == [
         ("ft:gone:1", False), ("ft:random:1", True),
     ]  # fmt: skip
@@ -220,7 +226,7 @@ def test_models_are_what_can_be_asked(tmp_path: Path) -> None:
 
 def test_a_curve() -> None:
     rows = [LossRow(0, 0, None, 3.0), LossRow(10, 80, 2.0, 2.5), LossRow(20, 160, 1.0, None)]
-    curve = loss_curve(rows, 40, validated=True)
+    curve = build_loss_curve(rows, 40, validated=True)
     assert curve is not None
     training, validation = curve.lines
     assert [dot.x for dot in training.dots] == [25.0, 50.0]
@@ -233,7 +239,7 @@ def test_a_curve() -> None:
     assert float(curve.y[0].label) <= 1.0
     assert float(curve.y[-1].label) >= 3.0
     assert curve.words.endswith("training loss 1; validation loss 2.5.")
-    alone = loss_curve(rows, 40, validated=False)
+    alone = build_loss_curve(rows, 40, validated=False)
     assert alone is not None
     assert [line.name for line in alone.lines] == ["training"]
 
@@ -247,7 +253,7 @@ def test_a_curve() -> None:
 )  # fmt: skip
 def test_curves_of_odd_losses(losses: tuple[float, ...]) -> None:
     rows = [LossRow(step, step, loss) for step, loss in enumerate(losses)]
-    curve = loss_curve(rows, None, validated=False)
+    curve = build_loss_curve(rows, None, validated=False)
     assert curve is not None
     assert len(curve.y) >= 2
     assert all(0 <= dot.x <= 100 and 0 < dot.y < HEIGHT for dot in curve.lines[0].dots)
@@ -256,24 +262,24 @@ def test_curves_of_odd_losses(losses: tuple[float, ...]) -> None:
 
 
 def test_no_curve_and_long_ones() -> None:
-    assert loss_curve([], 10, True) is None
-    assert loss_curve([LossRow(0, 0, None, 1.0)], 10, validated=False) is None
-    assert loss_curve([LossRow(0, 0, float("nan"))], 10, True) is None
+    assert build_loss_curve([], 10, True) is None
+    assert build_loss_curve([LossRow(0, 0, None, 1.0)], 10, validated=False) is None
+    assert build_loss_curve([LossRow(0, 0, float("nan"))], 10, True) is None
     rows = [LossRow(step, step, 1 + 1 / (step + 1)) for step in range(100_000)]
-    curve = loss_curve(rows, None, True)
+    curve = build_loss_curve(rows, None, True)
     assert curve is not None
     dots = curve.lines[0].dots
-    assert MOST_POINTS / 2 < len(dots) <= MOST_POINTS + 1
+    assert MAX_POINTS / 2 < len(dots) <= MAX_POINTS + 1
     assert dots[-1].says.startswith("step 99999:")
 
 
 def test_words() -> None:
     spans = (-5, 0, 59, 60, 3600, 86_399, 86_400, 200_000)
-    assert [ago(span) for span in spans] == [
+    assert [format_age(span) for span in spans] == [
         "just now", "just now", "just now", "1 min ago", "1 h ago", "23 h ago", "1 day ago",
         "2 days ago",
     ]  # fmt: skip
     sizes = (0, 812, 1000, 1024, 3500, 12 * 2**20, 2**30)
-    assert [file_size(size) for size in sizes] == [
+    assert [format_file_size(size) for size in sizes] == [
         "0 B", "812 B", "1000 B", "1 KiB", "3.42 KiB", "12 MiB", "1 GiB",
     ]  # fmt: skip

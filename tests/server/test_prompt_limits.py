@@ -19,9 +19,9 @@ from running import request, server, upload
 from starlette.requests import ClientDisconnect
 from test_abandoned import asked, body, running
 
-from tuneoff.models.loading import ASSET, load_tokenizer
+from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 from tuneoff.server import prompt_limits
-from tuneoff.server.least_tokens import LeastTokens
+from tuneoff.server.least_tokens import TokenLowerBound
 from tuneoff.server.prompt_limits import PIECE_CHARACTERS, TooLongError, refuse_too_long
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -51,7 +51,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return load_tokenizer(str(ASSET))
+    return load_tokenizer(str(SHIPPED_BASE_DIR))
 
 
 @pytest.mark.parametrize("room", [2_000, 50_000])
@@ -70,7 +70,7 @@ def test_what_fits_is_never_refused(tokenizer: Any, tiny_base: Path, unit: str) 
     for each in (tokenizer, load_tokenizer(str(tiny_base))):
         text = unit * (60_000 // len(unit))
         tokens = len(each(text, add_special_tokens=False)["input_ids"])
-        assert LeastTokens(each).of(text) <= tokens
+        assert TokenLowerBound(each).of(text) <= tokens
         refuse_too_long(each, text, tokens, lambda: False)
         with pytest.raises(TooLongError):
             refuse_too_long(each, text, tokens * 9 // 10, lambda: False)
@@ -89,7 +89,7 @@ def test_what_a_tokenizer_takes_out_counts_as_nothing() -> None:
         fast = PreTrainedTokenizerFast(tokenizer_object=bpe)
         if added is not None:
             fast.add_tokens([added])
-        found = LeastTokens(fast).of(text)
+        found = TokenLowerBound(fast).of(text)
         assert found <= len(fast(text, add_special_tokens=False)["input_ids"])
         return found
 
@@ -129,7 +129,7 @@ def test_one_long_prompt_at_a_time_and_small_ones_beside_it(
 
     monkeypatch.setattr(prompt_limits, "_count", counted)
     monkeypatch.setattr(prompt_limits, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(LeastTokens, "of", lambda self, text: 0.0)  # or nothing is counted
+    monkeypatch.setattr(TokenLowerBound, "of", lambda self, text: 0.0)  # or nothing is counted
     long = "山小屋的炉子" * 12_000
 
     async def story() -> None:

@@ -11,13 +11,13 @@ from running import request, server
 
 import tuneoff
 from tuneoff import prompts
-from tuneoff.answer_check import Parity
+from tuneoff.answer_check import Agreement
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.rundir import RunDir
 
 pytest.importorskip("fastapi")
-from tuneoff.server.host import Host
-from tuneoff.server.run import check_parity, contenders_of
+from tuneoff.server.host import TransformersBackend
+from tuneoff.server.run import check_agreement, load_servable
 from tuneoff.tasks.functional_representation import SAMPLE
 
 TEXT = """\
@@ -53,26 +53,28 @@ def run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def host() -> Any:
-    running = Host()
+    running = TransformersBackend()
     yield running
     running.close()
 
 
-def test_the_tuned_contenders_answer_as_they_were_scored(run: Path, host: Host) -> None:
-    ready = contenders_of(run)
+def test_the_tuned_contenders_answer_as_they_were_scored(
+    run: Path, host: TransformersBackend
+) -> None:
+    ready = load_servable(run)
     assert [each.served.name for each in ready] == ["lora", "full"]
     for each in ready:
-        parity = check_parity(host, each)
+        parity = check_agreement(host, each)
         assert (parity.asked, parity.different, parity.exact) == (12, (), True)
         assert parity.passed
         assert "12 of 12 answers are those that were scored" in parity.lines()[0]
 
 
-def test_an_answer_that_was_another_is_shown(run: Path, host: Host) -> None:
-    (ready,) = contenders_of(run, "full")
+def test_an_answer_that_was_another_is_shown(run: Path, host: TransformersBackend) -> None:
+    (ready,) = load_servable(run, "full")
     first = next(iter(ready.tuned.predictions))
     ready.tuned.predictions[first] = tuneoff.Prediction(first, "something else")
-    parity = check_parity(host, ready)
+    parity = check_agreement(host, ready)
     assert [each[:2] for each in parity.different] == [(first, "something else")]
     assert not parity.passed
     assert f"{first}: scored 'something else'" in parity.lines()[1]
@@ -81,18 +83,22 @@ def test_an_answer_that_was_another_is_shown(run: Path, host: Host) -> None:
 @pytest.mark.parametrize(
     ("parity", "passed", "warned"),
     [
-        (Parity("lora", 0, 0, True, ()), False, ""),  # nothing compared is nothing shown
-        (Parity("lora", 4, 3, True, ()), True, ""),
-        (Parity("lora", 4, 4, True, ()), False, "NONE of the 4 answers is the text"),
-        (Parity("lora", 6, 0, False, (), as_good=6), False, "NONE of the 6 answers is the text"),
+        (Agreement("lora", 0, 0, True, ()), False, ""),  # nothing compared is nothing shown
+        (Agreement("lora", 4, 3, True, ()), True, ""),
+        (Agreement("lora", 4, 4, True, ()), False, "NONE of the 4 answers is the text"),
+        (Agreement("lora", 6, 0, False, (), as_good=6), False, "NONE of the 6 answers is the text"),
         # Right both times in other words shows something, wrong both times does not.
-        (Parity("lora", 6, 0, False, (), as_good=5), True, ""),
-        (Parity("lora", 6, 0, False, (), as_good=5, untold=3), True, ""),
-        (Parity("lora", 6, 0, False, (), as_good=4, untold=4), False, "4 of 6 answers are other"),
-        (Parity("lora", 1, 0, True, (("id", "a", "b"),)), False, "NONE of the 1 answers"),
+        (Agreement("lora", 6, 0, False, (), as_good=5), True, ""),
+        (Agreement("lora", 6, 0, False, (), as_good=5, untold=3), True, ""),
+        (
+            Agreement("lora", 6, 0, False, (), as_good=4, untold=4),
+            False,
+            "4 of 6 answers are other",
+        ),
+        (Agreement("lora", 1, 0, True, (("id", "a", "b"),)), False, "NONE of the 1 answers"),
     ],
 )
-def test_what_shows_that_two_models_are_one(parity: Parity, passed: bool, warned: str) -> None:
+def test_what_shows_that_two_models_are_one(parity: Agreement, passed: bool, warned: str) -> None:
     assert parity.passed is passed
     assert warned in "".join(parity.warnings())
     assert bool(parity.warnings()) is bool(warned)
@@ -108,7 +114,7 @@ def test_through_the_server(run: Path, tmp_path: Path) -> None:
         status, models = request(port, "GET", "/v1/models")
         assert (status, [each["id"] for each in models["data"]]) == (200, ["lora", "full"])
         for name, scored in predictions.items():
-            body = {"model": name, "prompt": prompts.text(example, SAMPLE), "temperature": 0,
+            body = {"model": name, "prompt": prompts.render_text(example, SAMPLE), "temperature": 0,
                     "max_tokens": 12}  # fmt: skip
             status, answer = request(port, "POST", "/v1/completions", body)
             assert status == 200
@@ -134,8 +140,8 @@ def test_strict_does_not_open_on_a_difference(cli: Any, run: Path, tmp_path: Pat
 
 def test_what_cannot_be_served(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"there is no bakeoff\.yaml"):
-        contenders_of(tmp_path)
+        load_servable(tmp_path)
     with pytest.raises(ConfigError, match="--contender: unknown contender 'lor'"):
-        contenders_of(run, "lor")
+        load_servable(run, "lor")
     with pytest.raises(ConfigError, match="no contender of it was tuned here as prompted"):
-        contenders_of(run, "prompted")
+        load_servable(run, "prompted")

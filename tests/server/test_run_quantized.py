@@ -15,8 +15,8 @@ from tuneoff.rundir import RunDir
 
 pytest.importorskip("fastapi")
 pytest.importorskip("bitsandbytes")
-from tuneoff.server.host import Host
-from tuneoff.server.run import check_parity, contenders_of
+from tuneoff.server.host import TransformersBackend
+from tuneoff.server.run import check_agreement, load_servable
 from tuneoff.tasks.functional_representation import SAMPLE
 
 TEXT = """\
@@ -65,9 +65,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_served_as_they_were_scored(run: Path) -> None:
-    host = Host()
-    for ready in contenders_of(run):
-        parity = check_parity(host, ready)
+    host = TransformersBackend()
+    for ready in load_servable(run):
+        parity = check_agreement(host, ready)
         assert (parity.asked, parity.exact, parity.different) == (12, False, ())
         assert parity.passed
         model: Any = host.base(ready.served).model
@@ -76,18 +76,18 @@ def test_served_as_they_were_scored(run: Path) -> None:
 
 
 def test_the_metric_decides(run: Path) -> None:
-    host, (ready,) = Host(), contenders_of(run, "nf4")
+    host, (ready,) = TransformersBackend(), load_servable(run, "nf4")
     first, second, *_ = ready.tuned.work.test
     # Both wrong: another text, as good. And one that had been right, and is not any more.
     ready.tuned.predictions[first.id] = tuneoff.Prediction(first.id, "something else")
-    parity = check_parity(host, ready)
+    parity = check_agreement(host, ready)
     assert (parity.as_good, parity.different, parity.passed) == (1, (), True)
     assert parity.lines() == [
         "nf4: 12 of 12 answers are as right or wrong as those that were scored, 11 of them the "
         "same."
     ]
     ready.tuned.predictions[second.id] = tuneoff.Prediction(second.id, second.completion)
-    parity = check_parity(host, ready)
+    parity = check_agreement(host, ready)
     assert [each[0] for each in parity.different] == [second.id]
     assert not parity.passed
     host.close()
@@ -97,7 +97,7 @@ def test_through_the_server(run: Path, tmp_path: Path) -> None:
     example = RunDir(run).examples("test")[0]
     with server(tmp_path / "data", str(run), "--strict") as (port, _):
         for name in ("int8", "nf4"):
-            body = {"model": name, "prompt": prompts.text(example, SAMPLE), "temperature": 0,
+            body = {"model": name, "prompt": prompts.render_text(example, SAMPLE), "temperature": 0,
                     "max_tokens": 12}  # fmt: skip
             status, answer = request(port, "POST", "/v1/completions", body)
             assert status == 200

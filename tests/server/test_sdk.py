@@ -111,18 +111,18 @@ def test_the_result_file(client: Any, finished: Any) -> None:
 def test_trained_tokens_are_those_a_hosted_job_is_billed_for(
     base: str, tiny_base: Path, finished: Any
 ) -> None:
-    from tuneoff.models.loading import load_tokenizer, rendering_of
+    from tuneoff.models.loading import choose_rendering, load_tokenizer
     from tuneoff.prompts import CHAT_PASS_THROUGH
     from tuneoff.records import Example
-    from tuneoff.training.encoding import encode
+    from tuneoff.training.encoding import encode_example
 
     tokenizer = load_tokenizer(str(tiny_base))
-    rendering = rendering_of(tokenizer, None)
+    rendering = choose_rendering(tokenizer, None)
     lengths = []
     for line in examples(24).splitlines():
         *turns, answer = json.loads(line)["messages"]
         example = Example("", {"messages": turns}, answer["content"])
-        encoded = encode(
+        encoded = encode_example(
             tokenizer, example, CHAT_PASS_THROUGH, rendering, "completion", 1024, False
         )
         lengths.append(len(encoded.input_ids))

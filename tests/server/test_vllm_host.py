@@ -20,9 +20,9 @@ import pytest
 pytest.importorskip("fastapi")
 from tuneoff.errors import ConfigError
 from tuneoff.server import backend
-from tuneoff.server.answer import GONE, Piece, Request
-from tuneoff.server.base import Served
-from tuneoff.server.host import Host
+from tuneoff.server.answer import GONE, Delta, GenerationRequest
+from tuneoff.server.base import ServedModel
+from tuneoff.server.host import TransformersBackend
 
 IDS = [5, 9, 200, 31, 77]
 
@@ -96,17 +96,17 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         vars(module).update(names)
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    running = backend.start("auto", ["one", "two"], ())
+    running = backend.start_backend("auto", ["one", "two"], ())
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     yield running
     running.close()
 
 
-def answer(host: Any, served: Served, **more: Any) -> tuple[str, list[int], Piece]:
+def answer(host: Any, served: ServedModel, **more: Any) -> tuple[str, list[int], Delta]:
     """Text, tokens and the last piece of an answer."""
-    told: queue.Queue[Piece] = queue.Queue()
+    told: queue.Queue[Delta] = queue.Queue()
     asked = {"temperature": 0, "logprobs": 2, **more}
-    host.submit(served, Request(IDS, 20, told.put, **asked))
+    host.submit(served, GenerationRequest(IDS, 20, told.put, **asked))
     text, tokens = "", list[int]()
     while True:
         piece = told.get(timeout=60)
@@ -117,7 +117,7 @@ def answer(host: Any, served: Served, **more: Any) -> tuple[str, list[int], Piec
 
 
 def test_answers_are_those_of_the_other_backend(host: Any, tiny_base: Path) -> None:
-    served, own = Served("base", str(tiny_base)), Host()
+    served, own = ServedModel("base", str(tiny_base)), TransformersBackend()
     text, tokens, last = answer(host, served)
     wanted = answer(own, served)
     assert (text, tokens) == wanted[:2]
@@ -136,7 +136,7 @@ def test_answers_are_those_of_the_other_backend(host: Any, tiny_base: Path) -> N
 
 
 def test_an_end_token_is_no_part_of_the_answer(host: Any, tiny_base: Path) -> None:
-    served = Served("base", str(tiny_base))
+    served = ServedModel("base", str(tiny_base))
     _, tokens, _ = answer(host, served)
     (key,) = host._bases
     from dataclasses import replace
@@ -153,7 +153,7 @@ def test_adapters_by_number_and_gone(host: Any, tiny_base: Path, tmp_path: Path)
     models = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        models.append(Served(name, str(tiny_base), tmp_path / name))
+        models.append(ServedModel(name, str(tiny_base), tmp_path / name))
     for served in (*models, models[0]):
         answer(host, served)
     engine = host.base(models[0]).engine
@@ -167,8 +167,8 @@ def test_adapters_by_number_and_gone(host: Any, tiny_base: Path, tmp_path: Path)
 
 
 def test_a_client_that_goes_away_and_an_engine_that_fails(host: Any, tiny_base: Path) -> None:
-    served, request_told = Served("base", str(tiny_base)), queue.Queue[Piece]()
-    request = Request(IDS, 10_000, request_told.put, logprobs=0)
+    served, request_told = ServedModel("base", str(tiny_base)), queue.Queue[Delta]()
+    request = GenerationRequest(IDS, 10_000, request_told.put, logprobs=0)
     host.submit(served, request)
     request_told.get(timeout=60)
     request.cancelled.set()
@@ -190,12 +190,12 @@ def test_without_vllm_or_a_gpu(cli: Any, tmp_path: Path, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr(backend, "find_spec", lambda name: object())
     with pytest.raises(ConfigError, match="there is no GPU here"):
-        backend.start("vllm", ["tiny"], ())
+        backend.start_backend("vllm", ["tiny"], ())
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     with pytest.raises(ConfigError, match="x was scored on a base that bitsandbytes quantized"):
-        backend.start("vllm", [], [Served("x", "tiny", quantization="nf4")])
-    plain = backend.start("auto", [], [Served("x", "tiny", quantization="nf4")])
-    assert isinstance(plain, Host)
+        backend.start_backend("vllm", [], [ServedModel("x", "tiny", quantization="nf4")])
+    plain = backend.start_backend("auto", [], [ServedModel("x", "tiny", quantization="nf4")])
+    assert isinstance(plain, TransformersBackend)
     plain.close()
 
 
@@ -212,10 +212,10 @@ def test_adapters_that_vllm_cannot_compute(
     saved: str, precision: Any, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(saved)
-    served = Served("x", "tiny", tmp_path, precision)
+    served = ServedModel("x", "tiny", tmp_path, precision)
     monkeypatch.setattr(backend, "find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    why = backend._why_not_vllm([served])
+    why = backend._explain_no_vllm([served])
     if said is None:
         assert why is None
         return

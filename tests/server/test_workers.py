@@ -16,9 +16,9 @@ import pytest
 from running import examples, request, server, upload
 
 pytest.importorskip("fastapi")
-from tuneoff.server.claims import Claims
+from tuneoff.server.claims import JobLocks
 from tuneoff.server.store import Store
-from tuneoff.server.workers import environment
+from tuneoff.server.workers import build_environment
 
 WAIT_SECONDS = 240
 HOLD = (
@@ -37,7 +37,7 @@ def until(true: Callable[[], Any]) -> Any:
 
 
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
-    own = Claims(tmp_path)
+    own = JobLocks(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as other:
@@ -77,10 +77,12 @@ def test_what_is_claimed_first(tmp_path: Path) -> None:
 def test_what_a_worker_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [environment(n, 3, ["4", "6"])["CUDA_VISIBLE_DEVICES"] for n in range(3)] == [*"464"]
-    assert "CUDA_VISIBLE_DEVICES" not in environment(0, 1, ["0"])
-    assert "OMP_NUM_THREADS" not in environment(0, 1, [])
-    assert int(environment(0, 2, [])["OMP_NUM_THREADS"]) >= 1
+    assert [build_environment(n, 3, ["4", "6"])["CUDA_VISIBLE_DEVICES"] for n in range(3)] == [
+        *"464"
+    ]
+    assert "CUDA_VISIBLE_DEVICES" not in build_environment(0, 1, ["0"])
+    assert "OMP_NUM_THREADS" not in build_environment(0, 1, [])
+    assert int(build_environment(0, 2, [])["OMP_NUM_THREADS"]) >= 1
 
 
 def test_two_jobs_at_the_same_time_and_one_worker_killed(tiny_base: Path, tmp_path: Path) -> None:

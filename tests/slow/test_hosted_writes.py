@@ -59,10 +59,10 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
     monkeypatch.setattr(bakeoff, "score_baselines", lambda *_: None)  # they are made anew each time
-    monkeypatch.setattr(machine, "describe", lambda: "a machine")
+    monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
     for module, name, seconds in PAUSES:
         monkeypatch.setattr(module, name, seconds / 5)
-    monkeypatch.setattr(files, "_write", found.around("write", files._write))
+    monkeypatch.setattr(files, "_write_atomically", found.around("write", files._write_atomically))
     monkeypatch.setattr(rundir, "remove_folder", found.around("remove", rundir.remove_folder))
     append = found.around("append", rundir.append_lines)
     for module in (rundir, ledger):

@@ -16,10 +16,10 @@ from abuse import peak_bytes, refused, silent
 from running import examples, request, server, upload
 
 pytest.importorskip("fastapi")
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.settings import ServerConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
-MOST = ServerSettings(Path(), {}).max_waiting_jobs
+MOST = ServerConfig(Path(), {}).max_waiting_jobs
 GROWTH_BYTES = 150 * 1024**2
 JOBS = "/v1/fine_tuning/jobs"
 

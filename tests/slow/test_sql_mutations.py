@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuneoff.databases import find_database
-from tuneoff.scoring.rows import Mode
+from tuneoff.scoring.rows import ScoringMode
 from tuneoff.scoring.sql.judging import FORM_METRICS
-from tuneoff.scoring.sql.pool import Limits, Pool
-from tuneoff.scoring.sql.protocol import DatabaseFile, Request
+from tuneoff.scoring.sql.pool import WorkerLimits, WorkerPool
+from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.tasks.samples import sql
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -61,8 +61,8 @@ def golds(tmp_path_factory: pytest.TempPathFactory) -> Golds:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with open_pool(Limits(memory_bytes=500_000_000, workers=1)) as opened:
+def pool() -> Iterator[WorkerPool]:
+    with open_pool(WorkerLimits(memory_bytes=500_000_000, workers=1)) as opened:
         yield opened
 
 
@@ -108,10 +108,12 @@ def mutated(text: str, edits: Edits) -> str:
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_nothing_crashes(golds: Golds, pool: Pool, which: float, edits: Edits, mode: Mode) -> None:
+def test_nothing_crashes(
+    golds: Golds, pool: WorkerPool, which: float, edits: Edits, mode: ScoringMode
+) -> None:
     gold, database = golds[int(which * len(golds))]
     prediction = mutated(gold, edits)
-    request = Request(
+    request = JudgeRequest(
         reference=gold,
         prediction=prediction,
         databases=(DatabaseFile(database),),

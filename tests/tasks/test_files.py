@@ -16,12 +16,12 @@ from tuneoff.bakeoff_file import load, parse
 from tuneoff.check import check_file
 from tuneoff.errors import DataError, RunDirectoryError
 from tuneoff.init import write_starter
-from tuneoff.opening import keep_file, open_run, resolved
+from tuneoff.opening import dump_resolved, open_run_dir, save_config
 from tuneoff.settings import Columns
-from tuneoff.tasks import Place, chat
+from tuneoff.tasks import DataPaths, chat
 from tuneoff.tasks.columns import find_columns
-from tuneoff.tasks.rows import MOST_NESTED, read
-from tuneoff.tasks.streaming import stream
+from tuneoff.tasks.rows import MAX_NESTING, read_records
+from tuneoff.tasks.streaming import open_stream
 
 Make = bytes | Callable[[Path], None]
 PLAIN = [{"prompt": f"word {i}", "completion": f"Wort {i}"} for i in range(30)]
@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[str, Make, tuple[str, ...]]] = {
     "nested a little too deeply": (
         "d.json",
         ('[{"prompt": "q", "completion": "a", "meta": '
-         + "[" * MOST_NESTED + "]" * MOST_NESTED + "}]").encode(),
+         + "[" * MAX_NESTING + "]" * MAX_NESTING + "}]").encode(),
         ("levels deep",),
     ),
     "a huge number": (
@@ -332,7 +332,7 @@ def test_a_file_is_read_the_same_wherever(
     assert of_file["examples"] == sum(of_bakeoff["split_sizes"].values()) == len(examples)
     assert (examples[-1].inputs["messages"][-1]["content"], examples[-1].completion) == last
     found: list[str] = []
-    streamed = stream(settings, Place(tmp_path, warn=found.append))
+    streamed = open_stream(settings, DataPaths(tmp_path, warn=found.append))
     assert sorted(each.id for _, each in streamed) == sorted(each.id for each in examples)
     assert found == of_file["warnings"]
 
@@ -397,7 +397,7 @@ def test_the_line_is_the_one_it_is(line: int, tmp_path: Path) -> None:
     file = tmp_path / "d.csv"
     file.write_bytes(b"prompt,answer\n" + b"".join(rows))
     with pytest.raises(DataError, match=f"d.csv:{line + 2}: "):
-        list(read(file))
+        list(read_records(file))
 
 
 def test_ids_are_those_of_before(tmp_path: Path) -> None:
@@ -405,7 +405,7 @@ def test_ids_are_those_of_before(tmp_path: Path) -> None:
     file = tmp_path / "d.csv"
     file.write_text('prompt,answer\n"a\nb",x\nc,y\n')
     assert [example.id for example in chat.read_examples(file)] == ["d-3", "d-4"]
-    assert [record.where[-2:] for record in read(file)] == [":2", ":4"]
+    assert [record.where[-2:] for record in read_records(file)] == [":2", ":4"]
 
 
 def test_named_columns_that_are_not_there(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_named_columns_that_are_not_there(tmp_path: Path) -> None:
     file.write_text(jsonl(PLAIN))
     said: list[str] = []
     columns = Columns(prompt=("prompt", "inptu"), id="key")
-    chat.checked_examples(file, columns, said.append)
+    chat.load_checked_examples(file, columns, said.append)
     assert ["no row has a 'key'" in said[0], "no row has a 'inptu'" in said[1]] == [True, True]
     with pytest.raises(DataError, match=r"task\.columns\.system: no row has a 'sytem'"):
         chat.read_examples(file, Columns(system="sytem"))
@@ -435,17 +435,17 @@ def test_a_run_of_before_lists_and_encodings_is_the_same_file(tmp_path: Path) ->
         "contenders: [{name: a, id: local}]\n"
     )
     bakeoff = parse(text, tmp_path / "b.yaml")
-    stored = resolved(bakeoff)
+    stored = dump_resolved(bakeoff)
     del stored["task"]["drop_overlap"], stored["task"]["columns"]["encoding"]
     assert stored["task"]["columns"]["prompt"] == "q"
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "bakeoff.yaml").write_text(yaml.safe_dump({**stored, "folder": ".."}))
-    open_run(tmp_path / "run", bakeoff)
+    open_run_dir(tmp_path / "run", bakeoff)
     joined = parse(text.replace("prompt: q", "prompt: [q, r]"), tmp_path / "b.yaml")
     with pytest.raises(RunDirectoryError, match=r"changed: task.columns.prompt"):
-        open_run(tmp_path / "run", joined)
-    keep_file(tmp_path / "run", joined)
-    open_run(tmp_path / "run", joined)
+        open_run_dir(tmp_path / "run", joined)
+    save_config(tmp_path / "run", joined)
+    open_run_dir(tmp_path / "run", joined)
 
 
 def test_a_backslash_that_escapes_nothing_stays(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.errors import DataError
-from tuneoff.tasks import Place, functional_representation, text_to_sql
+from tuneoff.tasks import DataPaths, functional_representation, text_to_sql
 
 VIGGO = [
     {"target": f"Boat {i} is blue.", "meaning_representation": f"tell(name[Boat {i}])"}
@@ -30,8 +30,8 @@ def test_viggo_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.Monk
     for split in ("train", "validation", "test"):
         write_parquet(tmp_path / "hub", split, VIGGO)
     monkeypatch.setattr(functional_representation, "HUB_ID", str(tmp_path / "hub"))
-    settings = TaskSettings(id="functional_representation", source="viggo")
-    loaded = functional_representation.load(settings, Place(tmp_path))
+    settings = TaskConfig(id="functional_representation", source="viggo")
+    loaded = functional_representation.load(settings, DataPaths(tmp_path))
     assert [e.inputs["sentence"] for e in loaded["train"]] == [r["target"] for r in VIGGO]
     assert loaded["test"][2].completion == "tell(name[Boat 2])"
     assert loaded["test"][2].id == "viggo-test-00003"
@@ -48,8 +48,8 @@ def test_the_intersection_is_computed_from_the_hubs_rows(
         write_parquet(tmp_path / "spider", split, spider)
     monkeypatch.setattr(text_to_sql, "CREATE_CONTEXT_HUB", str(tmp_path / "context"))
     monkeypatch.setattr(text_to_sql, "SPIDER_HUB", str(tmp_path / "spider"))
-    settings = TaskSettings(id="text_to_sql", source="spider-create-context", splits="seed")
-    loaded = text_to_sql.load(settings, Place(tmp_path))
+    settings = TaskConfig(id="text_to_sql", source="spider-create-context", splits="seed")
+    loaded = text_to_sql.load(settings, DataPaths(tmp_path))
     assert [e.meta["db_id"] for e in loaded["test"]] == ["d"]
 
 
@@ -58,6 +58,6 @@ def test_without_network_the_way_out_is_named(
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(functional_representation, "HUB_ID", str(tmp_path / "nowhere"))
-    settings = TaskSettings(id="functional_representation", source="viggo")
+    settings = TaskConfig(id="functional_representation", source="viggo")
     with pytest.raises(DataError, match="TUNEOFF_DATA"):
-        functional_representation.load(settings, Place(tmp_path))
+        functional_representation.load(settings, DataPaths(tmp_path))

@@ -95,7 +95,7 @@ def test_names_of_one_split_are_in_no_other(functional_splits: Splits) -> None:
             found[split] |= {
                 name.split()[0] for key in ("hut", "massif") for name in values.get(key, [])
             }
-        assert found[split] <= set(names.name_words(split))
+        assert found[split] <= set(names.list_name_words(split))
         assert len(found[split]) > 50
     assert not found["train"] & found["test"]
     assert not found["train"] & found["validation"]
@@ -155,7 +155,7 @@ def test_every_split_asks_in_at_least_twelve_shapes(sql_splits: Splits) -> None:
 def test_tables_of_one_split_are_in_no_other() -> None:
     tables: dict[Split, set[str]] = {split: set() for split in SPLITS}
     columns: dict[Split, set[str]] = {split: set() for split in SPLITS}
-    for database in schemas.databases():
+    for database in schemas.build_databases():
         for table in (database.parent, database.child):
             assert table.name not in tables[database.split]
             tables[database.split].add(table.name)
@@ -205,8 +205,8 @@ def test_the_context_is_the_schema_of_the_database(folder: Path, sql_splits: Spl
 
 
 def test_numbers_and_names_are_unique_within_a_table() -> None:
-    for database in schemas.databases():
-        rows = sql.database_rows(database, 0)
+    for database in schemas.build_databases():
+        rows = sql.generate_rows(database, 0)
         for table in (database.parent, database.child):
             header = database.header(table)
             for column in (table.title, *table.numbers):
@@ -240,15 +240,15 @@ def test_databases_are_the_same_for_a_seed_and_written_once(
     assert written == {Path(db_id, f"{db_id}.sqlite") for db_id in {p.stem for p in written}}
     for example in sql_splits["test"]:
         assert ask(folder, example) == ask(tmp_path, example)
-    database = schemas.databases()[0]
-    assert sql.database_rows(database, 1) != sql.database_rows(database, 0)
+    database = schemas.build_databases()[0]
+    assert sql.generate_rows(database, 1) != sql.generate_rows(database, 0)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_what_a_pretraining_corpus_must_not_hold_is_listed(module) -> None:
     blocked = module.content_words()
     assert all(word == word.lower() and word.isalpha() and len(word) >= 4 for word in blocked)
-    assert names.all_name_words() <= blocked
+    assert names.list_all_name_words() <= blocked
     assert not blocked & module.GENERIC
     assert len(module.GENERIC) <= 10
     assert module.INSTRUCTION in module.templates()

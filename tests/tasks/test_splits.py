@@ -13,8 +13,8 @@ from tuneoff import prepare
 from tuneoff.bakeoff_file import load
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example
-from tuneoff.tasks import Place, splits
-from tuneoff.tasks.streaming import stream
+from tuneoff.tasks import DataPaths, splits
+from tuneoff.tasks.streaming import open_stream
 
 TASK = """\
 from tuneoff.prompts import Template
@@ -40,30 +40,30 @@ FILE = "name: x\ntask: {id: ./mine.py}\ncontenders: [{name: a, id: local}]\n"
 
 def custom(
     folder: Path, train: int = 40, validation: str = "", cluster: str | None = None
-) -> prepare.Parts:
+) -> prepare.ResolvedBakeOff:
     text = TASK.format(train=train, validation=validation, cluster=cluster)
     (folder / "mine.py").write_text(text)
     (folder / "b.yaml").write_text(FILE)
-    return prepare.parts(load(folder / "b.yaml"))
+    return prepare.resolve(load(folder / "b.yaml"))
 
 
 @pytest.mark.parametrize("validation", ["", ', "validation": []'])
 def test_a_custom_task_without_validation_gets_one(validation: str, tmp_path: Path) -> None:
-    examples, warnings = prepare.data(custom(tmp_path, validation=validation))
+    examples, warnings = prepare.load_examples(custom(tmp_path, validation=validation))
     assert {split: len(rows) for split, rows in examples.items()} == {
         "train": 36, "validation": 4, "test": 5,
     }  # fmt: skip
     assert warnings == ["4 validation examples were carved out of train, for the task has none."]
-    again, _ = prepare.data(custom(tmp_path, validation=validation))
+    again, _ = prepare.load_examples(custom(tmp_path, validation=validation))
     assert again == examples
 
 
 def test_groups_stay_together(tmp_path: Path) -> None:
-    examples, _ = prepare.data(custom(tmp_path, cluster="group"))
+    examples, _ = prepare.load_examples(custom(tmp_path, cluster="group"))
     groups = {split: {e.meta["group"] for e in examples[split]} for split in examples}
     assert not groups["train"] & groups["validation"]
     assert len(examples["validation"]) == 10
-    single, _ = prepare.data(custom(tmp_path, train=10, cluster="group"))
+    single, _ = prepare.load_examples(custom(tmp_path, train=10, cluster="group"))
     assert len(single["validation"]) == 1, "a single group is divided"
 
 
@@ -71,15 +71,15 @@ def test_a_train_too_small_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match="validation: there is no example in it, and the 1 of train"
     ):
-        prepare.data(custom(tmp_path, train=1))
+        prepare.load_examples(custom(tmp_path, train=1))
     with pytest.raises(DataError, match="split train: there is no example"):
-        prepare.data(custom(tmp_path, train=0))
+        prepare.load_examples(custom(tmp_path, train=0))
 
 
 def test_a_given_validation_is_left_alone() -> None:
     some = [Example("1", {"x": 1}, "y")]
     given = {"train": some, "validation": some, "test": some}
-    assert splits.with_validation(given, None, 0) == (given, [])  # type: ignore[arg-type]
+    assert splits.carve_validation(given, None, 0) == (given, [])  # type: ignore[arg-type]
 
 
 def write_chat(file: Path, inputs: list[str]) -> None:
@@ -142,19 +142,19 @@ def test_overlap_names_both_rows_and_a_way_out(cli: Cli, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("limit", ["", ", limit: {train: 20}"])
 def test_overlap_is_left_out_where_that_is_asked_for(limit: str, tmp_path: Path) -> None:
-    parts = prepare.parts(load(overlapping(tmp_path, f", drop_overlap: true{limit}")))
-    examples, warnings = prepare.data(parts)
+    parts = prepare.resolve(load(overlapping(tmp_path, f", drop_overlap: true{limit}")))
+    examples, warnings = prepare.load_examples(parts)
     assert {split: len(rows) for split, rows in examples.items()} == {
         "train": 20 if limit else 37, "validation": 2, "test": 3,
     }  # fmt: skip
-    assert not any(same for same, _ in splits.overlaps(examples).values())
+    assert not any(same for same, _ in splits.count_overlaps(examples).values())
     said = [
         "task.drop_overlap: 3 of train were left out, whose inputs are in validation or test, too.",
         "task.drop_overlap: 1 of validation were left out, whose inputs are in test, too.",
     ]
     assert said == [line for line in warnings if "drop_overlap" in line]
     found: list[str] = []
-    streamed = stream(parts.settings, Place(tmp_path, warn=found.append))
+    streamed = open_stream(parts.settings, DataPaths(tmp_path, warn=found.append))
     assert found == said
     assert sorted(each.id for _, each in streamed) == sorted(
         each.id for rows in examples.values() for each in rows

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.tasks import Place, chat, splits
-from tuneoff.tasks.streaming import stream
+from tuneoff.tasks import DataPaths, chat, splits
+from tuneoff.tasks.streaming import open_stream
 
 
 def write(path: Path, questions: list[int]) -> str:
@@ -37,11 +37,11 @@ def test_the_same_splits(given: list[Split], limit: dict[str, int], tmp_path: Pa
         for split, n, base in (("train", 150, 0), ("validation", 20, 100), ("test", 30, 200))
         if split in ("train", *given)
     }
-    settings = TaskSettings.model_validate({"id": "chat", "seed": 3, "limit": limit, **files})
-    place = Place(tmp_path, None)
-    complete, _ = splits.with_validation(chat.load(settings, place), None, settings.seed)
-    loaded = splits.limited(complete, settings.limit, settings.seed)
-    found = stream(settings, place)
+    settings = TaskConfig.model_validate({"id": "chat", "seed": 3, "limit": limit, **files})
+    place = DataPaths(tmp_path, None)
+    complete, _ = splits.carve_validation(chat.load(settings, place), None, settings.seed)
+    loaded = splits.apply_limits(complete, settings.limit, settings.seed)
+    found = open_stream(settings, place)
     for _ in range(2):
         rows: dict[Split, list[Example]] = {split: [] for split in SPLITS}
         for split, example in found:
@@ -55,6 +55,6 @@ def test_a_broken_row_has_its_line(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
     write(file, [1, 2, 3])
     file.write_text(file.read_text() + '{"messages": []}\n')
-    settings = TaskSettings(id="chat", train=str(file))
+    settings = TaskConfig(id="chat", train=str(file))
     with pytest.raises(DataError, match=r"train.jsonl:4: messages is empty"):
-        stream(settings, Place(tmp_path, None))
+        open_stream(settings, DataPaths(tmp_path, None))

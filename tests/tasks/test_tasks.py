@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example
 from tuneoff.settings import Columns, Limit
-from tuneoff.tasks import Place, chat, functional_representation, load_task, splits, text_to_sql
-from tuneoff.tasks.schema import serialized
+from tuneoff.tasks import DataPaths, chat, functional_representation, load_task, splits, text_to_sql
+from tuneoff.tasks.schema import serialize_schema
 
 
 def test_a_task_may_be_a_python_file(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ RAW_SPIDER = [
 
 
 def test_the_intersection_matches_question_and_query() -> None:
-    found = text_to_sql.intersection(RAW_CONTEXT, RAW_SPIDER)
+    found = text_to_sql.intersect_rows(RAW_CONTEXT, RAW_SPIDER)
     assert [(row["context"], row["db_id"]) for row in found] == [
         ("CREATE TABLE boat (a INT)", "north"),
         ("CREATE TABLE boat (b INT)", "south"),
@@ -63,46 +63,46 @@ def test_the_intersection_is_computed_from_local_raw_files(tmp_path: Path) -> No
     (tmp_path / "sql_create_context.json").write_text(json.dumps(RAW_CONTEXT))
     (tmp_path / "spider" / "train_spider.json").write_text(json.dumps(RAW_SPIDER[:1]))
     (tmp_path / "spider" / "dev.json").write_text(json.dumps(RAW_SPIDER[1:2]))
-    settings = TaskSettings(id="text_to_sql", source="spider-create-context", splits="seed")
-    loaded = text_to_sql.load(settings, Place(tmp_path, tmp_path))
+    settings = TaskConfig(id="text_to_sql", source="spider-create-context", splits="seed")
+    loaded = text_to_sql.load(settings, DataPaths(tmp_path, tmp_path))
     assert [e.meta["db_id"] for e in loaded["train"]] == ["north"]
     assert loaded["validation"] == loaded["test"]
     assert [e.meta["db_id"] for e in loaded["test"]] == ["south"]
 
 
 def test_viggo_is_read_whole(data_dir: Path) -> None:
-    settings = TaskSettings(id="functional_representation", source="viggo")
-    loaded = functional_representation.load(settings, Place(data_dir, data_dir))
+    settings = TaskConfig(id="functional_representation", source="viggo")
+    loaded = functional_representation.load(settings, DataPaths(data_dir, data_dir))
     assert {split: len(rows) for split, rows in loaded.items()} == {
         "train": 5103, "validation": 714, "test": 1083,
     }  # fmt: skip
-    assert splits.check(loaded, seed_arrangement=False) == []
+    assert splits.check_splits(loaded, seed_arrangement=False) == []
 
 
 def test_spider_validation_is_never_test(data_dir: Path) -> None:
-    settings = TaskSettings(id="text_to_sql", source="spider-create-context")
-    loaded = text_to_sql.load(settings, Place(data_dir, data_dir))
+    settings = TaskConfig(id="text_to_sql", source="spider-create-context")
+    loaded = text_to_sql.load(settings, DataPaths(data_dir, data_dir))
     assert len(loaded["test"]) == 568
     databases = {split: {e.meta["db_id"] for e in rows} for split, rows in loaded.items()}
     assert not databases["train"] & databases["validation"]
     assert not (databases["train"] | databases["validation"]) & databases["test"]
     assert 200 < len(loaded["validation"]) < 500
-    splits.check(loaded, seed_arrangement=False)
+    splits.check_splits(loaded, seed_arrangement=False)
 
 
 def test_the_seed_arrangement_validates_on_test(data_dir: Path) -> None:
-    settings = TaskSettings(id="text_to_sql", source="spider-create-context", splits="seed")
-    loaded = text_to_sql.load(settings, Place(data_dir, data_dir))
+    settings = TaskConfig(id="text_to_sql", source="spider-create-context", splits="seed")
+    loaded = text_to_sql.load(settings, DataPaths(data_dir, data_dir))
     assert len(loaded["train"]) == 3961
     assert loaded["validation"] == loaded["test"]
     with pytest.raises(DataError, match="overlap"):
-        splits.check(loaded, seed_arrangement=False)
-    assert any("568" in warning for warning in splits.check(loaded, seed_arrangement=True))
+        splits.check_splits(loaded, seed_arrangement=False)
+    assert any("568" in warning for warning in splits.check_splits(loaded, seed_arrangement=True))
 
 
 def test_a_schema_in_spiders_own_form(data_dir: Path) -> None:
     folder = data_dir / "spider" / "databases" / "department_management"
-    text = serialized(next(folder.glob("*.sqlite")))
+    text = serialize_schema(next(folder.glob("*.sqlite")))
     assert text.startswith("department : Department_ID [ INT ] primary_key Name [ TEXT ]")
     assert " head : head_ID [ INT ] primary_key " in text
     assert (
@@ -116,18 +116,18 @@ def test_a_schema_names_keys_after_their_column(tmp_path: Path) -> None:
     with sqlite3.connect(file) as database:
         database.execute("CREATE TABLE port (port_id integer PRIMARY KEY, name varchar(20))")
         database.execute("CREATE TABLE boat (port_id int REFERENCES port, hull text)")
-    assert serialized(file) == (
+    assert serialize_schema(file) == (
         "port : port_id [ INTEGER ] primary_key name [ VARCHAR(20) ] "
         "boat : port_id [ INT ] boat.port_id = port.port_id hull [ TEXT ]"
     )
     (tmp_path / "y.sqlite").write_text("no database, but long enough to be looked at" * 30)
     with pytest.raises(DataError, match="not a SQLite database"):
-        serialized(tmp_path / "y.sqlite")
+        serialize_schema(tmp_path / "y.sqlite")
 
 
 def test_context_schema_replaces_the_create_tables(data_dir: Path) -> None:
-    settings = TaskSettings(id="text_to_sql", source="spider-create-context", context="schema")
-    loaded = text_to_sql.load(settings, Place(data_dir, data_dir))
+    settings = TaskConfig(id="text_to_sql", source="spider-create-context", context="schema")
+    loaded = text_to_sql.load(settings, DataPaths(data_dir, data_dir))
     example = next(e for e in loaded["test"] if e.meta["db_id"] == "concert_singer")
     assert "stadium : Stadium_ID [ INT ] primary_key" in example.inputs["context"]
 
@@ -174,20 +174,20 @@ def test_a_column_that_is_not_there_names_the_setting(tmp_path: Path) -> None:
 def test_splits_are_carved_when_not_given(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i % 40}", "completion": "a"} for i in range(80)]
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = TaskSettings(id="chat", train="d.jsonl", columns=Columns())
-    loaded = chat.load(settings, Place(tmp_path))
+    settings = TaskConfig(id="chat", train="d.jsonl", columns=Columns())
+    loaded = chat.load(settings, DataPaths(tmp_path))
     assert sum(len(rows) for rows in loaded.values()) == 80
     assert all(loaded.values())
-    splits.check(loaded, seed_arrangement=False)  # equal inputs stayed together
+    splits.check_splits(loaded, seed_arrangement=False)  # equal inputs stayed together
 
 
 def test_a_limit_is_a_seeded_sample() -> None:
     examples = [Example(str(i), {"x": i}, "y") for i in range(50)]
     whole = {"train": examples, "validation": examples[:5], "test": examples[5:9]}
-    first = splits.limited(whole, Limit(train=10), 0)  # type: ignore[arg-type]
+    first = splits.apply_limits(whole, Limit(train=10), 0)  # type: ignore[arg-type]
     assert len(first["train"]) == 10
-    assert first["train"] == splits.limited(whole, Limit(train=10), 0)["train"]  # type: ignore[arg-type]
-    assert first["train"] != splits.limited(whole, Limit(train=10), 1)["train"]  # type: ignore[arg-type]
+    assert first["train"] == splits.apply_limits(whole, Limit(train=10), 0)["train"]  # type: ignore[arg-type]
+    assert first["train"] != splits.apply_limits(whole, Limit(train=10), 1)["train"]  # type: ignore[arg-type]
     assert first["test"] == examples[5:9]
 
 
@@ -197,6 +197,6 @@ def test_near_duplicates_are_counted_apart() -> None:
         "validation": [Example("2", {"x": "how many  boats"}, "y")],
         "test": [Example("3", {"x": "How many oars?"}, "y")],
     }
-    assert splits.overlaps(made) == {  # type: ignore[arg-type]
+    assert splits.count_overlaps(made) == {  # type: ignore[arg-type]
         "train/validation": (0, 1), "train/test": (0, 0), "validation/test": (0, 0),
     }  # fmt: skip

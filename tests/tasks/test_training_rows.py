@@ -13,25 +13,25 @@ import pytest
 from tuneoff import prepare
 from tuneoff.bakeoff_file import load
 from tuneoff.check import check_file
-from tuneoff.config import TaskSettings
-from tuneoff.contender_settings import HostedSettings
-from tuneoff.contenders import Work, hosted_job
+from tuneoff.config import TaskConfig
+from tuneoff.contender_settings import HostedConfig
+from tuneoff.contenders import ContenderContext, hosted_job
 from tuneoff.errors import DataError
 from tuneoff.init import write_starter
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.prompts import (
     CHAT_PASS_THROUGH,
-    content_sha256,
-    conversation,
-    messages,
-    prompt_sha256,
-    text,
+    hash_content,
+    hash_prompts,
+    render_conversation,
+    render_messages,
+    render_text,
 )
 from tuneoff.records import Example
-from tuneoff.rundir import NOWHERE, ContenderDir, RunDir
+from tuneoff.rundir import NULL_DIR, ContenderDir, RunDir
 from tuneoff.settings import Columns
-from tuneoff.tasks import Place, chat, splits
-from tuneoff.tasks.training_rows import HALF_PAIR, find_fault, to_line
+from tuneoff.tasks import DataPaths, chat, splits
+from tuneoff.tasks.training_rows import LONE_SURROGATE, find_fault, render_line
 
 HALF = "\ud83d"
 USER, ASKED = {"role": "user", "content": "Oslo?"}, {"role": "user", "content": "And Rome?"}
@@ -139,14 +139,14 @@ TABLE: dict[str, tuple[Any, Expected]] = {
     "a turn of nothing": (user(content=None), "messages.0.content must be a text, got nothing"),
     "messages that are a text": (row() | {"messages": "Oslo?"}, 'it has no list "messages"'),
     # Half a surrogate pair.
-    "half in a question": (user(content=f"Oslo {HALF}?"), f"{HALF_PAIR} (messages.0.content)"),
-    "half in an answer": (last(content=f"{HALF}\U0001f600"), f"{HALF_PAIR} (messages.1.content)"),
-    "half in an id": (row(USER, ANSWER, id=f"a{HALF}"), f"{HALF_PAIR} (id)"),
+    "half in a question": (user(content=f"Oslo {HALF}?"), f"{LONE_SURROGATE} (messages.0.content)"),
+    "half in an answer": (last(content=f"{HALF}\U0001f600"), f"{LONE_SURROGATE} (messages.1.content)"),
+    "half in an id": (row(USER, ANSWER, id=f"a{HALF}"), f"{LONE_SURROGATE} (id)"),
     "half in meta": (row(USER, ANSWER, meta={"a": [1, {"b": "\udc00"}]}),
-                     f"{HALF_PAIR} (meta.a.1.b)"),
-    "half in a key": (row(USER, ANSWER, meta={HALF: 1}), f"{HALF_PAIR} (the key '\\ud83d')"),
-    "half in what nobody reads": (row(USER, ANSWER, other=[HALF]), f"{HALF_PAIR} (other.0)"),
-    "halves the wrong way round": (user(content="\ude00\ud83d"), f"{HALF_PAIR} (messages.0"),
+                     f"{LONE_SURROGATE} (meta.a.1.b)"),
+    "half in a key": (row(USER, ANSWER, meta={HALF: 1}), f"{LONE_SURROGATE} (the key '\\ud83d')"),
+    "half in what nobody reads": (row(USER, ANSWER, other=[HALF]), f"{LONE_SURROGATE} (other.0)"),
+    "halves the wrong way round": (user(content="\ude00\ud83d"), f"{LONE_SURROGATE} (messages.0"),
 }  # fmt: skip
 GOOD = [row({"role": "user", "content": f"Say {n}"}, ANSWER) for n in range(24)]
 AT = 5  # the line of the row that is looked at
@@ -174,19 +174,19 @@ def written(tmp_path: Path) -> Callable[[Any], Path]:
     return write
 
 
-def work(train: list[Example], directory: ContenderDir = NOWHERE) -> Work:
-    return Work(
+def work(train: list[Example], directory: ContenderDir = NULL_DIR) -> ContenderContext:
+    return ContenderContext(
         folder=Path(), train=train, validation=[], test=[], template=CHAT_PASS_THROUGH,
-        prompt="full", max_new_tokens=8, directory=directory, progress=Silent(),
+        prompt="full", max_new_tokens=8, directory=directory, progress=SilentProgress(),
     )  # fmt: skip
 
 
-TUNED = HostedSettings(name="tuned", id="hosted", model="m", base_url="http://127.0.0.1:9/v1")
+TUNED = HostedConfig(name="tuned", id="hosted", model="m", base_url="http://127.0.0.1:9/v1")
 
 
-def uploaded(train: list[Example], directory: ContenderDir = NOWHERE) -> list[Any]:
+def uploaded(train: list[Example], directory: ContenderDir = NULL_DIR) -> list[Any]:
     """What a hosted job would be sent."""
-    _, sent = hosted_job.files_of(TUNED, work(train, directory))["training_file"]
+    _, sent = hosted_job.build_training_files(TUNED, work(train, directory))["training_file"]
     return [json.loads(line) for line in sent.splitlines()]
 
 
@@ -198,20 +198,20 @@ def test_every_reader_takes_and_refuses_the_same_rows(
     file = written(given)
     pytest.importorskip("fastapi")
     from tuneoff.server.errors import ApiError
-    from tuneoff.server.upload import LineCheck
+    from tuneoff.server.upload import TrainingFileValidator
 
     def as_a_server() -> int:
-        check = LineCheck()
+        check = TrainingFileValidator()
         check.feed(file.read_bytes())
         check.finish()
         return check.examples
 
-    settings = TaskSettings(id="chat", train="d.jsonl", validation="v.jsonl", test="t.jsonl")
+    settings = TaskConfig(id="chat", train="d.jsonl", validation="v.jsonl", test="t.jsonl")
     readers: list[Callable[[], Any]] = [
         lambda: check_file(file)["examples"],
         lambda: write_starter(file, tmp_path / "new.yaml")["examples"],
         lambda: check_file(tmp_path / "b.yaml")["split_sizes"]["train"],
-        lambda: len(chat.load(settings, Place(tmp_path))["train"]),
+        lambda: len(chat.load(settings, DataPaths(tmp_path))["train"]),
         as_a_server,
     ]
     if isinstance(expected, list):
@@ -250,7 +250,7 @@ def test_what_was_stored_by_earlier_rules_is_still_read(tmp_path: Path) -> None:
     old = row(USER, ANSWER, {"role": "tool", "tool_call_id": "c", "content": "x"}, ASKED, LAST)
     file = tmp_path / "file-1.jsonl"
     file.write_text(f"{json.dumps(old)}\n" * 12)
-    examples = list(chat.stored_examples(file))
+    examples = list(chat.read_stored_examples(file))
     assert examples[0].completion == "ROME"
     assert [turn["role"] for turn in examples[0].inputs["messages"]] == [
         "user", "assistant", "tool", "user",
@@ -267,15 +267,15 @@ def test_a_weight_is_no_content() -> None:
     turns = [SYSTEM, USER, LEFT_OUT, ASKED]
     weighted = Example("1", {"messages": turns}, "ROME")
     plain = replace(weighted, inputs={"messages": [SYSTEM, USER, ANSWER, ASKED]})
-    assert messages(weighted, CHAT_PASS_THROUGH) == plain.inputs["messages"]
-    assert conversation(weighted, CHAT_PASS_THROUGH) == [*turns, LAST]
-    assert text(weighted, CHAT_PASS_THROUGH) == text(plain, CHAT_PASS_THROUGH)
+    assert render_messages(weighted, CHAT_PASS_THROUGH) == plain.inputs["messages"]
+    assert render_conversation(weighted, CHAT_PASS_THROUGH) == [*turns, LAST]
+    assert render_text(weighted, CHAT_PASS_THROUGH) == render_text(plain, CHAT_PASS_THROUGH)
     for rendering in ("chat", "text"):
-        hashes = {prompt_sha256([e], CHAT_PASS_THROUGH, rendering) for e in (weighted, plain)}  # type: ignore[arg-type]
+        hashes = {hash_prompts([e], CHAT_PASS_THROUGH, rendering) for e in (weighted, plain)}  # type: ignore[arg-type]
         assert len(hashes) == 1
-    assert content_sha256([weighted]) == content_sha256([plain])
-    assert splits.input_key(weighted) == splits.input_key(plain)
-    shown = messages(plain, CHAT_PASS_THROUGH, [weighted])
+    assert hash_content([weighted]) == hash_content([plain])
+    assert splits.build_input_key(weighted) == splits.build_input_key(plain)
+    shown = render_messages(plain, CHAT_PASS_THROUGH, [weighted])
     assert all("weight" not in turn for turn in shown)
 
 
@@ -290,10 +290,10 @@ def test_an_old_run_keeps_its_own_examples(tmp_path: Path) -> None:
     run.write_examples("test", [stored])
     found = run.examples("test")
     assert found == [Example("d-1", {"messages": [USER, ANSWER, ASKED]}, "ROME")]
-    assert content_sha256(found) == (
+    assert hash_content(found) == (
         "2e916a94de3d880cfb38682e6ff0a8dd896eaea5dd73ef19ec2e3c74fea24a75"
     )
-    assert to_line(conversation(found[0], CHAT_PASS_THROUGH)) == (
+    assert render_line(render_conversation(found[0], CHAT_PASS_THROUGH)) == (
         '{"messages": [{"role": "user", "content": "Oslo?"}, {"role": "assistant", "content": '
         '"OSLO"}, {"role": "user", "content": "And Rome?"}, {"role": "assistant", "content": '
         '"ROME"}]}\n'
@@ -311,7 +311,7 @@ def test_half_a_pair_in_a_column_is_refused_with_its_line(
     rows[1][torn] += HALF
     text = json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows))
     file.write_text(text)
-    with pytest.raises(DataError, match=HALF_PAIR) as refused:
+    with pytest.raises(DataError, match=LONE_SURROGATE) as refused:
         chat.read_examples(file, columns)
     assert str(refused.value).startswith((f"{file}:2: ", f"{file}, row 2: "))
 
@@ -329,10 +329,13 @@ def test_half_a_pair_of_ones_own_task_is_refused(tmp_path: Path) -> None:
     )
     file = tmp_path / "b.yaml"
     file.write_text(BAKEOFF.replace("id: chat", "id: ./mine.py").replace(FILES, ""))
-    for read in (lambda: check_file(file), lambda: prepare.data(prepare.parts(load(file)))):
+    for read in (
+        lambda: check_file(file),
+        lambda: prepare.load_examples(prepare.resolve(load(file))),
+    ):
         with pytest.raises(DataError) as refused:
             read()
-        assert f"split test: example '8': {HALF_PAIR} (meta.m.0)" in str(refused.value)
+        assert f"split test: example '8': {LONE_SURROGATE} (meta.m.0)" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ def test_half_a_pair_of_ones_own_task_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_row_as_json_is_refused_at_upload_too(tmp_path: Path, row: str) -> None:
     from tuneoff.server.errors import ApiError
-    from tuneoff.server.upload import LineCheck
+    from tuneoff.server.upload import TrainingFileValidator
 
     answer, deep = '{"role": "assistant", "content": "c"}', "[" * 150 + "]" * 150
     line = row.replace("ANSWER", answer).replace("DEEP", deep) + "\n"
@@ -355,6 +358,6 @@ def test_what_is_no_row_as_json_is_refused_at_upload_too(tmp_path: Path, row: st
     with pytest.raises(DataError):
         chat.read_examples(file)
     with pytest.raises(ApiError):
-        LineCheck().feed(line.encode())
+        TrainingFileValidator().feed(line.encode())
     # An earlier version stored it, and it stays what it was.
-    assert [example.completion for example in chat.stored_examples(file)] == ["c"]
+    assert [example.completion for example in chat.read_stored_examples(file)] == ["c"]

@@ -14,9 +14,9 @@ from helpers import write_base
 from tuneoff.tokenization.chat_template import (
     ChatTemplate,
     TemplateError,
-    day_of_job,
-    template_source,
-    write_adapted,
+    find_job_date,
+    find_template_source,
+    write_adapted_template,
 )
 
 DAY = datetime.date(2024, 2, 3)
@@ -145,7 +145,7 @@ def test_exported_templates_render_the_same_in_transformers(tmp_path: Path) -> N
             except TemplateError:
                 continue
             tokenizer.chat_template = source
-            write_adapted(tokenizer, [tuple(turn["role"] for turn in asked)], DAY)
+            write_adapted_template(tokenizer, [tuple(turn["role"] for turn in asked)], DAY)
             own = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
             assert text == own, (name, letters)
             compared += 1
@@ -157,16 +157,16 @@ def test_exported_templates_render_the_same_in_transformers(tmp_path: Path) -> N
 
 
 def test_what_was_done_is_said_only_where_it_was_needed() -> None:
-    said = template("STRICT").sentences
+    said = template("STRICT").describe
     assert said([("system", "user")]) == []
     assert [line[:21] for line in said([("system", "developer", "user")])] == [
         "developer turns are r", "system turns at the b"
     ]  # fmt: skip
-    assert "is told 2024-02-03" in template("DATED").sentences([("user",)])[0]
-    assert "blanks" in template("FOLDED").sentences([("user",)])[0]
-    assert "system turns more than once" in template("TWICE").sentences([("system", "user")])[0]
+    assert "is told 2024-02-03" in template("DATED").describe([("user",)])[0]
+    assert "blanks" in template("FOLDED").describe([("user",)])[0]
+    assert "system turns more than once" in template("TWICE").describe([("system", "user")])[0]
     forgetful = EACH.replace("m.content }}", "m.content.split('</think>')[-1] }}")
-    assert "thoughts" in ChatTemplate(forgetful).sentences([("user", "assistant", "user")])[0]
+    assert "thoughts" in ChatTemplate(forgetful).describe([("user", "assistant", "user")])[0]
 
 
 @pytest.mark.parametrize("day", [DAY, datetime.date(2031, 12, 31)])
@@ -178,18 +178,28 @@ def test_a_date_is_written_in_any_form(day: datetime.date) -> None:
     expected = "|".join(at_midnight.strftime(form) for form in forms) + "<u:0>>"
     assert chat.render(turns("u")) == expected
     # Once it is written into the template, the day that it is rendered on does not matter.
-    written = ChatTemplate(chat.exported([("user",)]), {}, datetime.date(1999, 1, 1))
+    written = ChatTemplate(chat.build_exported([("user",)]), {}, datetime.date(1999, 1, 1))
     assert written.render(turns("u")) == expected
 
 
 def test_the_default_of_several_templates_is_used() -> None:
     named = {"default": EACH, "tool_use": "x"}
     listed = [{"name": name, "template": text} for name, text in named.items()]
-    assert template_source(named) == template_source(listed) == template_source(EACH) == EACH
-    assert template_source({"rag": "x"}) is template_source("") is template_source(None) is None
+    assert (
+        find_template_source(named)
+        == find_template_source(listed)
+        == find_template_source(EACH)
+        == EACH
+    )
+    assert (
+        find_template_source({"rag": "x"})
+        is find_template_source("")
+        is find_template_source(None)
+        is None
+    )
 
 
 def test_a_job_has_the_day_that_it_says_or_was_created_on() -> None:
     noon = datetime.datetime(2025, 5, 6, 12)
-    assert day_of_job({}, int(noon.timestamp())) == noon.date()
-    assert day_of_job({"today": "2024-02-03"}, 0) == DAY
+    assert find_job_date({}, int(noon.timestamp())) == noon.date()
+    assert find_job_date({"today": "2024-02-03"}, 0) == DAY

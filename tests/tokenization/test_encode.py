@@ -11,13 +11,13 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
-from tuneoff.generation.growing_text import GrowingText
-from tuneoff.models.loading import ASSET, load_tokenizer
+from tuneoff.generation.growing_text import IncrementalDetokenizer
+from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 from tuneoff.tasks.samples import functional
 from tuneoff.tokenization.chat_template import load_chat_template
 from tuneoff.tokenization.encode import encode_text, encode_turns, get_turn_end, load_encoder
 from tuneoff.tokenization.text_tokenizer import SpellingError
-from tuneoff.tokens import counter_of
+from tuneoff.tokens import load_counter
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -202,22 +202,22 @@ def test_a_spelling_is_text_and_is_decoded_whole(name: str, tmp_path: Path) -> N
                 shown = tokenizer.decode(alone, skip_special_tokens=True)
                 # A prefix space takes the place of a text's own first one.
                 assert shown.lstrip() == text.lstrip()
-                growing = GrowingText(tokenizer)
+                growing = IncrementalDetokenizer(tokenizer)
                 streamed = "".join(growing.add(token) for token in alone) + growing.rest()
                 assert streamed.lstrip() == text.lstrip()
                 assert tokenizer.decode(ids).count(text.strip()) >= 2
         counted = saved(tokenizer, tmp_path / title)
         for text in (*SPELLED, *PLAIN):
             turns = conversation(text, "of", text)
-            assert counted.prompt_ids(turns) == encode_turns(tokenizer, turns)
-            assert counted.prompt_ids(text) == encode_text(tokenizer, text)
+            assert counted.encode_prompt(turns) == encode_turns(tokenizer, turns)
+            assert counted.encode_prompt(text) == encode_text(tokenizer, text)
 
 
 def saved(tokenizer: Any, folder: Path) -> Any:
     """The offline counter of a tokenizer."""
     tokenizer.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
-    counter = counter_of(str(folder))
+    counter = load_counter(str(folder))
     assert counter is not None
     return counter
 
@@ -322,7 +322,7 @@ def test_threads_share_a_tokenizer() -> None:
 
 
 def test_the_shipped_base_encodes_its_samples_as_before() -> None:
-    tokenizer: Any = load_tokenizer(str(ASSET))
+    tokenizer: Any = load_tokenizer(str(SHIPPED_BASE_DIR))
     for example in functional.generate()["test"][:100]:
         text = f"{example.inputs['sentence']} {example.completion}"
         assert encode_text(tokenizer, text) == tokenizer(text, add_special_tokens=False).input_ids

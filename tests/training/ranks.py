@@ -17,18 +17,18 @@ from training.test_tune import TRAIN, VALIDATION, settings
 
 from tuneoff.models import packing
 from tuneoff.models.loading import load_tokenizer
-from tuneoff.models.packing import loss_over_packs
+from tuneoff.models.packing import install_micro_batch_loss
 from tuneoff.rundir import ContenderDir
 from tuneoff.tasks import functional_representation as task
 from tuneoff.training import sharding
-from tuneoff.training.arguments import training_arguments
-from tuneoff.training.checkpoints import Effort
-from tuneoff.training.encoding import Encoded, encode
-from tuneoff.training.group import Group, join, leave
+from tuneoff.training.arguments import build_training_arguments
+from tuneoff.training.checkpoints import TrainingTotals
+from tuneoff.training.encoding import EncodedExample, encode_example
+from tuneoff.training.group import ProcessGroup, join_process_group, leave_process_group
 from tuneoff.training.method import prepare_model
-from tuneoff.training.order import ExampleOrder
-from tuneoff.training.packer import Packer
-from tuneoff.training.trainer import build
+from tuneoff.training.order import ExampleSampler
+from tuneoff.training.packer import MicroBatcher
+from tuneoff.training.trainer import build_trainer
 from tuneoff.training.tune import tune
 
 CPU = torch.device("cpu")
@@ -65,17 +65,17 @@ CASES = {
 }
 
 
-def encoded(base: str) -> tuple[list[Encoded], list[Encoded]]:
+def encoded(base: str) -> tuple[list[EncodedExample], list[EncodedExample]]:
     tokenizer = load_tokenizer(base)
-    template = task.SAMPLE.short()
+    template = task.SAMPLE.drop_instruction()
     train, validation = (
-        [encode(tokenizer, e, template, "text", "completion", 1024) for e in split]
+        [encode_example(tokenizer, e, template, "text", "completion", 1024) for e in split]
         for split in (TRAIN, VALIDATION)
     )
     return train, validation
 
 
-def one_step(base: str, folder: Path, case: Case, group: Group) -> dict[str, Any]:
+def one_step(base: str, folder: Path, case: Case, group: ProcessGroup) -> dict[str, Any]:
     """Losses and whole gradients, as the trainer has them when it takes its step."""
     chosen = settings(method=case.method, train=case.train, lora={"r": 4, "dropout": 0.0})
     model = prepare_model(chosen, base, case.dtype)
@@ -83,42 +83,48 @@ def one_step(base: str, folder: Path, case: Case, group: Group) -> dict[str, Any
         if "lora_B" in name:  # zero at first, which would hide what A learns
             torch.nn.init.normal_(parameter, std=0.05)
     if group.size > 1 and case.parallel == "fsdp":
-        sharding.shard(model, sharding.mesh_of(group), case.dtype)
+        sharding.shard(model, sharding.build_mesh(group), case.dtype)
         assert_divided(model, group)
     train, validation = (part[:n] for part, n in zip(
         encoded(base), (case.batch, case.validation), strict=True))  # fmt: skip
-    packer = Packer(CPU, case.trees, case.most)
-    arguments = training_arguments(chosen, folder, len(train), 1e-3, case.dtype, group=group)
-    order = ExampleOrder([e.input_ids for e in train], len(train), "random", 0)
-    trainer = build(model, arguments, train, validation, order, packer, Effort(), group=group)
+    packer = MicroBatcher(CPU, case.trees, case.most)
+    arguments = build_training_arguments(chosen, folder, len(train), 1e-3, case.dtype, group=group)
+    order = ExampleSampler([e.input_ids for e in train], len(train), "random", 0)
+    trainer = build_trainer(
+        model, arguments, train, validation, order, packer, TrainingTotals(), group=group
+    )
     assert trainer.accelerator.num_processes == 1, "accelerate must not divide anything"
     if case.train.get("gradient_checkpointing"):
         model.activation_checkpointing_enable()
-    whole = packing.tree_pack
+    whole = packing.build_tree_batch
     if case.short_of_memory and group.size > 1:
-        packing.tree_pack = small_card(whole, group)
+        packing.build_tree_batch = small_card(whole, group)
     try:
-        with loss_over_packs(model, case.trees):
+        with install_micro_batch_loss(model, case.trees):
             loss = float(trainer.training_step(model, {"examples": train}))
             gradients = {
-                name: sharding._whole(p.grad, True)
+                name: sharding._gather_tensor(p.grad, True)
                 for name, p in model.named_parameters()
                 if p.grad is not None
             }
-            found = {"loss": loss, "gradients": gradients, "validation": trainer.validation_loss()}
+            found = {
+                "loss": loss,
+                "gradients": gradients,
+                "validation": trainer.compute_validation_loss(),
+            }
     finally:
-        packing.tree_pack = whole
+        packing.build_tree_batch = whole
     shares = [
-        [pack.tokens for pack in packer.packs(train, rank, group.size)]
+        [pack.tokens for pack in packer.build_micro_batches(train, rank, group.size)]
         for rank in range(group.size)
     ]
     return {
-        **found, "computed": trainer.effort.tokens_computed, "shares": shares,
+        **found, "computed": trainer.totals.tokens_computed, "shares": shares,
         "most": packer.most_tokens,
     }  # fmt: skip
 
 
-def small_card(whole: Any, group: Group) -> Any:
+def small_card(whole: Any, group: ProcessGroup) -> Any:
     """Packs of over 150 tokens fail, in the second process only."""
 
     def made(sequences: Any, *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +136,7 @@ def small_card(whole: Any, group: Group) -> Any:
     return made
 
 
-def assert_divided(model: Any, group: Group) -> None:
+def assert_divided(model: Any, group: ProcessGroup) -> None:
     """Every parameter, frozen ones too, is a DTensor of which this process has its part."""
     from torch.distributed.tensor import DTensor, Shard
 
@@ -152,12 +158,14 @@ def resumed(parallel: str) -> Any:
 
 def go_on(base: str, folder: Path, parallel: str) -> Any:
     directory = ContenderDir(folder)
-    return tune(resumed(parallel), base, TRAIN, VALIDATION, task.SAMPLE.short(), directory)
+    return tune(
+        resumed(parallel), base, TRAIN, VALIDATION, task.SAMPLE.drop_instruction(), directory
+    )
 
 
 def main() -> None:
     base, out = sys.argv[1], Path(sys.argv[2])
-    group = join()
+    group = join_process_group()
     for name, case in CASES.items():
         found = one_step(base, out / "arguments", case, group)
         torch.save(found, out / f"{name}-{group.rank}.pt")
@@ -165,7 +173,7 @@ def main() -> None:
         # Each has a folder of its own, as on machines of their own.
         record = go_on(base, out / f"{parallel}-{group.rank}", parallel)
         torch.save(record.steps, out / f"{parallel}-{group.rank}.steps")
-    leave()
+    leave_process_group()
     # All is written: an abort in torch's threads while the interpreter ends says nothing of it.
     os._exit(0)
 

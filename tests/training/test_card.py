@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.models.loading import resolve_base
 from tuneoff.records import TrainingRecord
 from tuneoff.training.card import write_card
@@ -22,7 +22,7 @@ RECORD = TrainingRecord(
 
 def card(base: str, folder: Path, out: Path) -> tuple[dict[str, Any], str]:
     """Head and body of the card of a training over a base that a file in `folder` names."""
-    settings = LocalSettings(name="x", id="local", base=base)
+    settings = LocalConfig(name="x", id="local", base=base)
     write_card(out / "README.md", settings, resolve_base(base, folder), RECORD)
     _, head, body = (out / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(head), body

@@ -10,7 +10,12 @@ from transformers import get_scheduler
 
 from tuneoff.records import LossRow
 from tuneoff.training.arguments import SCHEDULES
-from tuneoff.training.convergence import Schedule, best_row, overfitting_step, verdict
+from tuneoff.training.convergence import (
+    Schedule,
+    classify_loss_curve,
+    find_best_row,
+    find_overfitting_step,
+)
 
 
 def curve(*pairs: tuple[float, float]) -> list[LossRow]:
@@ -37,7 +42,7 @@ DIVERGED = curve((3, 3), (1, 1), (5, 5))
     ],
 )
 def test_verdict(rows: list[LossRow], planned: int, expected: str | None) -> None:
-    assert verdict(rows, planned) == expected
+    assert classify_loss_curve(rows, planned) == expected
 
 
 # Falls until the learning rate is nearly zero, and is flat from there on.
@@ -49,24 +54,24 @@ FLAT_AT_THE_END = curve(*((1, 1 + 0.1 * max(0, 8 - i)) for i in range(1, 11)))
     [("constant", "converged"), ("linear", "still improving"), ("cosine", "still improving")],
 )
 def test_what_is_flat_because_the_rate_is_zero_has_not_converged(kind: Any, expected: str) -> None:
-    assert verdict(FLAT_AT_THE_END, 100, Schedule(kind, 0, 100)) == expected
+    assert classify_loss_curve(FLAT_AT_THE_END, 100, Schedule(kind, 0, 100)) == expected
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine"])
 def test_what_is_flat_while_the_rate_is_high_has_converged(kind: Any) -> None:
     rows = curve(*((1, 1 if i > 3 else 2) for i in range(1, 11)))
-    assert verdict(rows, 100, Schedule(kind, 5, 100)) == "converged"
+    assert classify_loss_curve(rows, 100, Schedule(kind, 5, 100)) == "converged"
 
 
 def test_a_schedule_that_nobody_knows_may_have_gone_to_zero() -> None:
     """A hosted job's."""
-    assert verdict(FLAT_AT_THE_END, None) == "still improving"
+    assert classify_loss_curve(FLAT_AT_THE_END, None) == "still improving"
 
 
 @pytest.mark.parametrize(("kind", "step"), [("constant", 90), ("linear", 68), ("cosine", 59)])
 def test_the_last_tenth_of_learning(kind: Any, step: int) -> None:
     """What is left of it: (1 - x)² / 2, or (1 - x) / 2 - sin(πx) / 2π, is a tenth of a half."""
-    assert abs(Schedule(kind, 0, 100).last_part_begins(100) - step) <= 1
+    assert abs(Schedule(kind, 0, 100).find_last_fraction(100) - step) <= 1
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
@@ -82,18 +87,18 @@ def test_rates_are_those_that_the_trainer_has(kind: Any, warmup: int) -> None:
 
 
 def test_overfitting_begins_at_the_best_step() -> None:
-    assert overfitting_step(RISING) == 20
+    assert find_overfitting_step(RISING) == 20
 
 
 def test_a_diverged_run_is_not_called_overfitting() -> None:
-    assert overfitting_step(DIVERGED) is None
+    assert find_overfitting_step(DIVERGED) is None
 
 
 def test_a_rise_under_one_percent_is_none() -> None:
-    assert overfitting_step(curve((3, 3), (1, 1), (0.9, 1.009))) is None
+    assert find_overfitting_step(curve((3, 3), (1, 1), (0.9, 1.009))) is None
 
 
 def test_the_best_row_is_the_first_of_equals() -> None:
-    best = best_row(curve((3, 3), (2, 1), (1, 1)))
+    best = find_best_row(curve((3, 3), (2, 1), (1, 1)))
     assert best is not None
     assert best.step == 20

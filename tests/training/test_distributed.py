@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 from training import ranks
 from training.test_tune import TRAIN, VALIDATION, settings
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ConfigError
 from tuneoff.rundir import ContenderDir
 from tuneoff.tasks import functional_representation as task
 from tuneoff.training import processes
-from tuneoff.training.dividing import divided
-from tuneoff.training.group import ALONE
+from tuneoff.training.dividing import balance
+from tuneoff.training.group import SINGLE_PROCESS
 from tuneoff.training.tune import tune
 
 CLOSE = 1e-5
@@ -45,14 +45,14 @@ def two(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def cut_after(base: Path, folder: Path, chosen: LocalSettings, steps: int) -> Path:
+def cut_after(base: Path, folder: Path, chosen: LocalConfig, steps: int) -> Path:
     """A training in one process that is interrupted in a step after so many."""
 
     def on_step(done: int, total: int, note: str) -> None:
         if done == steps:
             raise KeyboardInterrupt
 
-    template, directory = task.SAMPLE.short(), ContenderDir(folder)
+    template, directory = task.SAMPLE.drop_instruction(), ContenderDir(folder)
     with pytest.raises(KeyboardInterrupt):
         tune(chosen, str(base), TRAIN, VALIDATION, template, directory, on_step)
     return folder
@@ -61,7 +61,7 @@ def cut_after(base: Path, folder: Path, chosen: LocalSettings, steps: int) -> Pa
 @pytest.mark.parametrize("name", ranks.CASES)
 def test_a_step_of_two_is_the_step_of_one(two: Path, tiny_base: Path, name: str) -> None:
     case = ranks.CASES[name]
-    one = ranks.one_step(str(tiny_base), two / "arguments", case, ALONE)
+    one = ranks.one_step(str(tiny_base), two / "arguments", case, SINGLE_PROCESS)
     found = [torch.load(two / f"{name}-{rank}.pt") for rank in (0, 1)]
     exact = case.dtype == torch.float32
     for each in found:
@@ -108,7 +108,7 @@ def test_two_processes_go_on_with_what_one_began(
     two: Path, tiny_base: Path, tmp_path: Path, parallel: str
 ) -> None:
     """In a group that is there already, each process with a folder of its own."""
-    template, directory = task.SAMPLE.short(), ContenderDir(tmp_path)
+    template, directory = task.SAMPLE.drop_instruction(), ContenderDir(tmp_path)
     chosen = ranks.resumed("auto")
     record = tune(chosen, str(tiny_base), TRAIN, VALIDATION, template, directory)
     first, second = two / f"{parallel}-0", two / f"{parallel}-1"
@@ -153,7 +153,7 @@ def assert_alike(folder: Path, expected: Path, name: str, most: float = 1e-3) ->
 )
 def test_what_does_not_fit_together_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        LocalSettings(name="x", id="local", **fields)
+        LocalConfig(name="x", id="local", **fields)
 
 
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("tuneoff.training.processes.device", lambda: place)
         monkeypatch.setattr("torch.cuda.device_count", lambda: here)
         chosen = settings(train={"parallel": parallel}, hardware={"count": count})
-        return processes.processes(chosen, lines.append)
+        return processes.count_processes(chosen, lines.append)
 
     assert counted("auto", 4, 4) == counted("auto", 4, 8) == 4
     assert counted("ddp", 2, 0) == counted("fsdp", 2, 0) == 2
@@ -179,5 +179,5 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_largest_first_to_the_least_burdened() -> None:
-    assert divided([5, 1, 4, 2, 2], 2) == [[0, 4], [2, 3, 1]]
-    assert divided([3], 2) == [[0], []]
+    assert balance([5, 1, 4, 2, 2], 2) == [[0, 4], [2, 3, 1]]
+    assert balance([3], 2) == [[0], []]

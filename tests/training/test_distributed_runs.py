@@ -19,14 +19,14 @@ import torch
 from training.test_distributed import assert_alike
 from training.test_tune import TRAIN, VALIDATION, settings
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ContenderError
-from tuneoff.models.loading import ASSET
+from tuneoff.models.loading import SHIPPED_BASE_DIR
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.tasks import functional_representation as task
 from tuneoff.training import processes
-from tuneoff.training.trainer import ShortOfMemoryError
+from tuneoff.training.trainer import ShardedOutOfMemoryError
 from tuneoff.training.tune import tune
 
 STEPS, EVERY = 20, 4
@@ -36,19 +36,19 @@ SIXTY = {"max_steps": 60, "schedule": "constant"}
 Undisturbed = Callable[[str], tuple[Path, TrainingRecord]]
 
 
-def chosen(parallel: str, **fields: Any) -> LocalSettings:
+def chosen(parallel: str, **fields: Any) -> LocalConfig:
     fields = {"lora": {"r": 4, "dropout": 0.0}, "hardware": {"count": 2}, **fields}
     train = {"max_steps": STEPS, "evaluate_every": EVERY, "parallel": parallel}
     return settings(train=train | fields.pop("train", {}), **fields)
 
 
 def trained(
-    base: Path, folder: Path, given: LocalSettings, **called: Any
+    base: Path, folder: Path, given: LocalConfig, **called: Any
 ) -> tuple[TrainingRecord, list[int], list[str]]:
     steps: list[int] = []
     lines: list[str] = []
     record = tune(
-        given, str(base), TRAIN, VALIDATION, task.SAMPLE.short(), ContenderDir(folder),
+        given, str(base), TRAIN, VALIDATION, task.SAMPLE.drop_instruction(), ContenderDir(folder),
         called.pop("on_step", lambda step, total, note: steps.append(step)), lines.append, **called,
     )  # fmt: skip
     return record, steps, lines
@@ -216,11 +216,11 @@ def test_search_finds_in_two_processes_what_it_finds_in_one(
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_quantized_base_is_trained_by_two(tmp_path: Path) -> None:
-    def given(parallel: str) -> LocalSettings:
+    def given(parallel: str) -> LocalConfig:
         return chosen(parallel, quantization="int8", train={"max_steps": 8})
 
-    trained(ASSET, tmp_path / "one", given("auto"))
-    trained(ASSET, tmp_path / "two", given("ddp"))
+    trained(SHIPPED_BASE_DIR, tmp_path / "one", given("auto"))
+    trained(SHIPPED_BASE_DIR, tmp_path / "two", given("ddp"))
     one, two = (ContenderDir(tmp_path / name).loss() for name in ("one", "two"))
     assert [row.validation for row in two] == pytest.approx(
         [row.validation for row in one], rel=0.02
@@ -263,7 +263,7 @@ def test_a_process_that_would_abort_at_its_end_loses_no_training(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     record, _, _ = trained(tiny_base, tmp_path / "run", chosen("ddp", train={"max_steps": 2}))
     assert record.steps == 2
-    assert not (tmp_path / "run" / processes.FOLDER).exists()
+    assert not (tmp_path / "run" / processes.PROCESSES_DIR).exists()
 
 
 def test_what_a_process_refuses_is_what_is_raised(tiny_base: Path, tmp_path: Path) -> None:
@@ -281,10 +281,10 @@ def test_a_divided_model_short_of_memory_begins_again_with_less(
     asked: list[int | None] = []
 
     def run(count: int, folder: Path, *callbacks: Any) -> None:
-        job = pickle.loads((folder / processes.JOB).read_bytes())
+        job = pickle.loads((folder / processes.JOB_FILE).read_bytes())
         asked.append(job.most)
         if job.most is None or job.most > 500:
-            error = ShortOfMemoryError("out of memory")
+            error = ShardedOutOfMemoryError("out of memory")
             error.most_tokens = 1024 if job.most is None else job.most // 2 - 12
             processes.write_error(folder, error)
             return
@@ -296,20 +296,20 @@ def test_a_divided_model_short_of_memory_begins_again_with_less(
         ContenderDir(job.path).write_training(written)
         ContenderDir(job.path).adapter.mkdir()
 
-    monkeypatch.setattr(processes, "_run", run)
+    monkeypatch.setattr(processes, "_run_agent", run)
     lines: list[str] = []
-    job = processes.Job(chosen("fsdp"), "base", [], [], task.SAMPLE, tmp_path, False)
-    record = processes.in_processes(2, job, None, lines.append, None)
+    job = processes.DistributedJob(chosen("fsdp"), "base", [], [], task.SAMPLE, tmp_path, False)
+    record = processes.run_in_processes(2, job, None, lines.append, None)
     assert record.steps == 1
     assert asked == [None, 1024, 500]
     assert "at most 500 tokens" in lines[1]
-    assert not (tmp_path / processes.FOLDER).exists()
+    assert not (tmp_path / processes.PROCESSES_DIR).exists()
 
 
 def test_processes_that_cannot_be_started_say_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_run", lambda *args: None)
-    job = processes.Job(chosen("ddp"), "base", [], [], task.SAMPLE, tmp_path, False)
+    monkeypatch.setattr(processes, "_run_agent", lambda *args: None)
+    job = processes.DistributedJob(chosen("ddp"), "base", [], [], task.SAMPLE, tmp_path, False)
     with pytest.raises(ContenderError, match=r"2 processes could not be started; see .*agent\.log"):
-        processes.in_processes(2, job, None, print, None)
+        processes.run_in_processes(2, job, None, print, None)

@@ -27,7 +27,7 @@ def train(
     directory = ContenderDir(folder)
     tune(
         settings(train=CHOSEN | more, method=method, lora={"r": 4}), str(base), TRAIN[:20],
-        validation or [], task.SAMPLE.short(), directory, on_epoch=on_epoch,
+        validation or [], task.SAMPLE.drop_instruction(), directory, on_epoch=on_epoch,
     )  # fmt: skip
     return directory
 
@@ -112,7 +112,7 @@ def test_killed_after_the_last_step(
 
     seen: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.training.saving.Saver.finish", killed)
+        patch.setattr("tuneoff.training.saving.ModelSaver.finish", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_base, cut.path, on_epoch)
     train(tiny_base, cut.path, on_epoch)

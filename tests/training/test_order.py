@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tuneoff.models.prefix_tree import common_prefix
-from tuneoff.training.order import ExampleOrder, Grouping, beginnings
+from tuneoff.models.prefix_tree import count_common_prefix
+from tuneoff.training.order import ExampleSampler, Grouping, group_by_prefix
 
 RNG = random.Random(0)
 SCHEMAS = [[RNG.randrange(50) for _ in range(40)] for _ in range(12)]
@@ -18,7 +18,7 @@ GROUPINGS: tuple[Grouping, ...] = ("random", "by_length", "by_prefix")
 
 
 def epoch(grouping: Grouping, number: int, seed: int = 0) -> list[int]:
-    order = ExampleOrder(IDS, 8, grouping, seed)
+    order = ExampleSampler(IDS, 8, grouping, seed)
     order.set_epoch(number)
     return list(order)
 
@@ -54,7 +54,7 @@ def test_by_prefix_batches_hold_few_schemas() -> None:
 
 
 def test_beginnings_are_the_schemas() -> None:
-    groups = beginnings(IDS)
+    groups = group_by_prefix(IDS)
     assert sorted(map(sorted, groups)) == [list(range(i, 100, 12)) for i in range(12)]
-    shared = [common_prefix(IDS[group[0]], IDS[group[1]]) for group in groups]
+    shared = [count_common_prefix(IDS[group[0]], IDS[group[1]]) for group in groups]
     assert min(shared) >= 40

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tuneoff.training.encoding import IGNORED, Encoded
-from tuneoff.training.packer import Packer
+from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
+from tuneoff.training.packer import MicroBatcher
 
 CPU = torch.device("cpu")
 START = tuple(range(20))
 EXAMPLES = [
-    Encoded((*START, *range(30, 30 + n)), (*[IGNORED] * 20, *range(30, 30 + n)))
+    EncodedExample((*START, *range(30, 30 + n)), (*[IGNORE_INDEX] * 20, *range(30, 30 + n)))
     for n in (3, 9, 5, 12, 7, 4)
 ]
 SUPERVISED = 3 + 9 + 5 + 12 + 7 + 4
@@ -20,26 +20,32 @@ SUPERVISED = 3 + 9 + 5 + 12 + 7 + 4
 @pytest.mark.parametrize("trees", [True, False])
 @pytest.mark.parametrize("most", [32, 60, 10_000])
 def test_every_supervised_token_is_in_one_pack(trees: bool, most: int) -> None:
-    packs = list(Packer(CPU, trees, most).packs(EXAMPLES))
+    packs = list(MicroBatcher(CPU, trees, most).build_micro_batches(EXAMPLES))
     assert sum(float(pack.weights.sum()) for pack in packs) == SUPERVISED
     assert sum(pack.unshared for pack in packs) == sum(len(e.input_ids) for e in EXAMPLES)
     assert all(pack.tokens <= most for pack in packs)
 
 
 def test_a_tree_computes_the_beginning_once() -> None:
-    (tree,) = Packer(CPU, True, 10_000).packs(EXAMPLES)
-    (padded,) = Packer(CPU, False, 10_000).packs(EXAMPLES)
+    (tree,) = MicroBatcher(CPU, True, 10_000).build_micro_batches(EXAMPLES)
+    (padded,) = MicroBatcher(CPU, False, 10_000).build_micro_batches(EXAMPLES)
     assert tree.tokens <= 20 + SUPERVISED
     assert padded.tokens == 6 * 32
 
 
 def test_micro_batch_size_bounds_the_examples() -> None:
-    assert len(list(Packer(CPU, True, 10_000, most_examples=2).packs(EXAMPLES))) == 3
-    assert len(list(Packer(CPU, False, 10_000, most_examples=2).packs(EXAMPLES))) == 3
+    assert (
+        len(list(MicroBatcher(CPU, True, 10_000, max_examples=2).build_micro_batches(EXAMPLES)))
+        == 3
+    )
+    assert (
+        len(list(MicroBatcher(CPU, False, 10_000, max_examples=2).build_micro_batches(EXAMPLES)))
+        == 3
+    )
 
 
 def test_halving_ends_at_single_examples() -> None:
-    packer = Packer(CPU, True, 10_000)
+    packer = MicroBatcher(CPU, True, 10_000)
     sizes = []
     while packer.halve(EXAMPLES):
         sizes.append(packer.most_tokens)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from training.test_tune import TRAIN, VALIDATION, run, settings
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ContenderError
-from tuneoff.models.prefix_tree import Weighted
+from tuneoff.models.prefix_tree import WeightedSequence
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.tasks import functional_representation as task
@@ -20,7 +20,7 @@ from tuneoff.training import trainer
 from tuneoff.training.tune import tune
 
 
-def told(base: Path, folder: Path, chosen: LocalSettings) -> tuple[TrainingRecord, list[str]]:
+def told(base: Path, folder: Path, chosen: LocalConfig) -> tuple[TrainingRecord, list[str]]:
     """The record, and the lines that a user sees."""
     lines: list[str] = []
     template, directory = task.SAMPLE, ContenderDir(folder)
@@ -58,15 +58,15 @@ def test_out_of_memory_halves_what_is_computed_at_once(
     told(tiny_base, tmp_path / "large", chosen)
     from tuneoff.models import packing
 
-    whole = packing.tree_pack
+    whole = packing.build_tree_batch
 
-    def small_card(sequences: list[Weighted], *args: Any, **kwargs: Any) -> Any:
+    def small_card(sequences: list[WeightedSequence], *args: Any, **kwargs: Any) -> Any:
         made = whole(sequences, *args, **kwargs)
         if made.tokens > 300:
             raise error
         return made
 
-    monkeypatch.setattr(packing, "tree_pack", small_card)
+    monkeypatch.setattr(packing, "build_tree_batch", small_card)
     _, lines = told(tiny_base, tmp_path / "small", chosen)
     assert any("out of memory: now at most" in line for line in lines)
     assert losses(tmp_path / "small") == pytest.approx(losses(tmp_path / "large"), rel=1e-4)
@@ -78,7 +78,7 @@ def test_one_example_that_does_not_fit_is_an_error(
     def full(*args: Any, **kwargs: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("tuneoff.models.packing.tree_pack", full)
+    monkeypatch.setattr("tuneoff.models.packing.build_tree_batch", full)
     with pytest.raises(ContenderError, match=r"an example of \d+ tokens does not fit into memory"):
         told(tiny_base, tmp_path, settings())
 
@@ -121,7 +121,7 @@ def test_a_kill_after_patience_ran_out_trains_no_step_more(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.training.saving.Saver.finish", killed)
+        patch.setattr("tuneoff.training.saving.ModelSaver.finish", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny_base, tmp_path, chosen)
     record = run(tiny_base, tmp_path, chosen)
@@ -147,7 +147,7 @@ def test_search_takes_the_best_rate_and_tries_none_twice(
     cut = ContenderDir(tmp_path / "c")
     cut.path.mkdir()
     cut.write_learning_rates({0.001: 0.5, 0.003: None})
-    monkeypatch.setattr("tuneoff.training.search._trial", lambda *args: 1.0)
+    monkeypatch.setattr("tuneoff.training.search._run_trial", lambda *args: 1.0)
     again, _ = told(tiny_base, tmp_path / "c", chosen)
     assert again.learning_rate == 0.001
     assert again.learning_rates_tried["0.003"] is None
@@ -203,7 +203,7 @@ def test_truncate_trains_on_what_fits_and_says_so(tiny_base: Path, tmp_path: Pat
     lines: list[str] = []
     record = tune(
         settings(train={"truncate": True, "max_length": 128, "max_steps": 2}), str(tiny_base),
-        [long, *TRAIN[:7]], VALIDATION, task.SAMPLE.short(), ContenderDir(tmp_path),
+        [long, *TRAIN[:7]], VALIDATION, task.SAMPLE.drop_instruction(), ContenderDir(tmp_path),
         say=lines.append,
     )  # fmt: skip
     assert record.steps == 2
@@ -216,7 +216,7 @@ def test_little_memory_means_small_packs(
     """With next to nothing free, one example at a time; the batch and its result stay."""
     chosen = settings(method="full", train={"learning_rate": 1e-3})
     told(tiny_base, tmp_path / "much", chosen)
-    monkeypatch.setattr("tuneoff.models.free_memory.available_bytes", lambda device: 0)
+    monkeypatch.setattr("tuneoff.models.free_memory.measure_available_bytes", lambda device: 0)
     record, _ = told(tiny_base, tmp_path / "little", chosen)
     assert losses(tmp_path / "little") == pytest.approx(losses(tmp_path / "much"), rel=1e-4)
     assert (record.tokens_computed or 0) > 4 * 8 * 60

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ConfigError, ContenderError, DataError
 from tuneoff.records import Example, TrainingRecord
 from tuneoff.rundir import ContenderDir
@@ -25,16 +25,18 @@ SPLITS = functional.generate()
 TRAIN, VALIDATION = SPLITS["train"][:32], SPLITS["validation"][:8]
 
 
-def settings(**fields: Any) -> LocalSettings:
+def settings(**fields: Any) -> LocalConfig:
     train = {"max_steps": 4, "batch_size": 8, "evaluate_every": 2, "learning_rate": 1e-2}
     train |= fields.pop("train", {})
-    return LocalSettings(name="x", id="local", train=train, **fields)  # type: ignore[arg-type]
+    return LocalConfig(name="x", id="local", train=train, **fields)  # type: ignore[arg-type]
 
 
 def run(
-    base: Path, folder: Path, chosen: LocalSettings, train: list[Example] = TRAIN
+    base: Path, folder: Path, chosen: LocalConfig, train: list[Example] = TRAIN
 ) -> TrainingRecord:
-    return tune(chosen, str(base), train, VALIDATION, task.SAMPLE.short(), ContenderDir(folder))
+    return tune(
+        chosen, str(base), train, VALIDATION, task.SAMPLE.drop_instruction(), ContenderDir(folder)
+    )
 
 
 def test_the_same_seed_gives_the_same_adapter(tiny_base: Path, tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_the_best_checkpoint_is_kept_not_the_last(tiny_base: Path, tmp_path: Pat
     assert record.best_step == best.step < rows[-1].step
     again = ContenderDir(tmp_path / "again")
     check = settings(method="full", train={"max_steps": 1, "learning_rate": 1e-12})
-    tune(check, str(tmp_path / "model"), TRAIN, VALIDATION, task.SAMPLE.short(), again)
+    tune(check, str(tmp_path / "model"), TRAIN, VALIDATION, task.SAMPLE.drop_instruction(), again)
     assert again.loss()[-1].validation == pytest.approx(best.validation, rel=1e-4)
 
 
@@ -140,7 +142,7 @@ def test_a_kill_after_the_last_step_trains_no_step_more(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.training.saving.Saver.finish", killed)
+        patch.setattr("tuneoff.training.saving.ModelSaver.finish", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny_base, tmp_path / "cut", chosen)
     moved = (tmp_path / "cut").rename(tmp_path / "moved")
@@ -176,7 +178,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_base: Path, tmp_path
     chosen = settings(train={"max_steps": 40, "evaluate_every": 2})
     seen: list[int] = []
     record = tune(
-        chosen, str(tiny_base), TRAIN, VALIDATION, task.SAMPLE.short(), ContenderDir(folder),
+        chosen, str(tiny_base), TRAIN, VALIDATION, task.SAMPLE.drop_instruction(), ContenderDir(folder),
         lambda step, total, loss: seen.append(step),
     )  # fmt: skip
     assert seen[0] > 1, "training began from the start"

@@ -63,21 +63,21 @@ def options(
         os.environ["TUNEOFF_DEBUG"] = "1"
 
 
-def _leave_threads(code: int) -> None:
+def _exit_at_once(code: int) -> None:
     """Exit at once: after Ctrl-C twice no answer in flight is awaited."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _with_address(words: list[str]) -> list[str]:
+def _add_ray_address(words: list[str]) -> list[str]:
     """Return the arguments with an address after every `--ray` that has none: the running
     cluster's."""
     arguments = []
     for word, after in zip_longest(words, words[1:]):
         arguments.append(word)
         if word == "--ray" and (after is None or after.startswith("-") or Path(after).exists()):
-            arguments.append(bakeoffs.RUNNING)
+            arguments.append(bakeoffs.RUNNING_CLUSTER)
     return arguments
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     # spin too, both stand still; with so short a time they do not (`benchmarks/busy_core.py`).
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
-        app(args=_with_address(sys.argv[1:]))
+        app(args=_add_ray_address(sys.argv[1:]))
     except TuneoffError as error:
         if os.environ.get("TUNEOFF_DEBUG"):
             raise
@@ -98,7 +98,7 @@ def main() -> None:
             typer.echo("interrupted; the same command goes on from here.", err=True)
             waiting = ("ThreadPool", "contender ")
             if any(each.name.startswith(waiting) for each in threading.enumerate()):
-                _leave_threads(130)
+                _exit_at_once(130)
         raise
     except BrokenPipeError:
         sys.exit(1)

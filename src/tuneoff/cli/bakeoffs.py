@@ -11,10 +11,16 @@ import typer
 
 from tuneoff.cli.options import Json, RunDirectory
 from tuneoff.progress import Progress
-from tuneoff.terminal import bars, confirm, print_json, quieten, shown_progress
+from tuneoff.terminal import (
+    confirm,
+    print_json,
+    show_progress,
+    show_quiet_progress,
+    silence_libraries,
+)
 
 # The address that `--ray` without one stands for: the running cluster.
-RUNNING = "auto"
+RUNNING_CLUSTER = "auto"
 
 
 def demo(
@@ -27,19 +33,19 @@ def demo(
     from tuneoff.demo import run_demo
 
     began = time.monotonic()
-    with shown_progress() as progress:
+    with show_quiet_progress() as progress:
         finished = run_demo(run_dir, progress)
     seconds = time.monotonic() - began
     if as_json:
         print_json({"seconds": round(seconds, 1), "runs": [results for _, results in finished]})
     else:
-        from tuneoff.summary import table
+        from tuneoff.summary import render_results
 
         for folder, results in finished:
-            typer.echo(table(results))
+            typer.echo(render_results(results))
             typer.echo(f"report: {folder / 'report.html'}\n")
         typer.echo(f"The demo took {seconds / 60:.1f} minutes.")
-    _exit_for([results for _, results in finished])
+    _exit_if_failed([results for _, results in finished])
 
 
 def init(
@@ -90,17 +96,17 @@ def plan(
     """Tokens, money, hours and memory before anything is spent; over budget is exit code 3."""
     from tuneoff.bakeoff_file import load
     from tuneoff.planning import plan as planned_of
-    from tuneoff.planning.text import table
+    from tuneoff.planning.text import render_plan
 
     bakeoff = load(file)
     if any(contender.id == "local" for contender in bakeoff.contenders):
-        quieten()
+        silence_libraries()
     planned = planned_of(bakeoff, measure=measure)
     if as_json:
         print_json(planned)
     else:
-        typer.echo(table(planned))
-    if planned.over_budget:
+        typer.echo(render_plan(planned))
+    if planned.is_over_budget:
         raise typer.Exit(3)
 
 
@@ -140,9 +146,9 @@ def run(
     settings = load(file)
     folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
-        confirm(_what_is_forgotten(folder, only))
+        confirm(_ask_fresh(folder, only))
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
-    with shown_progress() as progress, _executor(ray, storage, progress) as executor:
+    with show_quiet_progress() as progress, _open_executor(ray, storage, progress) as executor:
         results = bakeoff.run(
             settings,
             folder,
@@ -155,8 +161,8 @@ def run(
             progress=progress,
             command=command,
         )
-    _show(folder, results, as_json)
-    _exit_for([results], only)
+    _show_results(folder, results, as_json)
+    _exit_if_failed([results], only)
 
 
 def score(
@@ -178,9 +184,9 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score predictions that were made anywhere."""
-    from tuneoff.score_file import How, left_out_sentence, score_file
+    from tuneoff.score_file import ScoreOptions, explain_rows_left_out, score_file
 
-    how = How(
+    how = ScoreOptions(
         databases=databases,
         mode=mode,
         workers=workers,
@@ -190,7 +196,7 @@ def score(
         seconds=seconds,
         memory_bytes=round(memory_gb * 1e9),
     )
-    with bars() as progress:
+    with show_progress() as progress:
         result = score_file(task, predictions, how, out, progress)
     if result["missing"]:
         total = result["missing"] + result["n"]
@@ -201,14 +207,14 @@ def score(
         )
     if result["left_out"]:
         of, first = result["left_out"] + result["n"], result["left_out_first"]
-        line = left_out_sentence(result["left_out"], of, first, how)
+        line = explain_rows_left_out(result["left_out"], of, first, how)
         typer.echo(f"warning: {line}", err=True)
     if as_json:
         print_json(result)
         return
-    from tuneoff.summary import score_lines
+    from tuneoff.summary import render_scores
 
-    typer.echo(score_lines(result))
+    typer.echo(render_scores(result))
     if out is not None:
         typer.echo(f"rows: {out}")
 
@@ -221,12 +227,12 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Build the report of a finished run again, with people's labels where there are any."""
-    from tuneoff.label_results import take_labels
+    from tuneoff.label_results import update_results
     from tuneoff.report import write_report
     from tuneoff.rundir import RunDir
 
     run = RunDir(run_dir)
-    take_labels(run)
+    update_results(run)
     html, markdown = write_report(run, with_examples=examples)
     if as_json:
         table = run_dir / "results.csv"
@@ -244,19 +250,19 @@ def compare(
 ) -> None:
     """Lay finished runs side by side: is any contender worse than in the first of them?"""
     from tuneoff.compare import compare_runs
-    from tuneoff.summary import comparison_table
+    from tuneoff.summary import render_comparison
 
     result = compare_runs(runs)
     if as_json:
         print_json(result)
     else:
-        typer.echo(comparison_table(result))
+        typer.echo(render_comparison(result))
     if fail_if_worse and result["worse"]:
         raise typer.Exit(1)
 
 
 @contextlib.contextmanager
-def _executor(ray: str | None, storage: str | None, progress: Progress) -> Iterator[Any]:
+def _open_executor(ray: str | None, storage: str | None, progress: Progress) -> Iterator[Any]:
     """Give a cluster's executor; None without --ray."""
     if ray is None:
         yield None
@@ -264,23 +270,23 @@ def _executor(ray: str | None, storage: str | None, progress: Progress) -> Itera
     from tuneoff.cluster import RayExecutor
 
     with contextlib.closing(
-        RayExecutor(progress, None if ray == RUNNING else ray, storage)
+        RayExecutor(progress, None if ray == RUNNING_CLUSTER else ray, storage)
     ) as executor:
         yield executor
 
 
-def _show(folder: Path, results: Any, as_json: bool) -> None:
+def _show_results(folder: Path, results: Any, as_json: bool) -> None:
     """Print the results of a run."""
     if as_json:
         print_json(results)
         return
-    from tuneoff.summary import table
+    from tuneoff.summary import render_results
 
-    typer.echo(table(results))
+    typer.echo(render_results(results))
     typer.echo(f"report: {folder / 'report.html'}")
 
 
-def _what_is_forgotten(folder: Path, only: str | None) -> str:
+def _ask_fresh(folder: Path, only: str | None) -> str:
     """Return the question that --fresh asks: what it deletes."""
     from tuneoff.rundir import RunDir
 
@@ -294,7 +300,7 @@ def _what_is_forgotten(folder: Path, only: str | None) -> str:
     return question
 
 
-def _exit_for(runs: list[Any], only: str | None = None) -> None:
+def _exit_if_failed(runs: list[Any], only: str | None = None) -> None:
     """Exit with code 4 if a contender of the runs failed."""
     if any(c.error and only in (None, c.name) for run in runs for c in run.contenders):
         raise typer.Exit(4)

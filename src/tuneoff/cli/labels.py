@@ -14,11 +14,11 @@ from tuneoff.cli.options import Json
 from tuneoff.terminal import print_json
 
 if TYPE_CHECKING:
-    from tuneoff.labels import Label, Question, Verdict
+    from tuneoff.labels import Label, LabelQuestion, LabelVerdict
     from tuneoff.rundir import RunDir
 
 WIDTH = 78
-KEYS = "a: A is better   b: B is better   t: equally good   s: skip   u: undo   q: quit"
+KEYS_HELP = "a: A is better   b: B is better   t: equally good   s: skip   u: undo   q: quit"
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
@@ -38,12 +38,12 @@ def label(
     from tuneoff.label_results import add_labels
     from tuneoff.labels import load_judged_run, read_labels
     from tuneoff.rundir import RunDir
-    from tuneoff.summary import label_lines
+    from tuneoff.summary import list_label_lines
 
     run = RunDir(run_dir)
     before = run.results()
     judged = load_judged_run(run, before)
-    session = Session(run, judged.rubric, judged.questions(seed), rows, by, seed)
+    session = LabelSession(run, judged.rubric, judged.questions(seed), rows, by, seed)
     session.recall(read_labels(run))
     session.ask_all()
     results = add_labels(run, before)
@@ -59,26 +59,26 @@ def label(
             ],
         })  # fmt: skip
         return
-    for line in label_lines(results):
+    for line in list_label_lines(results):
         typer.echo(line)
     typer.echo(f"labels: {run.labels}")
     typer.echo(f"{session.describe_left()} `tuneoff report {run_dir}` puts this into the report.")
 
 
 @dataclass
-class Session:
+class LabelSession:
     """One person's labelling of the answers to the first rows of the draw."""
 
     run: RunDir
     rubric: str
-    drawn: Mapping[str, Sequence[Question]]
+    drawn: Mapping[str, Sequence[LabelQuestion]]
     """The questions of each row that was drawn, by the row's id."""
     rows: int
     """The number of rows to label, the first of the draw."""
     by: str
     """The person's name; empty where one person labels."""
     seed: int
-    said: dict[tuple[str, str], Verdict] = field(default_factory=dict)
+    said: dict[tuple[str, str], LabelVerdict] = field(default_factory=dict)
     """This person's verdict on each answer, by the question's key."""
     done: list[int] = field(default_factory=list)
     """The numbers of the questions that were answered, in order."""
@@ -95,11 +95,11 @@ class Session:
         """Load what was labelled before."""
         self.known = {(each.id, each.sha256) for each in labels if each.known is not None}
         self.said = {(each.id, each.sha256): each.verdict for each in labels if each.by == self.by}
-        self.done = [place for place, q in enumerate(self.asked) if _key(q) in self.said]
+        self.done = [place for place, q in enumerate(self.asked) if _get_key(q) in self.said]
 
     def count_left(self) -> int:
         """Return the number of answers that this person has not been asked about."""
-        return sum(_key(question) not in self.said for question in self.asked)
+        return sum(_get_key(question) not in self.said for question in self.asked)
 
     def describe_left(self) -> str:
         """Return a sentence: what is left, and how to continue."""
@@ -114,21 +114,21 @@ class Session:
 
     def ask_all(self) -> None:
         """Ask until nothing is left, or the person quits."""
-        self._note_known()
+        self._store_known()
         keys, first = _read_keys(), True
         while self.count_left():
-            place = next(i for i, q in enumerate(self.asked) if _key(q) not in self.said)
-            _show(self._page(place, with_rubric=first))
+            place = next(i for i, q in enumerate(self.asked) if _get_key(q) not in self.said)
+            _print_text(self._page(place, with_rubric=first))
             first = False
             if not self._take_key(place, keys):
                 return
-            self._note_known()
+            self._store_known()
 
     def _take_key(self, place: int, keys: Iterator[str]) -> bool:
         """Carry out the next valid key; return False to quit."""
         question = self.asked[place]
         is_first = question.texts(self.seed)[2]
-        verdicts: dict[str, Verdict] = {
+        verdicts: dict[str, LabelVerdict] = {
             "a": "better" if is_first else "worse",
             "b": "worse" if is_first else "better",
             "t": "equal",
@@ -139,37 +139,39 @@ class Session:
                 return False
             if key in verdicts:
                 self._write(question, verdicts[key])
-                self.said[_key(question)] = verdicts[key]
+                self.said[_get_key(question)] = verdicts[key]
                 self.done.append(place)
                 return True
             if key == "u" and self.done:
                 last = self.asked[self.done.pop()]
                 self._write(last, "undone")
-                del self.said[_key(last)]
+                del self.said[_get_key(last)]
                 return True
             why = "There is nothing to undo." if key == "u" else f"The key {key!r} means nothing."
-            _show(f"{why} {KEYS}")
+            _print_text(f"{why} {KEYS_HELP}")
         return False
 
-    def _write(self, question: Question, verdict: Verdict, known: str | None = None) -> None:
+    def _write(
+        self, question: LabelQuestion, verdict: LabelVerdict, known: str | None = None
+    ) -> None:
         """Append a label to the run's file."""
         from tuneoff.labels import Label, append_label
 
         by = self.by if known is None else ""  # no person said it
         append_label(self.run, Label(question.id, question.sha256, verdict, by, known))
 
-    def _note_known(self) -> None:
+    def _store_known(self) -> None:
         """Store the verdicts that need no person, of the rows that are complete.
 
         Only up to the first row that is not: those of later rows would be no random sample.
         """
         for row in self.drawn.values():
-            if any(_key(q) not in self.said for q in row if q.known is None):
+            if any(_get_key(q) not in self.said for q in row if q.known is None):
                 return
             for question in row:
-                if question.known is not None and _key(question) not in self.known:
+                if question.known is not None and _get_key(question) not in self.known:
                     self._write(question, question.verdict, question.known)
-                    self.known.add(_key(question))
+                    self.known.add(_get_key(question))
 
     def _page(self, place: int, with_rubric: bool) -> str:
         """Return the text that shows an answer."""
@@ -183,16 +185,16 @@ class Session:
         shown = [*parts, ("Answer A", a), ("Answer B", b)]
         texts = (f"{name}:\n{clean(text).strip()}" for name, text in shown)
         return "\n\n".join(
-            [title.center(WIDTH, "─"), *texts, "Which is better by the rubric?", KEYS]
+            [title.center(WIDTH, "─"), *texts, "Which is better by the rubric?", KEYS_HELP]
         )
 
 
-def _key(question: Question) -> tuple[str, str]:
+def _get_key(question: LabelQuestion) -> tuple[str, str]:
     """Return what identifies a question."""
     return question.id, question.sha256
 
 
-def _show(text: str) -> None:
+def _print_text(text: str) -> None:
     """Print a text on stderr."""
     typer.echo(f"\n{text}", err=True)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tuneoff.cli.options import Json
-from tuneoff.terminal import print_json, shown_progress
+from tuneoff.terminal import print_json, show_quiet_progress
 
 
 def migrate(
@@ -82,12 +82,12 @@ def migrate(
     """Move from a hosted fine-tune that is ending to what is as good, with proof of it."""
     from tuneoff import migration
     from tuneoff.errors import ConfigError
-    from tuneoff.summary import migration_table
+    from tuneoff.summary import render_tuned_models
 
     result: Any
-    source = migration.Source(provider, base_url, key_variable)
-    choices = migration.Choices(
-        bases=tuple(base) if base else migration.Choices().bases,
+    source = migration.ProviderAccount(provider, base_url, key_variable)
+    choices = migration.ExitOptions(
+        bases=tuple(base) if base else migration.ExitOptions().bases,
         azure_url=azure_url,
         azure_key_variable=azure_key_variable,
         successor=successor,
@@ -106,27 +106,27 @@ def migrate(
     if every and model is not None:
         raise ConfigError(f"--all saves every tuned model; leave out {model}, or --all.")
     choices.read_metrics(out)
-    wishes = migration.Wishes(train, test, choices, limit, yes, answers)
+    wishes = migration.MigrationOptions(train, test, choices, limit, yes, answers)
     code = 0
     if parity is not None:
-        result = migration.parity_of(parity, margin)
+        result = migration.judge_exits(parity, margin)
         lines = [migration.summarize_exits(result), *(row["sentence"] for row in result)]
         code = int(fail_if_worse and not any(row["holds"] for row in result))
     elif every:
-        with shown_progress() as progress:
+        with show_quiet_progress() as progress:
             result = migration.migrate_all(
                 out, source, wishes, budget_usd=budget_usd, progress=progress
             )
-        lines, code = _say_all(result), _code_of(result)
+        lines, code = _describe_all(result), _find_exit_code(result)
     elif model is not None:
-        with shown_progress() as progress:
+        with show_quiet_progress() as progress:
             result = migration.migrate(
                 model, out, source, wishes, budget_usd=budget_usd, progress=progress
             )
-        lines = _say_one(result)
+        lines = _describe_one(result)
     else:
         result = migration.list_models(source)
-        lines = [migration_table(result)]
+        lines = [render_tuned_models(result)]
     if as_json:
         print_json(result)
     else:
@@ -135,13 +135,13 @@ def migrate(
         raise typer.Exit(code)
 
 
-def _code_of(result: Mapping[str, Any]) -> int:
+def _find_exit_code(result: Mapping[str, Any]) -> int:
     """Return the exit code: 4 where a model failed, else 3 where the budget left one unasked."""
     states = {row["state"] for row in result["models"]}
     return 4 if "failed" in states else 3 if "over budget" in states else 0
 
 
-def _say_answers(row: Mapping[str, Any]) -> str:
+def _describe_answers(row: Mapping[str, Any]) -> str:
     """Return how many answers a model gave, with their score."""
     from tuneoff.report import format
 
@@ -149,13 +149,13 @@ def _say_answers(row: Mapping[str, Any]) -> str:
     return f"{row['answered']} answers ({row['metric']} {format.score(value, share)})"
 
 
-def _say_next(file: str, run_dir: str) -> str:
+def _describe_next(file: str, run_dir: str) -> str:
     """Return the commands to give next."""
     run, compare = shlex.quote(file), shlex.quote(run_dir)
     return f"Next: tuneoff run {run}; then tuneoff migrate --parity {compare}"
 
 
-def _say_one(row: Mapping[str, Any]) -> list[str]:
+def _describe_one(row: Mapping[str, Any]) -> list[str]:
     """Return the lines about one saved model."""
     lines = [f"{name} is not saved: {why}." for name, why in row["missing"].items()]
     if "answered" not in row:
@@ -163,19 +163,19 @@ def _say_one(row: Mapping[str, Any]) -> list[str]:
     kept = Path(row["folder"]) / "answers.jsonl"
     return [
         *lines,
-        f"{_say_answers(row)} of {row['model']} are kept in {kept}.",
-        f"What may follow it is in {row['file']}. {_say_next(row['file'], row['run_dir'])}",
+        f"{_describe_answers(row)} of {row['model']} are kept in {kept}.",
+        f"What may follow it is in {row['file']}. {_describe_next(row['file'], row['run_dir'])}",
     ]
 
 
-def _say_all(result: Mapping[str, Any]) -> list[str]:
+def _describe_all(result: Mapping[str, Any]) -> list[str]:
     """Return the lines about all saved models."""
     rows = result["models"]
     if not rows:
         return ["This account has no tuned models."]
     lines = []
     for row in rows:
-        what = [_say_answers(row) if "answered" in row else "files alone"]
+        what = [_describe_answers(row) if "answered" in row else "files alone"]
         what += [f"no {name}" for name in row["missing"]]
         lines.append(f"{row['model']}: {', '.join(what)}, in {row['folder']}")
     for state, words in (("files alone", "not asked"), ("over budget", "not asked"),
@@ -189,5 +189,5 @@ def _say_all(result: Mapping[str, Any]) -> list[str]:
     ready = [row for row in rows if "file" in row]
     for row in ready[:1]:
         each = " (so for each)" if len(ready) > 1 else ""
-        lines.append(_say_next(row["file"], row["run_dir"]) + each)
+        lines.append(_describe_next(row["file"], row["run_dir"]) + each)
     return lines

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from tuneoff.cli.options import Json
-from tuneoff.terminal import print_json, quieten
+from tuneoff.terminal import print_json, silence_libraries
 
 TunedIn = Annotated[
     Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
@@ -49,7 +49,7 @@ def serve(
         from tuneoff.server.starting import serve as run_server
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
-    quieten()
+    silence_libraries()
     run_server(
         run_dir, contender, base or (), strict=strict, answers_with=backend, address=host,
         port=port, data_dir=data_dir, workers=workers,
@@ -78,7 +78,7 @@ def export(
     """Write a tuned model in the form that its runtime wants, and check that it answers alike."""
     from tuneoff.export import export_contender
 
-    quieten()
+    silence_libraries()
     say = functools.partial(typer.echo, err=True)
     exported = export_contender(
         run, contender, format, out, dtype=dtype, outtype=outtype, strict=strict, say=say
@@ -108,7 +108,7 @@ def publish(
     """Send a tuned model and its card, with its results, to the Hugging Face hub."""
     from tuneoff.publish import publish as send
 
-    quieten()
+    silence_libraries()
     say = functools.partial(typer.echo, err=True)
     published = send(run, contender, repo, format=format, public=public, strict=strict, say=say)
     if as_json:

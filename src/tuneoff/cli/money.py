@@ -24,24 +24,24 @@ def prices(
     context: typer.Context, own: PricesFile = None, as_of: AsOf = None, as_json: Json = False
 ) -> None:
     """The price book: USD per million tokens and per hour, with dates and sources."""
-    from tuneoff.prices import listed, table
+    from tuneoff.prices import list_prices, render_prices
 
     if context.invoked_subcommand is not None:
         if own or as_of or as_json:
             raise typer.BadParameter(f"put options behind `{context.invoked_subcommand}`.")
         return
-    price_list = listed(own, as_of.date() if as_of else None)
+    price_list = list_prices(own, as_of.date() if as_of else None)
     if as_json:
         print_json(price_list)
     else:
-        typer.echo(table(price_list))
+        typer.echo(render_prices(price_list))
 
 
 def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = False) -> None:
     """What is stale, has ended or ends soon; two prices of one day are wrong (exit code 2)."""
-    from tuneoff.prices import checked
+    from tuneoff.prices import collect_findings
 
-    result = checked(own, as_of.date() if as_of else None)
+    result = collect_findings(own, as_of.date() if as_of else None)
     if as_json:
         print_json(result)
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tuneoff.cli.options import Json
-from tuneoff.terminal import bars, print_json
+from tuneoff.terminal import print_json, show_progress
 
 
 def parity(
@@ -65,9 +65,9 @@ def parity(
     the contender that it recommends. --fail-if-worse ends with 1 where a candidate is shown to be
     worse, by however little; what cannot be told is 0. What a judge says is kept beside its file.
     """
-    from tuneoff.parity_check import How, check_parity
+    from tuneoff.parity_check import ParityOptions, check_parity
 
-    how = How(
+    how = ParityOptions(
         task=task,
         source=source,
         metrics=tuple(metric or ()),
@@ -82,13 +82,13 @@ def parity(
         margin=margin,
         contenders=tuple(contender or ()),
     )
-    with bars() as progress:
+    with show_progress() as progress:
         result = check_parity(reference, candidates, how, progress)
     if as_json:
         print_json(result)
     else:
-        from tuneoff.parity_check.text import describe
+        from tuneoff.parity_check.text import render_parity
 
-        typer.echo(describe(result))
+        typer.echo(render_parity(result))
     if fail_if_worse and result["worse"]:
         raise typer.Exit(1)

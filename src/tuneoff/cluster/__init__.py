@@ -21,19 +21,24 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
-from tuneoff.cluster.demands import Demand, cards_in_one, demand, lacking
-from tuneoff.cluster.remote import Remote
-from tuneoff.cluster.storage import Storage
-from tuneoff.cluster.worker import Board, sees
+from tuneoff.cluster.demands import (
+    ResourceRequest,
+    build_resource_request,
+    count_cards_per_worker,
+    needs_more,
+)
+from tuneoff.cluster.remote import RemoteContender
+from tuneoff.cluster.storage import TrainingStorage
+from tuneoff.cluster.worker import ProgressActor, can_see
 from tuneoff.contenders import Contender, load_contender
 from tuneoff.errors import BudgetError, ConfigError, MissingExtraError
 from tuneoff.files import write_text
 from tuneoff.progress import Progress
 from tuneoff.rundir import ContenderDir
-from tuneoff.spending import paid
+from tuneoff.spending import is_hosted
 
-NEWS_SECONDS, STOP_SECONDS = 0.5, 5.0
-REACH_SECONDS = 10
+REPORT_SECONDS, STOP_SECONDS = 0.5, 5.0
+CONNECT_SECONDS = 10
 
 
 class RayExecutor:
@@ -58,18 +63,18 @@ class RayExecutor:
                 f"--ray {address}: a run is no Ray client; start it on a machine of the cluster "
                 "(`ray job submit`, `ray exec`), with --ray and no address."
             )
-        self._storage = None if storage is None else Storage(storage)
-        self.ray, self._connected_here = connected(address)
+        self._storage = None if storage is None else TrainingStorage(storage)
+        self.ray, self._connected_here = connect_to_ray(address)
         self.progress = progress
         # Place the actor on the driver's node, so that it lives as long as the driver, whichever
         # other machines are lost.
-        here = self._on(self.ray.get_runtime_context().get_node_id())
-        self.board = self.ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+        here = self._pin_to_node(self.ray.get_runtime_context().get_node_id())
+        self.board = self.ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressActor).remote()
         self._hearing = threading.Lock()
         self._failures: dict[str, Any] = {}
         self._steps: dict[tuple[str, str], Callable[..., None]] = {}
-        self._demands: dict[str, Demand] = {}
-        self._kept: dict[Path, tuple[Storage, str]] = {}
+        self._demands: dict[str, ResourceRequest] = {}
+        self._kept: dict[Path, tuple[TrainingStorage, str]] = {}
         self._running: set[Any] = set()
         self._seen = False
         self._stopped = threading.Event()
@@ -83,9 +88,9 @@ class RayExecutor:
     def kind_of(self, settings: Any) -> Contender:
         """Return the contender's module, or its remote stand-in where a machine must compute."""
         kind = load_contender(settings.id)
-        if paid(settings) or settings.id not in ("local", "prompted"):
+        if is_hosted(settings) or settings.id not in ("local", "prompted"):
             return kind
-        return Remote(kind, self)
+        return RemoteContender(kind, self)
 
     def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
         """Run the contenders: those of workers in parallel, and beside them those of providers in
@@ -108,11 +113,11 @@ class RayExecutor:
             else:
                 self._forget(settings.name)
 
-        remote = [c for c in contenders if isinstance(self.kind_of(c), Remote)]
+        remote = [c for c in contenders if isinstance(self.kind_of(c), RemoteContender)]
         through: list[Future[None]] = []
         try:
-            through.extend(_beside(f"contender {c.name}", one, c) for c in remote)
-            through.append(_beside("news", self._hear_on, tuple(through)))
+            through.extend(_start_thread(f"contender {c.name}", one, c) for c in remote)
+            through.append(_start_thread("news", self._report_until_done, tuple(through)))
             for settings in contenders:
                 if settings not in remote:
                     one(settings)
@@ -125,11 +130,11 @@ class RayExecutor:
         for error in sorted(errors, key=lambda error: not isinstance(error, BudgetError)):
             raise error
 
-    def _hear_on(self, through: Sequence[Future[None]]) -> None:
+    def _report_until_done(self, through: Sequence[Future[None]]) -> None:
         """Report the workers' progress until all contenders are done."""
-        while wait(through, NEWS_SECONDS).not_done and not self._stopped.is_set():
-            self._hear()
-        self._hear()
+        while wait(through, REPORT_SECONDS).not_done and not self._stopped.is_set():
+            self._report_news()
+        self._report_news()
 
     def _stop(self) -> None:
         """Cancel all tasks of this run."""
@@ -145,7 +150,7 @@ class RayExecutor:
         if self._stopped.is_set():
             raise KeyboardInterrupt
 
-    def begun(self, reference: Any) -> None:
+    def track_task(self, reference: Any) -> None:
         """Note a running task, so that an interruption cancels it."""
         self._running.add(reference)
 
@@ -159,7 +164,7 @@ class RayExecutor:
         with contextlib.suppress(Exception):
             self.ray.cancel(reference, force=False)
 
-    def _hear(self) -> None:
+    def _report_news(self) -> None:
         """Report the workers' new progress and errors."""
         with self._hearing, contextlib.suppress(self.ray.exceptions.RayError):
             if self._stopped.is_set():  # another call would start Ray again
@@ -176,40 +181,40 @@ class RayExecutor:
                         self._steps[key] = self.progress.stage(title, total)
                     self._steps[key](done, note)
 
-    def told_failure(self, name: str) -> Any:
+    def take_failure(self, name: str) -> Any:
         """Return the error that a process of a group reported before it ended; None if there is
         none."""
-        self._hear()
+        self._report_news()
         with self._hearing:
             return self._failures.pop(name, None)
 
-    def demand(self, settings: Any) -> Demand:
+    def request_resources(self, settings: Any) -> ResourceRequest:
         """Return the resources of a contender, decided once; report if the cluster lacks them."""
         if settings.name not in self._demands:
-            request = demand(settings, self.ray.cluster_resources())
+            request = build_resource_request(settings, self.ray.cluster_resources())
             self._demands[settings.name] = request
             nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-            if lacking(request, nodes, in_one=cards_in_one(settings, request) > 1):
+            if needs_more(request, nodes, in_one=count_cards_per_worker(settings, request) > 1):
                 self.progress.say(
                     f"{settings.name}: waits for {request}, which the cluster does not have now."
                 )
         return self._demands[settings.name]
 
-    def place(self, settings: Any, directory: ContenderDir) -> tuple[Storage, str]:
+    def place(self, settings: Any, directory: ContenderDir) -> tuple[TrainingStorage, str]:
         """Return the storage and the key of a training in progress.
 
         Raises:
             ConfigError: other machines do not see the run directory.
         """
         if self._storage is not None:
-            place = self._storage, _token(directory)
+            place = self._storage, _get_storage_key(directory)
         else:
             self._refuse_unseen(directory)
-            place = Storage(str(directory.path.resolve())), "cluster"
+            place = TrainingStorage(str(directory.path.resolve())), "cluster"
         self._kept[directory.path] = place
         return place
 
-    def _on(self, node: str) -> Any:
+    def _pin_to_node(self, node: str) -> Any:
         """Return a scheduling strategy for one node."""
         strategies = self.ray.util.scheduling_strategies
         return strategies.NodeAffinitySchedulingStrategy(node, soft=False)
@@ -227,7 +232,9 @@ class RayExecutor:
         probe.touch()
         try:
             nodes = [node for node in self.ray.nodes() if node["Alive"]]
-            blind = [n["NodeManagerHostname"] for n in nodes if not self._sees(n["NodeID"], probe)]
+            blind = [
+                n["NodeManagerHostname"] for n in nodes if not self._can_see(n["NodeID"], probe)
+            ]
         finally:
             probe.unlink()
         if blind:
@@ -237,9 +244,9 @@ class RayExecutor:
             )
         self._seen = True
 
-    def _sees(self, node: str, probe: Path) -> bool:
+    def _can_see(self, node: str, probe: Path) -> bool:
         """Return whether a node sees a file."""
-        task = self.ray.remote(num_cpus=0, scheduling_strategy=self._on(node))(sees)
+        task = self.ray.remote(num_cpus=0, scheduling_strategy=self._pin_to_node(node))(can_see)
         try:
             return bool(self.ray.get(task.remote(str(probe.resolve()))))
         except self.ray.exceptions.RayError:
@@ -264,7 +271,7 @@ class RayExecutor:
             del self._kept[path]
 
 
-def _beside(name: str, carry_out: Callable[[Any], None], what: Any) -> Future[None]:
+def _start_thread(name: str, carry_out: Callable[[Any], None], what: Any) -> Future[None]:
     """Run a function in a daemon thread, for which Ctrl-C need not wait; return its future.
 
     `Thread.join` cannot be used: before Python 3.13, a join that Ctrl-C interrupted takes the
@@ -284,7 +291,7 @@ def _beside(name: str, carry_out: Callable[[Any], None], what: Any) -> Future[No
     return through
 
 
-def _token(directory: ContenderDir) -> str:
+def _get_storage_key(directory: ContenderDir) -> str:
     """Return a training's key in a bucket, stored in its folder; `--fresh` deletes it with the
     folder."""
     file = directory.path / "storage-key"
@@ -293,7 +300,7 @@ def _token(directory: ContenderDir) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def connected(address: str | None) -> tuple[Any, bool]:
+def connect_to_ray(address: str | None) -> tuple[Any, bool]:
     """Connect to a Ray cluster; return Ray, and whether this call connected it.
 
     Raises:
@@ -325,4 +332,4 @@ def _refuse_unreachable(address: str | None) -> None:
     """Raise OSError if nothing listens at the address; Ray would retry for minutes."""
     host, _, port = (address or "").rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 
-ACCELERATOR = "accelerator_type:"
+ACCELERATOR_PREFIX = "accelerator_type:"
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class ResourceRequest:
     """The resources that a contender needs."""
 
     cards: int
@@ -34,7 +34,7 @@ class Demand:
         return f"{self.cards} × {self.kind or 'accelerator'}"
 
 
-def demand(settings: Any, resources: Mapping[str, float]) -> Demand:
+def build_resource_request(settings: Any, resources: Mapping[str, float]) -> ResourceRequest:
     """Return the resources of a contender in a cluster with these resources.
 
     A contender that names an accelerator waits for it. One that names none gets an accelerator if
@@ -45,17 +45,19 @@ def demand(settings: Any, resources: Mapping[str, float]) -> Demand:
     if hardware is not None and hardware.accelerator is not None:
         accelerator = hardware.accelerator
         offered = [
-            resource.removeprefix(ACCELERATOR) for resource in resources if ACCELERATOR in resource
+            resource.removeprefix(ACCELERATOR_PREFIX)
+            for resource in resources
+            if ACCELERATOR_PREFIX in resource
         ]
         kind = next(
             (resource for resource in offered if resource.lower() == accelerator.lower()),
             accelerator,
         )
-        return Demand(count, kind)
-    return Demand(count if resources.get("GPU") else 0, None, count)
+        return ResourceRequest(count, kind)
+    return ResourceRequest(count if resources.get("GPU") else 0, None, count)
 
 
-def lacking(wanted: Demand, nodes: Sequence[Mapping[str, float]], in_one: bool) -> bool:
+def needs_more(wanted: ResourceRequest, nodes: Sequence[Mapping[str, float]], in_one: bool) -> bool:
     """Return whether the nodes lack the requested resources.
 
     With `in_one`, a single node must have all of them.
@@ -65,27 +67,27 @@ def lacking(wanted: Demand, nodes: Sequence[Mapping[str, float]], in_one: bool) 
     counts = [
         node.get("GPU", 0)
         for node in nodes
-        if wanted.kind is None or f"{ACCELERATOR}{wanted.kind}" in node
+        if wanted.kind is None or f"{ACCELERATOR_PREFIX}{wanted.kind}" in node
     ]
     return (max if in_one else sum)([0, *counts]) < wanted.cards
 
 
-def together(settings: Any, wanted: Demand) -> int:
+def count_training_processes(settings: Any, wanted: ResourceRequest) -> int:
     """Return how many processes train a contender."""
-    if not isinstance(settings, LocalSettings):
+    if not isinstance(settings, LocalConfig):
         return 1
     if wanted.cards:
         return wanted.cards
     return wanted.processors if settings.train.parallel != "auto" else 1
 
 
-def cards_in_one(settings: Any, wanted: Demand) -> int:
+def count_cards_per_worker(settings: Any, wanted: ResourceRequest) -> int:
     """Return how many accelerators one answering worker holds: vLLM shards a model over all of
     them."""
     return max(1, wanted.cards) if settings.backend == "vllm" else 1
 
 
-def shards(settings: Any, wanted: Demand) -> int:
+def count_answer_workers(settings: Any, wanted: ResourceRequest) -> int:
     """Return how many workers answer: one for each accelerator, or for each CPU without
     accelerators."""
     return 1 if settings.backend == "vllm" else (wanted.cards or wanted.processors)

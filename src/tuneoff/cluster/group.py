@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import tempfile
 
-from tuneoff.cluster.demands import Demand
-from tuneoff.cluster.worker import Errand, tune_together
+from tuneoff.cluster.demands import ResourceRequest
+from tuneoff.cluster.worker import WorkerTask, tune_in_group
 
 
-class LostError(Exception):
+class WorkerLostError(Exception):
     """A process of the group, or its supervisor, is gone; the message says why."""
 
 
-def train(errand: Errand, wanted: Demand, count: int) -> str | None:
+def train_group(errand: WorkerTask, wanted: ResourceRequest, count: int) -> str | None:
     """Train in `count` processes, one for each accelerator; return the error that one raised, or
     None.
 
@@ -23,14 +23,14 @@ def train(errand: Errand, wanted: Demand, count: int) -> str | None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from tuneoff.training.group import PATIENCE
+    from tuneoff.training.group import COLLECTIVE_TIMEOUT
 
     # Only Ray Train's own state; checkpoints go to the task's storage.
     with tempfile.TemporaryDirectory(prefix="tuneoff-") as state_dir:
         trainer = TorchTrainer(
-            tune_together,
+            tune_in_group,
             train_loop_config={"errand": errand},
-            torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
+            torch_config=TorchConfig(timeout_s=int(COLLECTIVE_TIMEOUT.total_seconds())),
             scaling_config=ScalingConfig(
                 num_workers=count,
                 use_gpu=bool(wanted.cards),
@@ -48,13 +48,13 @@ def train(errand: Errand, wanted: Demand, count: int) -> str | None:
             failures = list(getattr(error, "worker_failures", {}).values())
             for failure in failures:
                 if isinstance(failure, RayError) or "HealthCheck" in type(failure).__name__:
-                    raise LostError(_last_line(failure)) from None
+                    raise WorkerLostError(_get_last_line(failure)) from None
             if not failures:
-                raise LostError(_last_line(error)) from None
-            return _last_line(failures[0])
+                raise WorkerLostError(_get_last_line(error)) from None
+            return _get_last_line(failures[0])
     return None
 
 
-def _last_line(error: BaseException) -> str:
+def _get_last_line(error: BaseException) -> str:
     """Return the last line of an error, where a traceback has its message."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneoff.cluster import worker
-from tuneoff.cluster.demands import Demand, cards_in_one, shards, together
-from tuneoff.cluster.group import LostError, train
-from tuneoff.cluster.storage import PARTS, Storage
-from tuneoff.cluster.worker import Errand, Failure
-from tuneoff.contenders import FREE, Contender, Work
+from tuneoff.cluster.demands import (
+    ResourceRequest,
+    count_answer_workers,
+    count_cards_per_worker,
+    count_training_processes,
+)
+from tuneoff.cluster.group import WorkerLostError, train_group
+from tuneoff.cluster.storage import TRAINING_FILES, TrainingStorage
+from tuneoff.cluster.worker import WorkerFailure, WorkerTask
+from tuneoff.contenders import UNLIMITED_BUDGET, Contender, ContenderContext
 from tuneoff.errors import ContenderError
-from tuneoff.progress import Silent
+from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 from tuneoff.rundir import ContenderDir
 
@@ -25,12 +30,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Workers lost in a row, without progress in between, before the contender fails.
-MOST_LOST = 5
+MAX_LOST = 5
 # How often to check whether the run was interrupted.
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
-class Remote:
+class RemoteContender:
     """Stands for a `local` or `prompted` contender; `kind` is the module that does its work."""
 
     def __init__(self, kind: Contender, executor: RayExecutor) -> None:
@@ -41,14 +46,14 @@ class Remote:
         """Check the contender's settings."""
         self._kind.check(settings, folder)
 
-    def ready(self, settings: Any, work: Work) -> None:
+    def ready(self, settings: Any, work: ContenderContext) -> None:
         """Check nothing here: a worker reports what it lacks."""
 
     def model_name(self, settings: Any) -> str:
         """Return the name of the contender's model."""
         return self._kind.model_name(settings)
 
-    def tune(self, settings: Any, work: Work) -> None:
+    def tune(self, settings: Any, work: ContenderContext) -> None:
         """Train on one or several workers and bring the weights into the run directory.
 
         Raises:
@@ -61,35 +66,37 @@ class Remote:
             return
         if not storage.has_weights(key):
             self._train(settings, work, storage, key)
-        _fetch(storage, key, work)
+        _fetch_training(storage, key, work)
 
-    def _train(self, settings: Any, work: Work, storage: Storage, key: str) -> None:
+    def _train(
+        self, settings: Any, work: ContenderContext, storage: TrainingStorage, key: str
+    ) -> None:
         """Train until it succeeds, with a smaller micro-batch after each out-of-memory error."""
-        request = self._executor.demand(settings)
+        request = self._executor.request_resources(settings)
         if storage.state(key) is None:  # progress made without a cluster, if any
             storage.push(key, storage.begin(key), work.directory.path)
-        errand = self._errand(settings, work, storage.url, key, test=())
-        count = together(settings, request)
+        errand = self._build_task(settings, work, storage.url, key, test=())
+        count = count_training_processes(settings, request)
 
-        def once() -> Failure | None:
+        def once() -> WorkerFailure | None:
             """Train once, as a new try."""
             # Each try has its own number, so writes of an older try that still runs do not count.
             attempt = replace(errand, number=storage.begin(key))
             if count > 1:
-                return self._together(attempt, request, count)
-            failed: Failure | None = self._one(worker.tune, request.options(), attempt)
+                return self._train_in_group(attempt, request, count)
+            failed: WorkerFailure | None = self._one(worker.tune, request.options(), attempt)
             return failed
 
         while True:
-            failure = self._despite_losses(settings, work, once, lambda: storage.state(key))
+            failure = self._retry_lost_workers(settings, work, once, lambda: storage.state(key))
             if failure is None or failure.most_tokens is None:
                 break
             work.progress.say(f"{settings.name}: {failure.text}")
             errand = replace(errand, most_at_once=failure.most_tokens)
-        _refuse(failure)
+        _raise_failure(failure)
 
     def answer(
-        self, settings: Any, work: Work, examples: Sequence[Example]
+        self, settings: Any, work: ContenderContext, examples: Sequence[Example]
     ) -> Iterator[list[Prediction]]:
         """Yield answers from one worker per accelerator, as they arrive.
 
@@ -99,16 +106,16 @@ class Remote:
         Raises:
             ContenderError: a worker failed, or too many workers were lost.
         """
-        request = self._executor.demand(settings)
-        errand = self._weighted(settings, work, test=())
-        parts = _divided(examples, shards(settings, request))
+        request = self._executor.request_resources(settings)
+        errand = self._build_weighted_task(settings, work, test=())
+        parts = _split(examples, count_answer_workers(settings, request))
         left = {number: {e.id: e for e in part} for number, part in enumerate(parts)}
         lost = dict.fromkeys(left, 0)
         # Only if these options are given here does Ray end the worker, which held an accelerator,
         # with its task.
         task = self._ray.remote(
             num_returns="streaming", max_retries=0,
-            **request.options(cards_in_one(settings, request)),
+            **request.options(count_cards_per_worker(settings, request)),
         )(worker.answer)  # fmt: skip
 
         def begun(number: int) -> Any:
@@ -116,13 +123,13 @@ class Remote:
             # Only one of them reports progress.
             part_errand = errand if number == 0 else replace(errand, board=None)
             stream = task.remote(part_errand, list(left[number].values()))
-            self._executor.begun(stream)
+            self._executor.track_task(stream)
             return stream
 
         streams = {begun(number): number for number in left}
         try:
             while streams:
-                stream = self._next_of(streams)
+                stream = self._wait_for_next(streams)
                 number = streams[stream]
                 try:
                     rows = self._ray.get(next(stream))
@@ -138,94 +145,100 @@ class Remote:
                         self._refuse_lost(settings, lost[number], error, work)
                         streams[begun(number)] = number
                     continue
-                _refuse(rows)
+                _raise_failure(rows)
                 lost[number] = 0
                 for row in rows:
                     del left[number][row.id]
-                yield [_shared(row, 1 / len(parts)) for row in rows]
+                yield [_scale_seconds(row, 1 / len(parts)) for row in rows]
         finally:
             for stream in streams:
                 self._executor.cancel(stream)
 
-    def serving(self, settings: Any, work: Work) -> ServingRecord | None:
+    def serving(self, settings: Any, work: ContenderContext) -> ServingRecord | None:
         """Measure on a worker how fast the model answers."""
-        request = self._executor.demand(settings)
-        errand = self._weighted(settings, work)
+        request = self._executor.request_resources(settings)
+        errand = self._build_weighted_task(settings, work)
         answered = list(work.directory.predictions().values())
-        options = request.options(cards_in_one(settings, request))
-        result, failed = self._despite_losses(
+        options = request.options(count_cards_per_worker(settings, request))
+        result, failed = self._retry_lost_workers(
             settings, work, lambda: self._one(worker.measure, options, errand, answered)
         )
-        _refuse(failed)
+        _raise_failure(failed)
         record: ServingRecord | None = result
         return record
 
-    def prompt_sha256(self, settings: Any, work: Work) -> str | None:
+    def prompt_sha256(self, settings: Any, work: ContenderContext) -> str | None:
         """Return the hash of the turns of the test prompts."""
         return self.prompt_record(settings, work).prompt_sha256
 
-    def prompt_record(self, settings: Any, work: Work) -> PromptRecord:
+    def prompt_record(self, settings: Any, work: ContenderContext) -> PromptRecord:
         """Return a worker's description of the test prompts; it needs no accelerator."""
-        errand = self._errand(settings, work, "", "")
-        result: PromptRecord | Failure = self._despite_losses(
-            settings, work, lambda: self._one(worker.prompt_record, {"num_cpus": 1}, errand)
+        errand = self._build_task(settings, work, "", "")
+        result: PromptRecord | WorkerFailure = self._retry_lost_workers(
+            settings, work, lambda: self._one(worker.build_prompt_record, {"num_cpus": 1}, errand)
         )
-        _refuse(result)
+        _raise_failure(result)
         assert isinstance(result, PromptRecord)
         return result
 
-    def _weighted(self, settings: Any, work: Work, **changed: Any) -> Errand:
+    def _build_weighted_task(
+        self, settings: Any, work: ContenderContext, **changed: Any
+    ) -> WorkerTask:
         """Return a task for a worker that loads the tuned weights, if any, from storage."""
         if settings.id != "local":
-            return self._errand(settings, work, "", "", **changed)
+            return self._build_task(settings, work, "", "", **changed)
         storage, key = self._executor.place(settings, work.directory)
         if not storage.has_weights(key):
             storage.push(key, storage.begin(key), work.directory.path)
-        return self._errand(settings, work, storage.url, key, **changed)
+        return self._build_task(settings, work, storage.url, key, **changed)
 
-    def _errand(self, settings: Any, work: Work, url: str, key: str, **changed: Any) -> Errand:
+    def _build_task(
+        self, settings: Any, work: ContenderContext, url: str, key: str, **changed: Any
+    ) -> WorkerTask:
         """Return a task whose context can be sent to a worker."""
         travelling = replace(
             work,
             folder=work.folder.resolve(),
-            progress=Silent(),
-            guard=FREE,
+            progress=SilentProgress(),
+            guard=UNLIMITED_BUDGET,
             replay=None,
             **changed,
         )
-        return Errand(settings, travelling, url, key, 0, self._executor.board)
+        return WorkerTask(settings, travelling, url, key, 0, self._executor.board)
 
     def _one(self, function: Callable[..., Any], options: Any, *arguments: Any) -> Any:
         """Run a function on one worker and return its result."""
         task = self._ray.remote(max_retries=0, **options)(function)
         reference = task.remote(*arguments)
-        self._executor.begun(reference)
+        self._executor.track_task(reference)
         try:
-            self._next_of([reference])
+            self._wait_for_next([reference])
             return self._ray.get(reference)
         finally:
             self._executor.ended(reference)
 
-    def _together(self, errand: Errand, wanted: Demand, count: int) -> Failure | None:
+    def _train_in_group(
+        self, errand: WorkerTask, wanted: ResourceRequest, count: int
+    ) -> WorkerFailure | None:
         """Train in a group of processes; return the failure, if any."""
         name = errand.settings.name
-        self._executor.told_failure(name)
-        error = train(errand, wanted, count)
-        failure: Failure | None = self._executor.told_failure(name)
-        return failure or (None if error is None else Failure(error))
+        self._executor.take_failure(name)
+        error = train_group(errand, wanted, count)
+        failure: WorkerFailure | None = self._executor.take_failure(name)
+        return failure or (None if error is None else WorkerFailure(error))
 
-    def _next_of(self, references: Any) -> Any:
+    def _wait_for_next(self, references: Any) -> Any:
         """Wait for the first reference that is ready and return it."""
         while True:
             self._executor.refuse_stopped()
-            ready, _ = self._ray.wait(list(references), num_returns=1, timeout=LOOK_SECONDS)
+            ready, _ = self._ray.wait(list(references), num_returns=1, timeout=POLL_SECONDS)
             if ready:
                 return ready[0]
 
-    def _despite_losses(
+    def _retry_lost_workers(
         self,
         settings: Any,
-        work: Work,
+        work: ContenderContext,
         once: Callable[[], T],
         reached: Callable[[], Any] = lambda: None,
     ) -> T:
@@ -237,19 +250,21 @@ class Remote:
         while True:
             try:
                 return once()
-            except (self._ray.exceptions.RayError, LostError) as error:
+            except (self._ray.exceptions.RayError, WorkerLostError) as error:
                 progress = reached()
                 lost = 1 if progress != last_progress else lost + 1
                 last_progress = progress
                 self._refuse_lost(settings, lost, error, work)
 
-    def _refuse_lost(self, settings: Any, lost: int, error: Exception, work: Work) -> None:
+    def _refuse_lost(
+        self, settings: Any, lost: int, error: Exception, work: ContenderContext
+    ) -> None:
         """Report a lost worker; raise if its task failed by itself or too many were lost."""
         self._executor.refuse_stopped()
         if isinstance(error, self._ray.exceptions.RayTaskError):  # the task failed, not the worker
-            _refuse(worker.failure(error.cause or error))
+            _raise_failure(worker.build_failure(error.cause or error))
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if lost > MOST_LOST:
+        if lost > MAX_LOST:
             raise ContenderError(
                 f"contender {settings.name}: {lost} workers were lost one after another, the last "
                 f"one because: {first}; run again when the cluster is well, and it goes on."
@@ -259,13 +274,13 @@ class Remote:
         )
 
 
-def _refuse(found: Any) -> None:
+def _raise_failure(found: Any) -> None:
     """Raise ContenderError if the result is a failure."""
-    if isinstance(found, Failure):
+    if isinstance(found, WorkerFailure):
         raise ContenderError(found.text)
 
 
-def _divided(examples: Sequence[Example], count: int) -> list[Sequence[Example]]:
+def _split(examples: Sequence[Example], count: int) -> list[Sequence[Example]]:
     """Split the examples into contiguous parts, because neighbours often share a prefix.
 
     There are no more parts than examples.
@@ -275,14 +290,14 @@ def _divided(examples: Sequence[Example], count: int) -> list[Sequence[Example]]
     return [examples[begin:end] for begin, end in itertools.pairwise(bounds)]
 
 
-def _shared(row: Prediction, share: float) -> Prediction:
+def _scale_seconds(row: Prediction, share: float) -> Prediction:
     """Scale an answer's seconds by its worker's share."""
     if row.seconds is None or share == 1:
         return row
     return replace(row, seconds=row.seconds * share)
 
 
-def _fetch(storage: Storage, key: str, work: Work) -> None:
+def _fetch_training(storage: TrainingStorage, key: str, work: ContenderContext) -> None:
     """Bring a finished training into the run directory, the weights last.
 
     Raises:
@@ -297,7 +312,7 @@ def _fetch(storage: Storage, key: str, work: Work) -> None:
             "machine and the workers reach."
         )
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    for part in PARTS:
+    for part in TRAINING_FILES:
         path = fetched / part
         if path.exists():
             target = folder / part

@@ -20,16 +20,16 @@ from typing import Any
 
 from tuneoff.errors import ConfigError
 
-MANIFEST, BEGUN = "manifest.json", "begun"
+MANIFEST, STARTED = "manifest.json", "begun"
 # How often to read a manifest again after a later one replaced its files.
-LOOKS = 5
+MAX_READS = 5
 # The files of a training. Answers are not among them: they go to the driver as they arrive. The
 # weights come last, because they complete a training.
-PARTS = ("training.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints", "epochs", "adapter",
+TRAINING_FILES = ("training.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints", "epochs", "adapter",
          "model")  # fmt: skip
 
 
-class Storage:
+class TrainingStorage:
     """Trainings by key, below a folder or a URL.
 
     Raises:
@@ -60,7 +60,7 @@ class Storage:
         No other try gets it, even if this one writes nothing.
         """
         number = max(self._numbers(key), default=0) + 1
-        self._write(f"{self._place(key, number)}/{BEGUN}", b"")
+        self._write(f"{self._place(key, number)}/{STARTED}", b"")
         return number
 
     def push(self, key: str, number: int, folder: Path) -> None:
@@ -68,8 +68,8 @@ class Storage:
         place = self._place(key, number)
         stored = self._names(place)
         manifest = {}
-        for file in _files_of(folder):
-            sha256 = self._sha256(file)
+        for file in _list_files(folder):
+            sha256 = self._hash_file(file)
             manifest[file.relative_to(folder).as_posix()] = sha256
             if sha256 not in stored:
                 self._put(f"{place}/{sha256}", file)
@@ -77,7 +77,7 @@ class Storage:
         self._write(f"{place}/{MANIFEST}", json.dumps(manifest).encode())
         # A worker that was given up may still be writing; leftovers are removed with the key.
         with contextlib.suppress(OSError):
-            for name in stored - {MANIFEST, BEGUN, *manifest.values()}:
+            for name in stored - {MANIFEST, STARTED, *manifest.values()}:
                 self._files.rm_file(f"{place}/{name}")
             for older in self._numbers(key):
                 if older < number:
@@ -86,8 +86,8 @@ class Storage:
     def pull(self, key: str, folder: Path, without: str | None = None) -> bool:
         """Fetch the latest state into a folder, except for its part `without`; return False if
         there is none."""
-        for look in range(LOOKS):
-            latest = self._manifest(key)
+        for look in range(MAX_READS):
+            latest = self._read_manifest(key)
             if latest is None:
                 return False
             shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +95,7 @@ class Storage:
             try:
                 self._fetch(*latest, folder, without)
             except FileNotFoundError:
-                if look + 1 == LOOKS:
+                if look + 1 == MAX_READS:
                     raise
             else:
                 return True
@@ -113,12 +113,12 @@ class Storage:
 
     def state(self, key: str) -> Any:
         """Return a value that changes when a training makes progress in storage."""
-        latest = self._manifest(key)
+        latest = self._read_manifest(key)
         return None if latest is None else latest[1]
 
     def has_weights(self, key: str) -> bool:
         """Return whether storage holds a complete training."""
-        latest = self._manifest(key)
+        latest = self._read_manifest(key)
         return latest is not None and any(
             Path(name).parts[0] in ("adapter", "model") for name in latest[1]
         )
@@ -128,7 +128,7 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             self._files.rm(f"{self._root}/{key}", recursive=True)
 
-    def _manifest(self, key: str) -> tuple[str, dict[str, str]] | None:
+    def _read_manifest(self, key: str) -> tuple[str, dict[str, str]] | None:
         """Return the latest manifest with its folder; None if there is none."""
         for number in sorted(self._numbers(key), reverse=True):
             place = self._place(key, number)
@@ -155,7 +155,7 @@ class Storage:
             return set()
         return {str(path).rstrip("/").rpartition("/")[2] for path in paths}
 
-    def _sha256(self, file: Path) -> str:
+    def _hash_file(self, file: Path) -> str:
         """Return the sha256 of a file; unchanged files are not hashed again."""
         status = file.stat()
         state = status.st_size, status.st_mtime_ns
@@ -187,9 +187,9 @@ class Storage:
         beside.replace(target)
 
 
-def _files_of(folder: Path) -> Iterator[Path]:
+def _list_files(folder: Path) -> Iterator[Path]:
     """Yield the files of a training; names with a leading dot are still being written."""
-    for part in PARTS:
+    for part in TRAINING_FILES:
         path = folder / part
         files = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in files:

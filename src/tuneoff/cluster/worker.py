@@ -19,26 +19,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tuneoff.cluster.storage import Storage
-from tuneoff.contenders import Work, describe_prompts, load_contender
+from tuneoff.cluster.storage import TrainingStorage
+from tuneoff.contenders import ContenderContext, describe_prompts, load_contender
 from tuneoff.errors import ContenderError, TuneoffError
 from tuneoff.models import bases
 from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.models.loading import release_memory
-from tuneoff.progress import Silent, Step
+from tuneoff.progress import SilentProgress, Step
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 from tuneoff.rundir import ContenderDir
 
 # Prefix of the workers' folders; the process id of the user follows.
-SCRATCH = "tuneoff-worker-"
+SCRATCH_PREFIX = "tuneoff-worker-"
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class WorkerTask:
     """A task for a worker."""
 
     settings: Any
-    work: Work
+    work: ContenderContext
     storage: str
     """URL or folder of the storage."""
     key: str
@@ -52,7 +52,7 @@ class Errand:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class WorkerFailure:
     """What went wrong, in one sentence."""
 
     text: str
@@ -60,7 +60,7 @@ class Failure:
     """Maximum tokens of a micro-batch to try next; None: trying again does not help."""
 
 
-class Board:
+class ProgressActor:
     """A Ray actor that collects the workers' reports for the driver."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Board:
         return news
 
 
-class Told(Silent):
+class RemoteProgress(SilentProgress):
     """Progress that is reported to the actor: at most one step a second, and the last one."""
 
     EVERY_SECONDS = 1.0
@@ -101,18 +101,18 @@ class Told(Silent):
         return step
 
 
-def tune(errand: Errand) -> Failure | None:
+def tune(errand: WorkerTask) -> WorkerFailure | None:
     """Run one training from its stored state to its end; return the failure, if any."""
     try:
-        with _at_work(errand) as (settings, work, storage):
+        with _open_workspace(errand) as (settings, work, storage):
             load_contender(settings.id).tune(settings, work)
             storage.push(errand.key, errand.number, work.directory.path)
     except Exception as error:
-        return failure(error)
+        return build_failure(error)
     return None
 
 
-def tune_together(config: dict[str, Any]) -> None:
+def tune_in_group(config: dict[str, Any]) -> None:
     """Run one training as a process of a group.
 
     An error of the training itself is also reported to the actor, unlike the loss of a process.
@@ -123,26 +123,26 @@ def tune_together(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
-    from tuneoff.training.group import join
+    from tuneoff.training.group import join_process_group
 
-    errand: Errand = config["errand"]
+    errand: WorkerTask = config["errand"]
     if torch.cuda.is_available():
         torch.cuda.set_device(get_device())
-    group = join()
+    group = join_process_group()
     if not group.first:
         errand = replace(errand, board=None)
     try:
-        with _at_work(errand) as (settings, work, storage):
+        with _open_workspace(errand) as (settings, work, storage):
             load_contender(settings.id).tune(settings, work)
             if group.first:
                 storage.push(errand.key, errand.number, work.directory.path)
             group.wait()
     except TuneoffError as error:
-        _tell(config["errand"], failure(error))
+        _report_failure(config["errand"], build_failure(error))
         raise
 
 
-def _tell(errand: Errand, failed: Failure) -> None:
+def _report_failure(errand: WorkerTask, failed: WorkerFailure) -> None:
     """Report a failure and wait for delivery, because this process may be ended next."""
     import ray
 
@@ -150,43 +150,47 @@ def _tell(errand: Errand, failed: Failure) -> None:
         ray.get(errand.board.tell.remote(errand.settings.name, "failed", failed))
 
 
-def answer(errand: Errand, examples: Sequence[Example]) -> Iterator[list[Prediction] | Failure]:
+def answer(
+    errand: WorkerTask, examples: Sequence[Example]
+) -> Iterator[list[Prediction] | WorkerFailure]:
     """Yield answers as they are made; a failure comes last."""
     try:
-        with _at_work(errand, "checkpoints") as (settings, work, _):
+        with _open_workspace(errand, "checkpoints") as (settings, work, _):
             yield from load_contender(settings.id).answer(settings, work, examples)
     except Exception as error:
-        yield failure(error)
+        yield build_failure(error)
 
 
 def measure(
-    errand: Errand, answered: Sequence[Prediction]
-) -> tuple[ServingRecord | None, Failure | None]:
+    errand: WorkerTask, answered: Sequence[Prediction]
+) -> tuple[ServingRecord | None, WorkerFailure | None]:
     """Measure how fast the model answers here; its answers to the test set are given."""
     try:
-        with _at_work(errand, "checkpoints") as (settings, work, _):
+        with _open_workspace(errand, "checkpoints") as (settings, work, _):
             kind: Any = load_contender(settings.id)
             work.directory.append_predictions(answered)
             return kind.serving(settings, work), None
     except Exception as error:
-        return None, failure(error)
+        return None, build_failure(error)
 
 
-def prompt_record(errand: Errand) -> PromptRecord | Failure:
+def build_prompt_record(errand: WorkerTask) -> PromptRecord | WorkerFailure:
     """Describe the test prompts on a machine that has the base model and its tokenizer."""
     try:
         return describe_prompts(load_contender(errand.settings.id), errand.settings, errand.work)
     except Exception as error:
-        return failure(error)
+        return build_failure(error)
 
 
-def sees(path: str) -> bool:
+def can_see(path: str) -> bool:
     """Return whether a file can be seen from here."""
     return Path(path).exists()
 
 
 @contextlib.contextmanager
-def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, Work, Storage]]:
+def _open_workspace(
+    errand: WorkerTask, without: str | None = None
+) -> Iterator[tuple[Any, ContenderContext, TrainingStorage]]:
     """Open a folder with the stored state, and yield the settings, the context and the storage.
 
     Afterwards it releases the disk space and the accelerator's memory, because the next task may
@@ -195,11 +199,13 @@ def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, 
     Raises:
         ContenderError: the stored state cannot be seen from here.
     """
-    _quieten()
-    _remove_left()
-    storage = Storage(errand.storage)
-    progress = Told(errand.board, errand.settings.name) if errand.board else Silent()
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-") as name:
+    _silence_warnings()
+    _remove_leftovers()
+    storage = TrainingStorage(errand.storage)
+    progress = (
+        RemoteProgress(errand.board, errand.settings.name) if errand.board else SilentProgress()
+    )
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-") as name:
         directory = ContenderDir(Path(name) / errand.work.directory.path.name)
         if not errand.key:
             directory.path.mkdir()
@@ -220,19 +226,19 @@ def _at_work(errand: Errand, without: str | None = None) -> Iterator[tuple[Any, 
         try:
             yield errand.settings, work, storage
         finally:
-            bases.forget()
+            bases.drop_cached_base()
             release_memory()
 
 
-def _remove_left() -> None:
+def _remove_leftovers() -> None:
     """Delete the folders of killed processes on this machine."""
-    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        process = left.name.removeprefix(SCRATCH).split("-")[0]
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+        process = left.name.removeprefix(SCRATCH_PREFIX).split("-")[0]
         if process.isdecimal() and not Path(f"/proc/{process}").exists():
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _quieten() -> None:
+def _silence_warnings() -> None:
     """Silence library warnings and progress bars."""
     from transformers.utils import logging
 
@@ -242,10 +248,10 @@ def _quieten() -> None:
     ignore_tie_warnings()
 
 
-def failure(error: Exception) -> Failure:
+def build_failure(error: Exception) -> WorkerFailure:
     """Return an error as a failure that the driver can read."""
     most: int | None = getattr(error, "most_tokens", None)
     if isinstance(error, TuneoffError):
-        return Failure(str(error), most)
+        return WorkerFailure(str(error), most)
     first = (str(error).strip() or "no message").splitlines()[0]
-    return Failure(f"{type(error).__name__}: {first}", most)
+    return WorkerFailure(f"{type(error).__name__}: {first}", most)

@@ -20,11 +20,11 @@ from tuneoff.rundir import ContenderDir
 NEEDS = ("check", "ready", "model_name", "tune", "answer", "prompt_sha256")
 
 
-class Ticket(Protocol):
+class Reservation(Protocol):
     """A budget reservation for one paid call. Until it is settled or released, the ledger counts it
     as possibly spent."""
 
-    def at_least(self, usd: float) -> None:
+    def increase_to(self, usd: float) -> None:
         """Increase the reservation to the provider's own estimate.
 
         Raises:
@@ -51,12 +51,12 @@ class Ticket(Protocol):
         """
         ...
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release the reservation: the call was certainly not carried out."""
         ...
 
 
-class Guard(Protocol):
+class BudgetGuard(Protocol):
     """Decides whether a paid call fits the budget."""
 
     def authorize(
@@ -68,7 +68,7 @@ class Guard(Protocol):
         input: int = 0,
         output: int = 0,
         batch: bool = False,
-    ) -> Ticket:
+    ) -> Reservation:
         """Reserve the maximum cost of a call and return the reservation.
 
         Args:
@@ -83,27 +83,27 @@ class Guard(Protocol):
         ...
 
 
-class Free:
+class UnlimitedBudget:
     """The budget of a contender that costs nothing; it is its own reservation."""
 
-    def authorize(self, *_: Any, **__: Any) -> Ticket:
+    def authorize(self, *_: Any, **__: Any) -> Reservation:
         return self
 
-    def at_least(self, usd: float) -> None:
+    def increase_to(self, usd: float) -> None:
         return None
 
     def settle(self, **_: Any) -> None:
         return None
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         return None
 
 
-FREE = Free()
+UNLIMITED_BUDGET = UnlimitedBudget()
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class ContenderContext:
     """What a contender works with. All contenders of a run share it, except `directory` and
     `guard`."""
 
@@ -120,7 +120,7 @@ class Work:
     progress: Progress
     name: str = ""
     """The run's name."""
-    guard: Guard = FREE
+    guard: BudgetGuard = UNLIMITED_BUDGET
     """The contender's budget."""
     replay: ContenderDir | None = None
     """Folder of the same contender in a recorded run, whose exchanges replace the provider."""
@@ -150,7 +150,7 @@ class Contender(Protocol):
         """Raise ConfigError for settings that can be rejected before anything is spent."""
         ...
 
-    def ready(self, settings: Any, work: Work) -> None:
+    def ready(self, settings: Any, work: ContenderContext) -> None:
         """Raise ConfigError if the work cannot be done here and now, for instance without a key."""
         ...
 
@@ -158,17 +158,17 @@ class Contender(Protocol):
         """Return the model's name in the report."""
         ...
 
-    def tune(self, settings: Any, work: Work) -> None:
+    def tune(self, settings: Any, work: ContenderContext) -> None:
         """Train the model; do nothing if this kind does not train."""
         ...
 
     def answer(
-        self, settings: Any, work: Work, examples: Sequence[Example]
+        self, settings: Any, work: ContenderContext, examples: Sequence[Example]
     ) -> Iterator[list[Prediction]]:
         """Yield lists of answers to the examples; each list is written at once."""
         ...
 
-    def prompt_sha256(self, settings: Any, work: Work) -> str | None:
+    def prompt_sha256(self, settings: Any, work: ContenderContext) -> str | None:
         """Return the hash of the turns of the test prompts; None where no prompt was made here."""
         ...
 
@@ -182,9 +182,11 @@ def load_contender(id: str) -> Contender:
     return cast(Contender, discovery.find(__name__, id, "contender id", NEEDS))
 
 
-def describe_prompts(kind: Contender, settings: Any, work: Work) -> PromptRecord:
+def describe_prompts(kind: Contender, settings: Any, work: ContenderContext) -> PromptRecord:
     """Return the record of a contender's test prompts; only their hash if its kind has no more."""
-    build_record: Callable[[Any, Work], PromptRecord] | None = getattr(kind, "prompt_record", None)
+    build_record: Callable[[Any, ContenderContext], PromptRecord] | None = getattr(
+        kind, "prompt_record", None
+    )
     return (
         build_record(settings, work)
         if build_record
@@ -192,9 +194,13 @@ def describe_prompts(kind: Contender, settings: Any, work: Work) -> PromptRecord
     )
 
 
-def template_for(settings: Any, work: Work) -> Template:
+def choose_template(settings: Any, work: ContenderContext) -> Template:
     """Return the template, without its instruction where `prompt: short`.
 
     The contender's `prompt:` comes before the task's.
     """
-    return work.template.short() if (settings.prompt or work.prompt) == "short" else work.template
+    return (
+        work.template.drop_instruction()
+        if (settings.prompt or work.prompt) == "short"
+        else work.template
+    )

@@ -17,34 +17,51 @@ from itertools import islice
 from typing import Any
 
 from tuneoff import providers
-from tuneoff.billing import counter_for
-from tuneoff.contender_settings import HostedSettings, PromptedSettings
-from tuneoff.contenders import Ticket, Work
-from tuneoff.contenders.measuring import MOST, asks_on, divided, timed_then
+from tuneoff.billing import build_counter
+from tuneoff.contender_settings import HostedConfig, PromptedConfig
+from tuneoff.contenders import ContenderContext, Reservation
+from tuneoff.contenders.measuring import (
+    MAX_TIMED,
+    list_recorded_timed,
+    needs_more_timing,
+    split_by_load,
+)
 from tuneoff.contenders.samples import name_request
-from tuneoff.errors import BusyError, ConfigError, LostError, ProviderError, RefusedError
+from tuneoff.errors import (
+    ConfigError,
+    ProviderError,
+    RateLimitedError,
+    RejectedError,
+    UnknownOutcomeError,
+)
 from tuneoff.prompts import Message
 from tuneoff.providers import Provider, Reply
-from tuneoff.providers.calls import ClosedError, Limiter, most_tries, pause_before, tell
-from tuneoff.providers.recording import Player, Recorder, Tape, mark_sample
+from tuneoff.providers.calls import (
+    AdaptiveLimiter,
+    LimiterClosedError,
+    compute_backoff,
+    compute_max_tries,
+    report_retry,
+)
+from tuneoff.providers.recording import Cassette, RecordingTransport, ReplayTransport, mark_sample
 from tuneoff.records import Example, Prediction
 
-Settings = HostedSettings | PromptedSettings
+ProviderConfig = HostedConfig | PromptedConfig
 # The example, the sample of it, and the turns that are sent.
-Asked = tuple[Example, int, list[Message]]
+ChatRequest = tuple[Example, int, list[Message]]
 # Each lost answer may have been paid for. Waiting for a rate limit costs only time.
-MOST_LOST, MOST_BUSY = 6, 40
+MAX_LOST, MAX_RATE_LIMITED = 6, 40
 # A model that was just tuned is not found at first, while it is being loaded.
-MOST_LOADING, NOT_FOUND = 12, 404
-ANYTHING: Message = {"role": "user", "content": "Say yes."}
+MAX_LOADING, NOT_FOUND = 12, 404
+PROBE_MESSAGE: Message = {"role": "user", "content": "Say yes."}
 # This many rejections without one answer are not the fault of single examples.
-MOST_REFUSED = 10
+MAX_REJECTED = 10
 # Tokens added around each message, and around the conversation. Chat templates of open models may
 # begin with a system message of their own.
-AROUND, AROUND_ALL = 8, 128
+MESSAGE_OVERHEAD, CONVERSATION_OVERHEAD = 8, 128
 
 
-def refuse_text(name: str, rendering: str | None) -> None:
+def reject_text_rendering(name: str, rendering: str | None) -> None:
     """Raise ConfigError for `rendering: text`; a hosted model takes chat turns."""
     if rendering == "text":
         raise ConfigError(
@@ -52,12 +69,12 @@ def refuse_text(name: str, rendering: str | None) -> None:
         )
 
 
-def ask_all(
-    settings: Settings,
-    work: Work,
+def request_answers(
+    settings: ProviderConfig,
+    work: ContenderContext,
     provider: Provider,
     model: str,
-    chat_requests: Iterable[Asked],
+    chat_requests: Iterable[ChatRequest],
 ) -> Iterator[list[Prediction]]:
     """Yield answers as they arrive.
 
@@ -68,10 +85,10 @@ def ask_all(
         ProviderError: the provider does not answer, or rejects every request.
         BudgetError: the next request could pass the budget; answers under way are yielded first.
     """
-    asking = _Asking(settings, work, provider, model)
+    asking = _RequestRunner(settings, work, provider, model)
     refused: list[Prediction] = []
     answered = asking.answered_before
-    finished = _finished(asking, chat_requests, lambda: len(refused) < MOST_REFUSED)
+    finished = _run_requests(asking, chat_requests, lambda: len(refused) < MAX_REJECTED)
     for rows in finished:
         answered = answered or any(row.error is None for row in rows)
         refused += rows
@@ -84,68 +101,72 @@ def ask_all(
         )
 
 
-def connected(settings: Settings, work: Work) -> Provider:
+def connect_provider(settings: ProviderConfig, work: ContenderContext) -> Provider:
     """Connect to the contender's provider and return it; a replay connects to the recording.
 
     Raises:
         ConfigError: there is no such provider, no key, or no recording.
         MissingExtraError: the provider's SDK is not installed.
     """
-    tape: Tape | None = None
+    tape: Cassette | None = None
     if work.replay is not None:
-        tape = Player(work.replay.exchanges)
+        tape = ReplayTransport(work.replay.exchanges)
     elif settings.record:
-        tape = Recorder(work.directory.exchanges)
+        tape = RecordingTransport(work.directory.exchanges)
     name = settings.provider or "openai"
     provider = providers.connect(name, settings.base_url, settings.key_variable, tape)
-    provider.reach.tell_to(
+    provider.reach.set_listener(
         lambda line: work.progress.say(f"{settings.name}: {line}"), _has_answered(work)
     )
     return provider
 
 
-def _has_answered(work: Work) -> bool:
+def _has_answered(work: ContenderContext) -> bool:
     """Return whether the provider has answered this contender before, maybe in another command."""
     batches = any(batch["batch_id"] for batch in work.directory.batches())
     answers = any(row.error is None for row in work.directory.answers().values())
     return bool(batches or answers or work.directory.job().get("job_id"))
 
 
-def most_billed(settings: Settings, turns: Iterable[Message]) -> int:
+def count_max_prompt_tokens(settings: ProviderConfig, turns: Iterable[Message]) -> int:
     """Return the maximum tokens that the turns can be billed as.
 
     Where the tokenizer is unknown, bytes are counted: no tokenizer makes more tokens than bytes.
     """
-    if counts_as_openai(settings):
-        return AROUND + counter_for(str(settings.model)).conversation(turns)
+    if has_openai_encoding(settings):
+        return MESSAGE_OVERHEAD + build_counter(str(settings.model)).conversation(turns)
     texts = (text for turn in turns for text in (turn["role"], turn["content"]))
-    return AROUND_ALL + sum(AROUND + len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    return CONVERSATION_OVERHEAD + sum(
+        MESSAGE_OVERHEAD + len(text.encode("utf-8", "surrogatepass")) for text in texts
+    )
 
 
-def counts_as_openai(settings: Settings) -> bool:
+def has_openai_encoding(settings: ProviderConfig) -> bool:
     """Return whether a contender's tokens are counted with OpenAI's encodings."""
     own = settings.provider in (None, "openai") and settings.base_url is None
     return own or settings.provider == "azure"
 
 
-def effort_of(settings: Settings) -> str | None:
+def get_reasoning_effort(settings: ProviderConfig) -> str | None:
     """Return the requested reasoning effort; None leaves it to the model."""
-    return settings.reasoning_effort if isinstance(settings, PromptedSettings) else None
+    return settings.reasoning_effort if isinstance(settings, PromptedConfig) else None
 
 
-def name_temperature(settings: Settings) -> str:
+def format_temperature(settings: ProviderConfig) -> str:
     """Return the temperature as part of a model's name; empty where the file sets none."""
     return "" if settings.temperature is None else f", temperature {settings.temperature:g}"
 
 
-def max_output_tokens(settings: Settings, max_new_tokens: int) -> int:
+def count_max_output_tokens(settings: ProviderConfig, max_new_tokens: int) -> int:
     """Return the maximum tokens of one answer, reasoning included."""
-    reasoning = settings.max_reasoning_tokens if isinstance(settings, PromptedSettings) else 0
+    reasoning = settings.max_reasoning_tokens if isinstance(settings, PromptedConfig) else 0
     return max_new_tokens + reasoning
 
 
-def most_answering_tokens(
-    settings: Settings, work: Work, prompts: Iterable[tuple[Example, list[Message]]]
+def count_max_answering_tokens(
+    settings: ProviderConfig,
+    work: ContenderContext,
+    prompts: Iterable[tuple[Example, list[Message]]],
 ) -> tuple[int, int]:
     """Return the maximum input and output tokens that the missing answers can bill.
 
@@ -160,13 +181,13 @@ def most_answering_tokens(
         names = (name_request(example.id, sample) for sample in range(settings.samples))
         times = sum(name not in known for name in names)
         if times:
-            tokens, count = tokens + times * most_billed(settings, turns), count + times
-    return tokens, count * max_output_tokens(settings, work.max_new_tokens)
+            tokens, count = tokens + times * count_max_prompt_tokens(settings, turns), count + times
+    return tokens, count * count_max_output_tokens(settings, work.max_new_tokens)
 
 
-def _finished(
-    asking: _Asking,
-    chat_requests: Iterable[Asked],
+def _run_requests(
+    asking: _RequestRunner,
+    chat_requests: Iterable[ChatRequest],
     asks_more: Callable[[], bool],
 ) -> Iterator[list[Prediction]]:
     """Yield answers as they arrive, and stop sending on an error or Ctrl-C.
@@ -193,7 +214,7 @@ def _finished(
                     raise
                 asking.say_waiting()
                 stopped, done = interrupt, set()
-            answers, error = _results(done)
+            answers, error = _collect_results(done)
             stopped = stopped or error
             if stopped is not None:
                 asking.stop()
@@ -206,33 +227,37 @@ def _finished(
         raise stopped
 
 
-def _results(done: Iterable[Future[Prediction]]) -> tuple[list[Prediction], BaseException | None]:
+def _collect_results(
+    done: Iterable[Future[Prediction]],
+) -> tuple[list[Prediction], BaseException | None]:
     """Return the answers of finished requests, and the error of one that failed, if any."""
     answers, failure = [], None
     for request in done:
         error = request.exception()
         if error is None:
             answers.append(request.result())
-        elif not isinstance(error, ClosedError):
+        elif not isinstance(error, LimiterClosedError):
             failure = error
     return answers, failure
 
 
-class _Asking:
+class _RequestRunner:
     """Sends requests for one contender from many threads."""
 
-    def __init__(self, settings: Settings, work: Work, provider: Provider, model: str) -> None:
+    def __init__(
+        self, settings: ProviderConfig, work: ContenderContext, provider: Provider, model: str
+    ) -> None:
         self._settings, self._work, self._provider = settings, work, provider
-        self._model, self._limiter = model, Limiter(settings.concurrency)
+        self._model, self._limiter = model, AdaptiveLimiter(settings.concurrency)
         self.concurrency = settings.concurrency
         known = work.directory.predictions()
         before = [row for row in known.values() if row.error is None]
         self.answered_before = bool(before)
-        self._timed = [row.seconds or 0.0 for row in divided(before, self.concurrency)[0]]
+        self._timed = [row.seconds or 0.0 for row in split_by_load(before, self.concurrency)[0]]
         # Only first samples are timed: a repeated prompt may be in the provider's cache.
-        self._asked_alone, self._most_alone = 0, min(MOST + 1, len(work.test) - len(known))
+        self._timed_requests, self._max_timed = 0, min(MAX_TIMED + 1, len(work.test) - len(known))
         self._recorded = work.replay.answers() if work.replay is not None else None
-        self._alone_then = len(set(timed_then(work)) - set(known))
+        self._recorded_timed = len(set(list_recorded_timed(work)) - set(known))
 
     def at_once(self) -> int:
         """Return how many requests may be under way: one while answers are timed.
@@ -241,10 +266,10 @@ class _Asking:
         that were recorded so.
         """
         if self._recorded is not None:
-            times_on = self._asked_alone < self._alone_then
+            times_on = self._timed_requests < self._recorded_timed
         else:
-            left = self._asked_alone < self._most_alone
-            times_on = self._work.measure and left and asks_on(self._timed)
+            left = self._timed_requests < self._max_timed
+            times_on = self._work.measure and left and needs_more_timing(self._timed)
         return 1 if times_on else self.concurrency
 
     def stop(self) -> None:
@@ -278,43 +303,43 @@ class _Asking:
     def _ask(self, example: Example, sample: int, turns: list[Message], at_once: int) -> Prediction:
         """Send one request until it is answered, rejected or given up, and return the row."""
         lost = busy = 0
-        self._asked_alone += at_once == 1
+        self._timed_requests += at_once == 1
         before = self._limiter.answers
         while True:
             error: ProviderError
             new = self._is_new()
             try:
-                reply, seconds = self._tried(turns, busy, new)
+                reply, seconds = self._try_request(turns, busy, new)
                 return self._answered(example, sample, reply, reply.seconds or seconds, at_once)
-            except RefusedError as refusal:
-                if new and refusal.status == NOT_FOUND and busy < MOST_LOADING:
+            except RejectedError as refusal:
+                if new and refusal.status == NOT_FOUND and busy < MAX_LOADING:
                     error, busy = refusal, busy + 1
                 elif refusal.concerns_all():
                     raise
                 else:
                     return Prediction(example.id, "", error=str(refusal))
-            except BusyError as failure:  # the limiter makes every thread wait
+            except RateLimitedError as failure:  # the limiter makes every thread wait
                 error, busy = failure, busy + 1
-            except LostError as failure:
+            except UnknownOutcomeError as failure:
                 error, lost = failure, lost + 1
                 if (
-                    lost == MOST_LOST
+                    lost == MAX_LOST
                     and failure.status is not None
                     and self._limiter.answers == before
                 ):
-                    self._ask_anything()
+                    self._probe_server()
                 others = self._limiter.answers > before
-                if others and lost == 2 * MOST_LOST and failure.status is not None:
+                if others and lost == 2 * MAX_LOST and failure.status is not None:
                     return Prediction(
                         example.id, "", error=f"{failure} (tried {lost + busy} times)"
                     )
-                max_tries = most_tries(failure, MOST_LOST)
-                if lost >= max_tries and not (others and lost < 2 * MOST_LOST):
-                    raise _given_up(failure, lost + busy) from None
-                tell(failure, lost, max_tries, lost)
-                self._limiter.sleep(pause_before(lost, error))
-            if busy >= MOST_BUSY:
-                raise _given_up(error, lost + busy)
+                max_tries = compute_max_tries(failure, MAX_LOST)
+                if lost >= max_tries and not (others and lost < 2 * MAX_LOST):
+                    raise _build_last_error(failure, lost + busy) from None
+                report_retry(failure, lost, max_tries, lost)
+                self._limiter.sleep(compute_backoff(lost, error))
+            if busy >= MAX_RATE_LIMITED:
+                raise _build_last_error(error, lost + busy)
 
     def _answered(
         self, example: Example, sample: int, reply: Reply, seconds: float, at_once: int
@@ -323,47 +348,47 @@ class _Asking:
         if self._recorded is not None:
             before = self._recorded.get((example.id, sample))
             at_once_then = before.concurrency if before is not None else None
-            return prediction(example.id, reply, seconds, at_once_then)
-        row = prediction(example.id, reply, seconds, at_once)
+            return build_prediction(example.id, reply, seconds, at_once_then)
+        row = build_prediction(example.id, reply, seconds, at_once)
         if at_once == 1 and row.error is None:
             self._timed.append(seconds)
         return row
 
-    def _ask_anything(self) -> None:
+    def _probe_server(self) -> None:
         """Send a harmless probe to learn whether the server fails at one example or at everything.
 
         By now no other thread may be asking it.
         """
         with contextlib.suppress(ProviderError):
-            self._tried([ANYTHING], busy=0, new=False)
+            self._try_request([PROBE_MESSAGE], busy=0, new=False)
 
-    def _tried(self, turns: list[Message], busy: int, new: bool) -> tuple[Reply, float]:
+    def _try_request(self, turns: list[Message], busy: int, new: bool) -> tuple[Reply, float]:
         """Reserve, send and settle one request; return the reply and its seconds."""
         with self._limiter.slot():
-            max_tokens = max_output_tokens(self._settings, self._work.max_new_tokens)
+            max_tokens = count_max_output_tokens(self._settings, self._work.max_new_tokens)
             ticket = self._work.guard.authorize(
-                "answering", input=most_billed(self._settings, turns), output=max_tokens
+                "answering", input=count_max_prompt_tokens(self._settings, turns), output=max_tokens
             )
             started = time.perf_counter()
             try:
-                effort = effort_of(self._settings)
+                effort = get_reasoning_effort(self._settings)
                 temperature = self._settings.temperature
                 reply = self._provider.chat(self._model, turns, max_tokens, effort, temperature)
-            except RefusedError as error:
+            except RejectedError as error:
                 # Azure bills prompts that its content filter rejects.
                 if error.concerns_all() or self._settings.provider != "azure":
-                    ticket.give_back()
+                    ticket.release()
                 if new and error.status == NOT_FOUND:
-                    self._limiter.busy(pause_before(busy))
+                    self._limiter.busy(compute_backoff(busy))
                 raise
-            except (BusyError, LostError) as error:
-                if error.certain:
-                    ticket.give_back()
-                if isinstance(error, BusyError):
-                    self._limiter.busy(pause_before(busy, error))
+            except (RateLimitedError, UnknownOutcomeError) as error:
+                if error.not_executed:
+                    ticket.release()
+                if isinstance(error, RateLimitedError):
+                    self._limiter.busy(compute_backoff(busy, error))
                 raise
             seconds = time.perf_counter() - started
-            _settle(ticket, reply)
+            _settle_reservation(ticket, reply)
             self._limiter.answered(reply.pause_seconds)
         return reply, seconds
 
@@ -373,16 +398,16 @@ class _Asking:
         It may not be found while it is being loaded. Call this before sending: another thread's
         answer may arrive first.
         """
-        tuned = isinstance(self._settings, HostedSettings)
+        tuned = isinstance(self._settings, HostedConfig)
         return tuned and not self.answered_before and not self._limiter.answers
 
 
-def _given_up(error: ProviderError, tries: int) -> ProviderError:
+def _build_last_error(error: ProviderError, tries: int) -> ProviderError:
     """Return the error that is raised after the last try."""
     return ProviderError(f"{error} (tried {tries} times); the same command goes on later")
 
 
-def _settle(ticket: Ticket, reply: Reply) -> None:
+def _settle_reservation(ticket: Reservation, reply: Reply) -> None:
     """Settle a reservation by the reply's tokens; it stays open where the server reports none."""
     if reply.tokens_in is not None and reply.tokens_out is not None:
         ticket.settle(
@@ -393,7 +418,7 @@ def _settle(ticket: Ticket, reply: Reply) -> None:
         )
 
 
-def prediction(
+def build_prediction(
     id: str, reply: Reply, seconds: float | None, concurrency: int | None = None
 ) -> Prediction:
     """Return a reply as a row; `seconds` is None where it was not timed by itself."""

@@ -13,34 +13,41 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tuneoff.contenders import Ticket, Work
-from tuneoff.contenders.asking import Settings, effort_of, max_output_tokens, most_billed
-from tuneoff.contenders.hosted_job import CONTENDER, INTENT, RUN
-from tuneoff.contenders.once import found_or_created, found_or_uploaded, wait_until_processed
-from tuneoff.errors import BusyError, LostError, ProviderError
+from tuneoff.contenders import ContenderContext, Reservation
+from tuneoff.contenders.asking import (
+    ProviderConfig,
+    count_max_output_tokens,
+    count_max_prompt_tokens,
+    get_reasoning_effort,
+)
+from tuneoff.contenders.hosted_job import CONTENDER_FIELD, IDEMPOTENCY_KEY_FIELD, RUN_FIELD
+from tuneoff.contenders.once import find_or_create, find_or_upload, wait_until_processed
+from tuneoff.errors import ProviderError, RateLimitedError, UnknownOutcomeError
 from tuneoff.prompts import Message
 from tuneoff.providers import BATCH_FINISHED, BATCH_WAITING, Batch, Batches, BatchRow
-from tuneoff.providers.calls import repeated
+from tuneoff.providers.calls import retry
 
 # OpenAI's limits per batch; a larger test set needs several batches.
-MOST_REQUESTS, MOST_BYTES = 50_000, 190 * 1024**2
-FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS, SLOWER = 0.5, 60.0, 1.3
-LOOKING_TRIES = 25
+MAX_REQUESTS, MAX_BYTES = 50_000, 190 * 1024**2
+MIN_POLL_SECONDS, MAX_POLL_SECONDS, POLL_BACKOFF = 0.5, 60.0, 1.3
+POLL_TRIES = 25
 
 # The requests that are not answered yet, by name (`samples.py`).
-Left = dict[str, list[Message]]
+PendingRequests = dict[str, list[Message]]
 
 
 class BatchJobs:
     """One contender's batches, saved as they progress."""
 
-    def __init__(self, settings: Settings, work: Work, batches: Batches, model: str) -> None:
+    def __init__(
+        self, settings: ProviderConfig, work: ContenderContext, batches: Batches, model: str
+    ) -> None:
         self._settings, self._work, self.batches, self._model = settings, work, batches, model
         self._kept = work.directory.batches()
         if not self._kept and work.replay is not None:
             self._kept = [{**facts, "read": False} for facts in work.replay.batches()]
         self.url = batches.url
-        self._most = max_output_tokens(settings, work.max_new_tokens)
+        self._most = count_max_output_tokens(settings, work.max_new_tokens)
         before = work.directory.answers().values()
         self.answered_before = any(row.error is None for row in before)
 
@@ -49,10 +56,10 @@ class BatchJobs:
         facts.update(changed)
         self._work.directory.write_batches(self._kept)
 
-    def current(self, left: Left) -> dict[str, Any]:
+    def current(self, left: PendingRequests) -> dict[str, Any]:
         """Return the batch under way, or a new one for the requests that are left."""
         unread = next((facts for facts in self._kept if not facts["read"]), None)
-        if unread is not None and not _is_given_up(unread, left):
+        if unread is not None and not _is_abandoned(unread, left):
             return unread
         if unread is not None:
             self._kept.remove(unread)
@@ -63,15 +70,15 @@ class BatchJobs:
         self.note(facts)
         return facts
 
-    def followed(self, facts: dict[str, Any], left: Left) -> Batch:
+    def wait_for_batch(self, facts: dict[str, Any], left: PendingRequests) -> Batch:
         """Wait for a batch to end and return it.
 
         Raises:
             KeyboardInterrupt: the batch continues at the provider.
         """
-        batch = self._submitted(facts, left)
+        batch = self._submit_batch(facts, left)
         try:
-            return self._watched(facts, batch)
+            return self._poll_batch(facts, batch)
         except KeyboardInterrupt:
             self._work.progress.say(
                 f"{self._settings.name}: batch {batch.id} goes on at {self.url}; the same "
@@ -85,43 +92,45 @@ class BatchJobs:
         Raises:
             ProviderError: the provider rejected the batch as a whole.
         """
-        ticket = self._ticket(facts)
-        rows = repeated(lambda: list(self.batches.rows(batch)))
+        ticket = self._authorize_batch(facts)
+        rows = retry(lambda: list(self.batches.rows(batch)))
         if batch.status == "failed" and not rows:
-            ticket.give_back()
+            ticket.release()
             self.note(facts, read=True)
             why = batch.error or "it does not say why"
             raise ProviderError(f"{self.url} refused batch {batch.id}: {why}")
-        _settle(ticket, batch, rows)
+        _settle_batch(ticket, batch, rows)
         return rows
 
-    def _lines(self, left: Left) -> Iterator[tuple[str, str]]:
+    def _lines(self, left: PendingRequests) -> Iterator[tuple[str, str]]:
         """Yield requests as lines, up to the limits of one batch."""
         size = 0
         for count, (id, turns) in enumerate(left.items()):
-            effort, temperature = effort_of(self._settings), self._settings.temperature
+            effort, temperature = get_reasoning_effort(self._settings), self._settings.temperature
             request = self.batches.request(id, self._model, turns, self._most, effort, temperature)
             line = json.dumps(request, ensure_ascii=False) + "\n"
             size += len(line.encode())
-            if count == MOST_REQUESTS or (count and size > MOST_BYTES):
+            if count == MAX_REQUESTS or (count and size > MAX_BYTES):
                 return
             yield id, line
 
-    def _ticket(self, facts: dict[str, Any], left: Left | None = None) -> Ticket:
+    def _authorize_batch(
+        self, facts: dict[str, Any], left: PendingRequests | None = None
+    ) -> Reservation:
         """Authorize a batch and return its reservation; a repeated call changes nothing."""
         turns = [left[id] for id in facts["ids"] if id in left] if left else []
         return self._work.guard.authorize(
             "answering",
             str(facts["intent"]),
-            input=sum(most_billed(self._settings, messages) for messages in turns),
+            input=sum(count_max_prompt_tokens(self._settings, messages) for messages in turns),
             output=len(facts["ids"]) * self._most,
             batch=True,
         )
 
-    def _submitted(self, facts: dict[str, Any], left: Left) -> Batch:
+    def _submit_batch(self, facts: dict[str, Any], left: PendingRequests) -> Batch:
         """Return the batch of `batch.json`, one that an earlier try created, or a new one."""
         if facts["batch_id"] is not None:
-            return repeated(lambda: self.batches.batch(facts["batch_id"]))
+            return retry(lambda: self.batches.batch(facts["batch_id"]))
         is_uploading = facts["file"] is not None
         if not is_uploading:
             requests = {id: left[id] for id in facts["ids"]}
@@ -129,48 +138,48 @@ class BatchJobs:
             name = f"tuneoff-batch-{hashlib.sha256(text.encode()).hexdigest()}.jsonl"
             self._work.directory.write_upload(name, text)
             self.note(facts, file=name)
-        file = self._uploaded(facts["file"], is_uploading)
+        file = self._upload_file(facts["file"], is_uploading)
         wait_until_processed(
             lambda: self.batches.file_state(file),
             self.url,
             facts["file"],
             lambda line: self._work.progress.say(f"{self._settings.name}: {line}"),
         )
-        batch = self._created(facts, left, file)
+        batch = self._create_batch(facts, left, file)
         self.note(facts, batch_id=batch.id, status=batch.status, look_until=None)
         self._work.progress.say(
             f"{self._settings.name}: batch {batch.id} at {self.url}, {len(facts['ids'])} requests"
         )
         return batch
 
-    def _uploaded(self, name: str, begun: bool) -> str:
+    def _upload_file(self, name: str, begun: bool) -> str:
         """Return a file's id; a file of that name that is there already is not sent again."""
         path = self._work.directory.upload(name)
-        return found_or_uploaded(
+        return find_or_upload(
             lambda: self.batches.find_file(name), lambda: self.batches.upload(path), begun
         )
 
-    def _created(self, facts: dict[str, Any], left: Left, file: str) -> Batch:
+    def _create_batch(self, facts: dict[str, Any], left: PendingRequests, file: str) -> Batch:
         """Return a batch that an earlier try created, or a new one."""
-        metadata = {RUN: self._work.name[:500], CONTENDER: self._settings.name,
-                    INTENT: facts["intent"]}  # fmt: skip
-        return found_or_created(
+        metadata = {RUN_FIELD: self._work.name[:500], CONTENDER_FIELD: self._settings.name,
+                    IDEMPOTENCY_KEY_FIELD: facts["intent"]}  # fmt: skip
+        return find_or_create(
             find=lambda: self.batches.find(metadata, facts["since"]),
             create=lambda: self.batches.create(file, metadata),
-            authorized=lambda: self._ticket(facts, left),
+            authorized=lambda: self._authorize_batch(facts, left),
             look_until=facts["look_until"],
             note=lambda until: self.note(facts, look_until=until),
             # The next try builds the requests anew; they may be the cause.
             refused=lambda: self.note(facts, file=None),
         )
 
-    def _watched(self, facts: dict[str, Any], batch: Batch) -> Batch:
+    def _poll_batch(self, facts: dict[str, Any], batch: Batch) -> Batch:
         """Poll a batch until it ends and return it."""
-        name, wait, status = self._settings.name, FIRST_LOOK_SECONDS, ""
+        name, wait, status = self._settings.name, MIN_POLL_SECONDS, ""
         step = self._work.progress.stage(f"{name}: batch", len(facts["ids"]))
         while True:
             if batch.status != status:
-                status, wait = batch.status, FIRST_LOOK_SECONDS
+                status, wait = batch.status, MIN_POLL_SECONDS
                 self.note(facts, status=status)
                 note = "" if status in BATCH_WAITING + BATCH_FINISHED else (
                     " (a state that is not known here; waiting on)"
@@ -180,26 +189,26 @@ class BatchJobs:
             if status in BATCH_FINISHED:
                 return batch
             time.sleep(wait * (0.75 + secrets.randbelow(500) / 1000))
-            wait = min(LAST_LOOK_SECONDS, wait * SLOWER)
-            batch = self._looked_at(batch.id)
+            wait = min(MAX_POLL_SECONDS, wait * POLL_BACKOFF)
+            batch = self._fetch_batch(batch.id)
 
-    def _looked_at(self, id: str) -> Batch:
+    def _fetch_batch(self, id: str) -> Batch:
         """Return a batch's current state, retrying for as long as a paid batch deserves."""
         try:
-            return repeated(lambda: self.batches.batch(id), LOOKING_TRIES)
-        except (BusyError, LostError) as error:
+            return retry(lambda: self.batches.batch(id), POLL_TRIES)
+        except (RateLimitedError, UnknownOutcomeError) as error:
             raise ProviderError(
                 f"{error}; batch {id} goes on there, and the same command follows it again"
             ) from None
 
 
-def _is_given_up(facts: dict[str, Any], left: Left) -> bool:
+def _is_abandoned(facts: dict[str, Any], left: PendingRequests) -> bool:
     """Return whether a batch was never sent and holds samples that are no longer asked for."""
     is_sent = facts["batch_id"] is not None or facts["look_until"] is not None
     return not is_sent and not left.keys() >= set(facts["ids"])
 
 
-def _settle(ticket: Ticket, batch: Batch, rows: list[BatchRow]) -> None:
+def _settle_batch(ticket: Reservation, batch: Batch, rows: list[BatchRow]) -> None:
     """Settle a reservation by the batch's own token count, else by its answers'.
 
     If one answer reports no tokens, the reservation stays open. Only the answers report cache

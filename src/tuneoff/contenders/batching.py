@@ -10,21 +10,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from tuneoff.contenders import Work
-from tuneoff.contenders.asking import MOST_REFUSED, Asked, Settings, prediction
-from tuneoff.contenders.batch_job import BatchJobs, Left
+from tuneoff.contenders import ContenderContext
+from tuneoff.contenders.asking import MAX_REJECTED, ChatRequest, ProviderConfig, build_prediction
+from tuneoff.contenders.batch_job import BatchJobs, PendingRequests
 from tuneoff.contenders.samples import Question, name_request, name_requests, read_request
-from tuneoff.errors import ConfigError, ProviderError, RefusedError
+from tuneoff.errors import ConfigError, ProviderError, RejectedError
 from tuneoff.providers import Batches, BatchRow, Provider
-from tuneoff.providers.sdk import REFUSALS
+from tuneoff.providers.sdk import REJECTED_STATUSES
 from tuneoff.records import Prediction
 
 # This many batches may fail to answer an example.
-MOST_TRIES = 3
-UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+MAX_TRIES = 3
+UNSUPPORTED_CODES = ("unsupported_parameter", "unsupported_value")
 
 
-def batches_of(settings: Settings, provider: Provider) -> Batches:
+def get_batch_api(settings: ProviderConfig, provider: Provider) -> Batches:
     """Return the provider's batches.
 
     Raises:
@@ -39,12 +39,12 @@ def batches_of(settings: Settings, provider: Provider) -> Batches:
     return batches
 
 
-def ask_in_batches(
-    settings: Settings,
-    work: Work,
+def request_batched_answers(
+    settings: ProviderConfig,
+    work: ContenderContext,
     provider: Provider,
     model: str,
-    chat_requests: Iterable[Asked],
+    chat_requests: Iterable[ChatRequest],
 ) -> Iterator[list[Prediction]]:
     """Yield answers whenever a batch is finished; a rejected request becomes a row with `error`.
 
@@ -52,8 +52,8 @@ def ask_in_batches(
         ProviderError: a batch is rejected, or several batches leave some requests unanswered.
         BudgetError: the next batch could pass the budget.
     """
-    jobs = BatchJobs(settings, work, batches_of(settings, provider), model)
-    questions, left = list[Question](), Left()
+    jobs = BatchJobs(settings, work, get_batch_api(settings, provider), model)
+    questions, left = list[Question](), PendingRequests()
     for example, sample, turns in chat_requests:
         questions.append((example, sample))
         left[name_request(example.id, sample)] = turns
@@ -61,10 +61,10 @@ def ask_in_batches(
     failed, last = Counter[str](), dict[str, BatchRow]()
     while left:
         facts = jobs.current(left)
-        rows = jobs.read(facts, jobs.followed(facts, left))
-        outcome = _outcome(jobs, [row for row in rows if row.id in left], len(left))
-        predictions = [_as_row(prediction_row, named) for prediction_row in outcome.found]
-        predictions += _no_longer_asked(work, rows, left)
+        rows = jobs.read(facts, jobs.wait_for_batch(facts, left))
+        outcome = _classify_rows(jobs, [row for row in rows if row.id in left], len(left))
+        predictions = [_restore_question(prediction_row, named) for prediction_row in outcome.found]
+        predictions += _collect_extra_answers(work, rows, left)
         if predictions:
             yield predictions
         jobs.note(facts, read=True)
@@ -76,14 +76,16 @@ def ask_in_batches(
             continue
         last |= {row.id: row for row in rows}
         failed.update(id for id in facts["ids"] if id in left)
-        given_up = _given_up(jobs, [id for id in left if failed[id] >= MOST_TRIES], last)
+        given_up = _fail_requests(jobs, [id for id in left if failed[id] >= MAX_TRIES], last)
         if given_up:
-            yield [_as_row(prediction_row, named) for prediction_row in given_up]
+            yield [_restore_question(prediction_row, named) for prediction_row in given_up]
             for answered in given_up:
                 left.pop(answered.id)
 
 
-def _no_longer_asked(work: Work, rows: Iterable[BatchRow], left: Left) -> list[Prediction]:
+def _collect_extra_answers(
+    work: ContenderContext, rows: Iterable[BatchRow], left: PendingRequests
+) -> list[Prediction]:
     """Return answers to samples that the file asked for when the batch was sent: they are paid."""
     ids, answered = {example.id for example in work.test}, work.directory.answers()
     predictions = list[Prediction]()
@@ -91,18 +93,18 @@ def _no_longer_asked(work: Work, rows: Iterable[BatchRow], left: Left) -> list[P
         question = read_request(row.id, ids) if row.id not in left else None
         if row.reply is not None and question is not None and question not in answered:
             id, sample = question
-            predictions.append(replace(prediction(id, row.reply, None), sample=sample))
+            predictions.append(replace(build_prediction(id, row.reply, None), sample=sample))
     return predictions
 
 
-def _as_row(answered: Prediction, named: Mapping[str, Question]) -> Prediction:
+def _restore_question(answered: Prediction, named: Mapping[str, Question]) -> Prediction:
     """Return an answer under its example's id and sample instead of its request's name."""
     example, sample = named[answered.id]
     return replace(answered, id=example.id, sample=sample)
 
 
 @dataclass
-class _Outcome:
+class _BatchOutcome:
     """What a batch returned."""
 
     found: list[Prediction] = field(default_factory=list)
@@ -113,29 +115,29 @@ class _Outcome:
     """Why nothing more is sent, if so."""
 
 
-def _outcome(jobs: BatchJobs, rows: list[BatchRow], left: int) -> _Outcome:
+def _classify_rows(jobs: BatchJobs, rows: list[BatchRow], left: int) -> _BatchOutcome:
     """Classify the rows of a batch that are not yielded yet, and return the outcome."""
-    outcome = _Outcome()
+    outcome = _BatchOutcome()
     for row in rows:
         if row.reply is not None:
-            outcome.found.append(prediction(row.id, row.reply, None))
-        elif jobs.batches.adapted(row) or (outcome.adapted and row.code in UNSUPPORTED):
+            outcome.found.append(build_prediction(row.id, row.reply, None))
+        elif jobs.batches.adapted(row) or (outcome.adapted and row.code in UNSUPPORTED_CODES):
             outcome.adapted = True
-        elif row.status in REFUSALS:
-            refusal = RefusedError(row.error or "", row.status, row.code, row.param)
+        elif row.status in REJECTED_STATUSES:
+            refusal = RejectedError(row.error or "", row.status, row.code, row.param)
             if refusal.concerns_all():
                 outcome.refusal = f"refused the batch's requests: {refusal}"
             else:
                 outcome.found.append(Prediction(row.id, "", error=f"{jobs.url}: {refusal}"))
     refused = [row for row in outcome.found if row.error is not None]
-    few = len(refused) < min(MOST_REFUSED, left)
+    few = len(refused) < min(MAX_REJECTED, left)
     if len(refused) == len(outcome.found) and not few and not jobs.answered_before:
         first = refused[0].error
-        return _Outcome(refusal=f"refused every request; the first refusal: {first}")
+        return _BatchOutcome(refusal=f"refused every request; the first refusal: {first}")
     return outcome
 
 
-def _given_up(
+def _fail_requests(
     jobs: BatchJobs, hopeless: list[str], last: Mapping[str, BatchRow]
 ) -> list[Prediction]:
     """Return rows with `error` for requests that the server failed at in every batch.
@@ -146,8 +148,8 @@ def _given_up(
     silent = [id for id in hopeless if id not in last or last[id].status is None]
     if silent:
         raise ProviderError(
-            f"{jobs.url}: {len(silent)} requests got no answer in {MOST_TRIES} batches (the first "
+            f"{jobs.url}: {len(silent)} requests got no answer in {MAX_TRIES} batches (the first "
             f"one: {silent[0]}); the same command goes on later"
         )
-    tried = f"(tried in {MOST_TRIES} batches)"
+    tried = f"(tried in {MAX_TRIES} batches)"
     return [Prediction(id, "", error=f"{jobs.url}: {last[id].error} {tried}") for id in hopeless]

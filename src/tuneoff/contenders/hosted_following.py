@@ -7,51 +7,55 @@ import secrets
 import time
 from typing import Any
 
-from tuneoff.contender_settings import HostedSettings
-from tuneoff.contenders import Work
-from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError
-from tuneoff.providers import FINISHED, WAITING, Job, Provider
-from tuneoff.providers.calls import repeated
+from tuneoff.contender_settings import HostedConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.errors import ProviderError, RateLimitedError, RejectedError, UnknownOutcomeError
+from tuneoff.providers import JOB_FINISHED, JOB_WAITING, Job, Provider
+from tuneoff.providers.calls import retry
 
-FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 0.5, 30.0
-SLOWER = 1.3
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.5, 30.0
+POLL_BACKOFF = 1.3
 # Polling interval around the time at which the provider expects the job to end.
-NEAR_LOOK_SECONDS = 2.0
+NEAR_END_POLL_SECONDS = 2.0
 # A job runs for hours and is paid for, so a provider that is away for a while is waited for.
-LOOKING_TRIES, CANCEL_TRIES = 25, 4
+POLL_TRIES, CANCEL_TRIES = 25, 4
 
 
-def followed(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> Job:
+def wait_for_job(
+    settings: HostedConfig, work: ContenderContext, provider: Provider, job: Job
+) -> Job:
     """Wait for a job to end and return it, reporting its events meanwhile.
 
     Raises:
         ProviderError: the provider cannot be reached; the job continues there.
     """
-    teller, wait, status = _Teller(settings.name, work), FIRST_LOOK_SECONDS, ""
+    teller, wait, status = _EventReporter(settings.name, work), MIN_POLL_SECONDS, ""
     while True:
         if job.status != status:
             status = job.status
-            _note_status(work, status)
-            if status not in FINISHED:
-                note = "" if status in WAITING else " (a state that is not known here; waiting on)"
+            _save_status(work, status)
+            if status not in JOB_FINISHED:
+                note = (
+                    "" if status in JOB_WAITING else " (a state that is not known here; waiting on)"
+                )
                 work.progress.say(f"{settings.name}: job {job.id} is {status}{note}")
-            wait = FIRST_LOOK_SECONDS
+            wait = MIN_POLL_SECONDS
         teller.tell(provider, job)
-        if status in FINISHED:
+        if status in JOB_FINISHED:
             return job
-        pause = until_next_look(wait, job.estimated_finish, time.time())
+        pause = compute_poll_seconds(wait, job.estimated_finish, time.time())
         time.sleep(pause * (0.75 + secrets.randbelow(500) / 1000))
-        wait = min(LAST_LOOK_SECONDS, wait * SLOWER)
-        job = _looked_at(provider, job)
+        wait = min(MAX_POLL_SECONDS, wait * POLL_BACKOFF)
+        job = _fetch_job(provider, job)
 
 
-def is_under_way(work: Work) -> bool:
+def is_job_running(work: ContenderContext) -> bool:
     """Return whether there is a job that has not ended, as far as is known here."""
     facts = work.directory.job()
-    return bool(facts.get("job_id")) and facts.get("status") not in FINISHED
+    return bool(facts.get("job_id")) and facts.get("status") not in JOB_FINISHED
 
 
-def left_or_cancelled(settings: HostedSettings, work: Work, provider: Provider) -> None:
+def cancel_or_detach(settings: HostedConfig, work: ContenderContext, provider: Provider) -> None:
     """Ask whether to cancel a running job, do so or detach from it, and report which.
 
     A job submitted hours ago may have ended. Its status is fetched once first, without retries,
@@ -60,20 +64,20 @@ def left_or_cancelled(settings: HostedSettings, work: Work, provider: Provider) 
     id = str(work.directory.job()["job_id"])
     with contextlib.suppress(ProviderError):
         status = provider.job(id).status
-        if status in FINISHED:
-            _note_status(work, status)
+        if status in JOB_FINISHED:
+            _save_status(work, status)
             work.progress.say(f"{settings.name}: job {id} at {provider.url} is {status}")
             return
     question = f"Cancel job {id} at {provider.url}? Otherwise it goes on there, and costs"
     if work.progress.ask(question):
-        _cancel(settings, work, provider, id)
+        _cancel_job(settings, work, provider, id)
         return
     work.progress.say(
         f"{settings.name}: job {id} goes on at {provider.url}; the same command follows it again."
     )
 
 
-def until_next_look(wait: float, expected: float | None, now: float) -> float:
+def compute_poll_seconds(wait: float, expected: float | None, now: float) -> float:
     """Return the seconds until the next poll: `wait`, or less near the job's expected end.
 
     Past the expected end the interval grows again, because an expectation may be wrong.
@@ -85,14 +89,16 @@ def until_next_look(wait: float, expected: float | None, now: float) -> float:
     if expected is None:
         return wait
     left = expected - now
-    return min(wait, max(NEAR_LOOK_SECONDS, left if left > 0 else -left * (SLOWER - 1)))
+    return min(wait, max(NEAR_END_POLL_SECONDS, left if left > 0 else -left * (POLL_BACKOFF - 1)))
 
 
-def _cancel(settings: HostedSettings, work: Work, provider: Provider, id: str) -> None:
+def _cancel_job(
+    settings: HostedConfig, work: ContenderContext, provider: Provider, id: str
+) -> None:
     """Cancel a job with few retries, because the user is waiting for the process to end."""
     try:
-        job = repeated(lambda: provider.cancel(id), CANCEL_TRIES)
-    except RefusedError as error:  # it has ended, or a try whose answer was lost cancelled it
+        job = retry(lambda: provider.cancel(id), CANCEL_TRIES)
+    except RejectedError as error:  # it has ended, or a try whose answer was lost cancelled it
         work.progress.say(f"{settings.name}: {error}")
     except ProviderError as error:
         work.progress.say(
@@ -100,29 +106,29 @@ def _cancel(settings: HostedSettings, work: Work, provider: Provider, id: str) -
             "command."
         )
     else:
-        _note_status(work, job.status)
+        _save_status(work, job.status)
         work.progress.say(f"{settings.name}: job {id} is cancelled.")
 
 
-def _looked_at(provider: Provider, job: Job) -> Job:
+def _fetch_job(provider: Provider, job: Job) -> Job:
     """Return a job's current state, retrying for as long as a paid job deserves."""
     try:
-        return repeated(lambda: provider.job(job.id), LOOKING_TRIES)
-    except (BusyError, LostError) as error:
+        return retry(lambda: provider.job(job.id), POLL_TRIES)
+    except (RateLimitedError, UnknownOutcomeError) as error:
         raise ProviderError(
             f"{error}; job {job.id} goes on there, and the same command follows it again"
         ) from None
 
 
-def _note_status(work: Work, status: str) -> None:
+def _save_status(work: ContenderContext, status: str) -> None:
     """Save a job's status in `job.json`."""
     work.directory.write_job({**work.directory.job(), "status": status})
 
 
-class _Teller:
+class _EventReporter:
     """Reports each of a job's events once: steps move a progress bar, everything else is a line."""
 
-    def __init__(self, name: str, work: Work) -> None:
+    def __init__(self, name: str, work: ContenderContext) -> None:
         self._name, self._work = name, work
         self._told: set[str] = set()
         self._step: Any = None
@@ -131,7 +137,7 @@ class _Teller:
         """Report new events. They are not essential, so an error while reading them is ignored."""
         try:
             events = provider.events(job.id)
-        except (BusyError, LostError, RefusedError):
+        except (RateLimitedError, UnknownOutcomeError, RejectedError):
             return
         for event in events:
             if event.id in self._told:

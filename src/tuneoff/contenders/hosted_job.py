@@ -15,30 +15,43 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import prompts, providers
-from tuneoff.billing import trained_on
-from tuneoff.contender_settings import HostedSettings
-from tuneoff.contenders import Ticket, Work, template_for
-from tuneoff.contenders.asking import counts_as_openai, most_billed
-from tuneoff.contenders.hosted_following import followed
+from tuneoff.billing import find_training_limit
+from tuneoff.contender_settings import HostedConfig
+from tuneoff.contenders import ContenderContext, Reservation, choose_template
+from tuneoff.contenders.asking import count_max_prompt_tokens, has_openai_encoding
+from tuneoff.contenders.hosted_following import wait_for_job
 from tuneoff.contenders.once import (
-    found_or_created,
-    found_or_uploaded,
+    find_or_create,
+    find_or_upload,
     wait_until_processed,
 )
-from tuneoff.errors import ContenderError, DataError, RefusedError
+from tuneoff.errors import ContenderError, DataError, RejectedError
 from tuneoff.providers import Job, JobSpec, Provider
-from tuneoff.providers.calls import repeated
+from tuneoff.providers.calls import retry
 from tuneoff.records import Example
 from tuneoff.tasks import training_rows
 
-INTENT, RUN, CONTENDER = "tuneoff_intent", "tuneoff_run", "tuneoff_contender"
+IDEMPOTENCY_KEY_FIELD, RUN_FIELD, CONTENDER_FIELD = (
+    "tuneoff_intent",
+    "tuneoff_run",
+    "tuneoff_contender",
+)
 # Fields that a replay copies from the recorded run's job.
-KEPT = ("provider", "base_url", "model", "intent", "since", "suffix", "metadata", "job_id")
-CREATING = "create job"
-WITHOUT_MODEL = {"failed": "failed", "cancelled": "was cancelled"}
+REPLAYED_FIELDS = (
+    "provider",
+    "base_url",
+    "model",
+    "intent",
+    "since",
+    "suffix",
+    "metadata",
+    "job_id",
+)
+CREATING_JOB = "create job"
+FAILURE_WORDS = {"failed": "failed", "cancelled": "was cancelled"}
 
 
-def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
+def run_job(settings: HostedConfig, work: ContenderContext, provider: Provider) -> None:
     """Run the job to its end, or continue it, and record its result.
 
     Raises:
@@ -46,25 +59,25 @@ def carry_out(settings: HostedSettings, work: Work, provider: Provider) -> None:
         ProviderError: the provider rejected it, or cannot be reached; an existing job continues.
         BudgetError: the job would cost too much.
     """
-    from tuneoff.contenders.hosted_record import write_down
+    from tuneoff.contenders.hosted_record import save_job_result
 
-    job = followed(settings, work, provider, submitted(settings, work, provider))
-    ticket = _authorized(settings, work)
+    job = wait_for_job(settings, work, provider, submit_job(settings, work, provider))
+    ticket = _authorize_training(settings, work)
     if job.status != "succeeded" or not job.model:
         _settle_without_model(job, ticket)
         raise ContenderError(
             f"contender {settings.name}: job {job.id} at {provider.url} "
-            f"{WITHOUT_MODEL.get(job.status, 'ended without a model')}"
+            f"{FAILURE_WORDS.get(job.status, 'ended without a model')}"
             f"{f' ({job.error})' if job.error else ''}; "
             f"`--only {settings.name} --fresh` pays for a new one."
         )
     # Settle before `training.json` is written, so that a kill in between leaves nothing unsettled.
-    tokens = job.trained_tokens or most_training_tokens(settings, work)
+    tokens = job.trained_tokens or count_max_training_tokens(settings, work)
     ticket.settle(training=tokens, usd=job.billed_usd)
-    write_down(settings, work, provider, job)
+    save_job_result(settings, work, provider, job)
 
 
-def answers_with(settings: HostedSettings, work: Work) -> str:
+def find_tuned_model(settings: HostedConfig, work: ContenderContext) -> str:
     """Return the name of the tuned model, or of its best checkpoint; empty before there is one."""
     facts = work.directory.job()
     if settings.checkpoint == "best":
@@ -75,7 +88,9 @@ def answers_with(settings: HostedSettings, work: Work) -> str:
     return str(facts.get("tuned_model") or "")
 
 
-def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]:
+def build_training_files(
+    settings: HostedConfig, work: ContenderContext
+) -> dict[str, tuple[str, str]]:
     """Return (name, text) of the training file and, if there is one, of the validation file.
 
     A name holds the hash of the content, so that an uploaded file is recognized.
@@ -89,18 +104,20 @@ def files_of(settings: HostedSettings, work: Work) -> dict[str, tuple[str, str]]
             f"{training_rows.MIN_EXAMPLES} that a hosted job needs; add some."
         )
     examples = {"training_file": work.train, "validation_file": work.validation}
-    return {which: _file(settings, work, which, some) for which, some in examples.items() if some}
+    return {
+        which: _build_file(settings, work, which, some) for which, some in examples.items() if some
+    }
 
 
-def _file(
-    settings: HostedSettings, work: Work, which: str, examples: Sequence[Example]
+def _build_file(
+    settings: HostedConfig, work: ContenderContext, which: str, examples: Sequence[Example]
 ) -> tuple[str, str]:
     """Return name and text of one split's file; raise DataError for a faulty example."""
-    template, lines = template_for(settings, work), list[str]()
+    template, lines = choose_template(settings, work), list[str]()
     # A file that is paid for was checked by the rules of its day, and must stay as it was.
-    begun = work.directory.has_begun_paying()
+    begun = work.directory.has_paid_work()
     for number, example in enumerate(examples, 1):
-        turns = prompts.conversation(example, template)
+        turns = prompts.render_conversation(example, template)
         fault = None if begun else training_rows.find_fault({"messages": turns})
         if fault is not None:
             if training_rows.ONLY_THE_LAST in fault:
@@ -110,54 +127,58 @@ def _file(
                 f"contender {settings.name}: the {which} cannot be learned from: line {number} "
                 f"(example {example.id!r}): {fault}."
             )
-        lines.append(training_rows.to_line(turns))
+        lines.append(training_rows.render_line(turns))
     text = "".join(lines)
-    if len(text.encode()) > training_rows.MOST_BYTES:
+    if len(text.encode()) > training_rows.MAX_BYTES:
         raise DataError(
             f"contender {settings.name}: the {which} is larger than the "
-            f"{training_rows.MOST_BYTES} bytes that a hosted job takes; use fewer examples "
+            f"{training_rows.MAX_BYTES} bytes that a hosted job takes; use fewer examples "
             "(task.limit)."
         )
     return f"tuneoff-{hashlib.sha256(text.encode()).hexdigest()}.jsonl", text
 
 
-def most_training_tokens(settings: HostedSettings, work: Work) -> int:
+def count_max_training_tokens(settings: HostedConfig, work: ContenderContext) -> int:
     """Return the maximum tokens that the job can bill: the counted tokens times its epochs."""
-    job_schedule = providers.module_of(settings.provider).schedule(
+    job_schedule = providers.load_provider_module(settings.provider).schedule(
         settings.epochs, len(work.train), bool(work.validation)
     )
-    sets = (_most_tokens(settings, work, examples) for examples in (work.train, work.validation))
+    sets = (
+        _count_max_tokens(settings, work, examples) for examples in (work.train, work.validation)
+    )
     return int(job_schedule.billed(*sets))
 
 
-def _most_tokens(settings: HostedSettings, work: Work, examples: Sequence[Example]) -> int:
+def _count_max_tokens(
+    settings: HostedConfig, work: ContenderContext, examples: Sequence[Example]
+) -> int:
     """Return the maximum tokens that one pass over the examples can bill."""
-    template, counted = template_for(settings, work), counts_as_openai(settings)
-    max_tokens = trained_on(settings.model) if counted else None
+    template, counted = choose_template(settings, work), has_openai_encoding(settings)
+    max_tokens = find_training_limit(settings.model) if counted else None
     total = 0
     for example in examples:
-        turns = prompts.messages(example, template)
-        whole = most_billed(
+        turns = prompts.render_messages(example, template)
+        whole = count_max_prompt_tokens(
             settings, [*turns, {"role": "assistant", "content": example.completion}]
         )
         total += whole if max_tokens is None else min(whole, max_tokens)
     return total
 
 
-def _authorized(settings: HostedSettings, work: Work) -> Ticket:
+def _authorize_training(settings: HostedConfig, work: ContenderContext) -> Reservation:
     """Authorize the training and return its reservation; a repeated call changes nothing."""
-    facts = _facts(settings, work)
+    facts = _load_or_create_job(settings, work)
     return work.guard.authorize(
-        "training", str(facts["intent"]), training=most_training_tokens(settings, work)
+        "training", str(facts["intent"]), training=count_max_training_tokens(settings, work)
     )
 
 
-def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
+def _load_or_create_job(settings: HostedConfig, work: ContenderContext) -> dict[str, Any]:
     """Load the job's facts; the first time, create them with a new idempotency key."""
     facts = work.directory.job()
     if "intent" not in facts and work.replay is not None:
         recorded = work.replay.job()
-        facts = {name: recorded.get(name) for name in KEPT}
+        facts = {name: recorded.get(name) for name in REPLAYED_FIELDS}
         work.directory.write_job(facts)
     if facts.get("intent") is None:
         intent = secrets.token_hex(12)
@@ -168,7 +189,11 @@ def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
             "intent": intent,
             "since": time.time(),
             "suffix": settings.suffix or f"{settings.name[:24].rstrip('._-')}-{intent[:8]}",
-            "metadata": {RUN: work.name[:500], CONTENDER: settings.name, INTENT: intent},
+            "metadata": {
+                RUN_FIELD: work.name[:500],
+                CONTENDER_FIELD: settings.name,
+                IDEMPOTENCY_KEY_FIELD: intent,
+            },
             "doing": None,
             "look_until": None,
             "job_id": None,
@@ -177,21 +202,21 @@ def _facts(settings: HostedSettings, work: Work) -> dict[str, Any]:
     return facts
 
 
-def submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
+def submit_job(settings: HostedConfig, work: ContenderContext, provider: Provider) -> Job:
     """Return the job of `job.json`, one that an earlier try created, or a new one.
 
     Raises:
         ProviderError: the provider rejected the job, or cannot be reached.
         BudgetError: the job would cost too much.
     """
-    facts = _facts(settings, work)
+    facts = _load_or_create_job(settings, work)
     if facts["job_id"] is not None:
-        return repeated(lambda: provider.job(facts["job_id"]))
-    for which, (name, text) in files_of(settings, work).items():
+        return retry(lambda: provider.job(facts["job_id"]))
+    for which, (name, text) in build_training_files(settings, work).items():
         path = work.directory.write_upload(name, text)
         if (facts.get(which) or {}).get("name") != name:
-            id = _uploaded(work, provider, facts, path)
-            _note(work, facts, **{which: {"name": name, "id": id}})
+            id = _upload_file(work, provider, facts, path)
+            _update_job(work, facts, **{which: {"name": name, "id": id}})
     for which in ("training_file", "validation_file"):
         if facts.get(which):
             _wait_for_file(settings, work, provider, facts, which)
@@ -211,18 +236,22 @@ def submitted(settings: HostedSettings, work: Work, provider: Provider) -> Job:
         early_stopping=settings.early_stopping,
         keep_checkpoints=settings.checkpoint == "best",
     )
-    job = _created(settings, work, provider, spec, facts)
-    _note(work, facts, doing=None, look_until=None, job_id=job.id, status=job.status)
+    job = _create_job(settings, work, provider, spec, facts)
+    _update_job(work, facts, doing=None, look_until=None, job_id=job.id, status=job.status)
     work.progress.say(f"{settings.name}: job {job.id} at {provider.url}")
     return job
 
 
-def _estimated(
-    settings: HostedSettings, work: Work, provider: Provider, spec: JobSpec, ticket: Ticket
+def _increase_to_estimate(
+    settings: HostedConfig,
+    work: ContenderContext,
+    provider: Provider,
+    spec: JobSpec,
+    ticket: Reservation,
 ) -> None:
     """Ask the provider what the job will cost, and increase the reservation if that is more."""
     try:
-        estimate = repeated(lambda: provider.estimate(spec))
+        estimate = retry(lambda: provider.estimate(spec))
         if estimate is None:
             return
         if estimate.warning is not None:
@@ -232,24 +261,30 @@ def _estimated(
             work.progress.say(
                 f"{settings.name}: {provider.url} estimates ${estimate.usd:.2f}{tokens} of training"
             )
-            ticket.at_least(estimate.usd)
+            ticket.increase_to(estimate.usd)
     except BaseException:  # there is no job yet, whatever the error
-        ticket.give_back()
+        ticket.release()
         raise
 
 
-def _uploaded(work: Work, provider: Provider, facts: dict[str, Any], path: Path) -> str:
+def _upload_file(
+    work: ContenderContext, provider: Provider, facts: dict[str, Any], path: Path
+) -> str:
     """Return a file's id; a file of that name that is there already is not sent again."""
     doing = f"upload {path.name}"
     is_resumed = facts["doing"] == doing
-    _note(work, facts, doing=doing)
-    return found_or_uploaded(
+    _update_job(work, facts, doing=doing)
+    return find_or_upload(
         lambda: provider.find_file(path.name), lambda: provider.upload(path), is_resumed
     )
 
 
 def _wait_for_file(
-    settings: HostedSettings, work: Work, provider: Provider, facts: dict[str, Any], which: str
+    settings: HostedConfig,
+    work: ContenderContext,
+    provider: Provider,
+    facts: dict[str, Any],
+    which: str,
 ) -> None:
     """Wait until a file can be used; drop one that never can, so that it is uploaded again."""
     file = facts[which]
@@ -260,35 +295,39 @@ def _wait_for_file(
             file["name"],
             lambda line: work.progress.say(f"{settings.name}: {line}"),
         )
-    except RefusedError:
-        _note(work, facts, **{which: None})
+    except RejectedError:
+        _update_job(work, facts, **{which: None})
         raise
 
 
-def _created(
-    settings: HostedSettings, work: Work, provider: Provider, spec: JobSpec, facts: dict[str, Any]
+def _create_job(
+    settings: HostedConfig,
+    work: ContenderContext,
+    provider: Provider,
+    spec: JobSpec,
+    facts: dict[str, Any],
 ) -> Job:
     """Return a job of the spec: one that an earlier try created, or a new one."""
     taken = [other.job().get("job_id") or "" for other in work.directory.siblings()]
 
-    def authorized() -> Ticket:
-        ticket = _authorized(settings, work)
-        if facts["doing"] != CREATING:
-            _estimated(settings, work, provider, spec, ticket)
+    def authorized() -> Reservation:
+        ticket = _authorize_training(settings, work)
+        if facts["doing"] != CREATING_JOB:
+            _increase_to_estimate(settings, work, provider, spec, ticket)
         return ticket
 
-    return found_or_created(
+    return find_or_create(
         find=lambda: provider.find_job(spec, taken),
         create=lambda: provider.create_job(spec),
         authorized=authorized,
         look_until=facts["look_until"],
-        note=lambda until: _note(work, facts, doing=CREATING, look_until=until),
+        note=lambda until: _update_job(work, facts, doing=CREATING_JOB, look_until=until),
         # The next try needs a new idempotency key: it is another job.
-        refused=lambda: _note(work, facts, intent=None, doing=None),
+        refused=lambda: _update_job(work, facts, intent=None, doing=None),
     )
 
 
-def _settle_without_model(job: Job, ticket: Ticket) -> None:
+def _settle_without_model(job: Job, ticket: Reservation) -> None:
     """Settle the cost of a job without a model, where the provider reports it.
 
     Otherwise the reservation stays open: nobody knows the cost until the bill comes.
@@ -297,7 +336,7 @@ def _settle_without_model(job: Job, ticket: Ticket) -> None:
         ticket.settle(training=job.trained_tokens or 0, usd=job.billed_usd)
 
 
-def _note(work: Work, facts: dict[str, Any], **changed: Any) -> None:
+def _update_job(work: ContenderContext, facts: dict[str, Any], **changed: Any) -> None:
     """Update the job's facts and save them."""
     facts.update(changed)
     work.directory.write_job(facts)

@@ -6,25 +6,27 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeVar
 
-from tuneoff.contender_settings import HostedSettings
-from tuneoff.contenders import Work
-from tuneoff.errors import RefusedError
+from tuneoff.contender_settings import HostedConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.errors import RejectedError
 from tuneoff.providers import Job, Provider, StepLoss
-from tuneoff.providers.calls import repeated
+from tuneoff.providers.calls import retry
 from tuneoff.records import LossRow, TrainingRecord
-from tuneoff.training.convergence import best_row, overfitting_step, verdict
+from tuneoff.training.convergence import classify_loss_curve, find_best_row, find_overfitting_step
 
 T = TypeVar("T")
 
 
-def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Job) -> None:
+def save_job_result(
+    settings: HostedConfig, work: ContenderContext, provider: Provider, job: Job
+) -> None:
     """Write `loss.jsonl`, the checkpoints, the tuned model's name and `training.json`.
 
     Not every compatible server has checkpoints or metrics; the model is recorded without them.
     """
-    checkpoints = _if_there_are(work, settings.name, lambda: provider.checkpoints(job.id))
-    losses = _if_there_are(work, settings.name, lambda: provider.losses(job))
-    rows = _rows(losses, job, len(work.train))
+    checkpoints = _fetch_optional(work, settings.name, lambda: provider.checkpoints(job.id))
+    losses = _fetch_optional(work, settings.name, lambda: provider.losses(job))
+    rows = _build_loss_rows(losses, job, len(work.train))
     work.directory.write_loss(rows)
     facts = work.directory.job()
     facts |= {
@@ -34,7 +36,7 @@ def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Jo
         "checkpoints": [asdict(checkpoint) for checkpoint in checkpoints],
     }
     work.directory.write_job(facts)
-    best = best_row(rows)
+    best = find_best_row(rows)
     steps = max(
         [row.step for row in rows] + [checkpoint.step for checkpoint in checkpoints], default=0
     )
@@ -48,25 +50,25 @@ def write_down(settings: HostedSettings, work: Work, provider: Provider, job: Jo
             tokens_templated=None,
             tokens_billed=job.trained_tokens,
             tokens_computed=None,
-            seconds=_seconds(job),
+            seconds=_compute_seconds(job),
             peak_memory_bytes=None,
             best_step=best.step if best else None,
-            overfitting_step=overfitting_step(rows),
-            verdict=verdict(rows, None),
+            overfitting_step=find_overfitting_step(rows),
+            verdict=classify_loss_curve(rows, None),
         )
     )
 
 
-def _if_there_are(work: Work, name: str, call: Callable[[], list[T]]) -> list[T]:
+def _fetch_optional(work: ContenderContext, name: str, call: Callable[[], list[T]]) -> list[T]:
     """Return a call's result; where the provider rejects the call, warn and return nothing."""
     try:
-        return repeated(call)
-    except RefusedError as error:
+        return retry(call)
+    except RejectedError as error:
         work.progress.say(f"warning: {name}: {error}")
         return []
 
 
-def _rows(losses: list[StepLoss], job: Job, examples: int) -> list[LossRow]:
+def _build_loss_rows(losses: list[StepLoss], job: Job, examples: int) -> list[LossRow]:
     """Return loss rows with the examples seen by each step.
 
     That is `batch_size` per step, or the step's share of the epochs.
@@ -82,7 +84,7 @@ def _rows(losses: list[StepLoss], job: Job, examples: int) -> list[LossRow]:
     return rows
 
 
-def _seconds(job: Job) -> float | None:
+def _compute_seconds(job: Job) -> float | None:
     """Return the job's duration in seconds; None where the provider does not report it."""
     if job.finished_at is None or job.created_at is None:
         return None

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.contenders import Work, measuring, template_for, with_vllm
-from tuneoff.contenders.answering import answers, describe_prompts
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.contenders import ContenderContext, choose_template, measuring, with_vllm
+from tuneoff.contenders.answering import describe_prompts, generate_answers
 from tuneoff.errors import ContenderError
 from tuneoff.generation import vllm
 from tuneoff.models.loading import load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
-def check(settings: LocalSettings, folder: Path) -> None:
+def check(settings: LocalConfig, folder: Path) -> None:
     """Raise ConfigError unless the base exists; a hub id is only looked up when it is loaded."""
     resolve_base(settings.base, folder)
     if settings.backend == "vllm":
-        vllm.refuse(settings)
+        vllm.check_vllm_support(settings)
 
 
-def ready(settings: LocalSettings, work: Work) -> None:
+def ready(settings: LocalConfig, work: ContenderContext) -> None:
     """Raise MissingExtraError unless vLLM is installed, where it should answer."""
-    with_vllm.ready(settings)
+    with_vllm.check_vllm(settings)
 
 
-def model_name(settings: LocalSettings) -> str:
+def model_name(settings: LocalConfig) -> str:
     """Return base and method, for instance `tiny + LoRA r=8`."""
     if settings.method == "full":
         return f"{settings.base}, all parameters"
@@ -36,7 +36,7 @@ def model_name(settings: LocalSettings) -> str:
     return f"{settings.base} + LoRA r={settings.lora.r} ({where}){quantized}"
 
 
-def tune(settings: LocalSettings, work: Work) -> None:
+def tune(settings: LocalConfig, work: ContenderContext) -> None:
     """Train and save below the contender's folder; do nothing if that was done."""
     from tuneoff.training.tune import tune as train
 
@@ -55,7 +55,7 @@ def tune(settings: LocalSettings, work: Work) -> None:
         resolve_base(settings.base, work.folder),
         work.train,
         work.validation,
-        template_for(settings, work),
+        choose_template(settings, work),
         work.directory,
         on_step,
         work.progress.say,
@@ -65,51 +65,55 @@ def tune(settings: LocalSettings, work: Work) -> None:
 
 
 def answer(
-    settings: LocalSettings, work: Work, examples: Sequence[Example]
+    settings: LocalConfig, work: ContenderContext, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Yield the tuned model's greedy answers."""
-    from tuneoff.training.method import finished, trained
+    from tuneoff.training.method import load_tuned, release_model
 
     base = resolve_base(settings.base, work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base} as tuned")
     if settings.backend == "vllm":
-        yield from with_vllm.answers_of(settings, work, _weights(settings, base, work), examples)
+        yield from with_vllm.generate_vllm_answers(
+            settings, work, _find_weights(settings, base, work), examples
+        )
         return
-    model = trained(settings, base, work.directory)
-    yield from answers(settings, work, model, load_tokenizer(base), examples)
-    finished(settings, base, model)
+    model = load_tuned(settings, base, work.directory)
+    yield from generate_answers(settings, work, model, load_tokenizer(base), examples)
+    release_model(settings, base, model)
 
 
-def serving(settings: LocalSettings, work: Work) -> ServingRecord:
+def serving(settings: LocalConfig, work: ContenderContext) -> ServingRecord:
     """Measure and return the tuned model's latency and throughput."""
-    from tuneoff.training.method import finished, trained
+    from tuneoff.training.method import load_tuned, release_model
 
     if not work.measure:
-        return measuring.as_answered(settings, work)
+        return measuring.load_throughput(settings, work)
     base = resolve_base(settings.base, work.folder)
     if settings.backend == "vllm":
-        return with_vllm.serving(settings, work, _weights(settings, base, work))
-    model = trained(settings, base, work.directory)
-    record = measuring.measured(settings, work, model, load_tokenizer(base))
-    finished(settings, base, model)
+        return with_vllm.measure_serving(settings, work, _find_weights(settings, base, work))
+    model = load_tuned(settings, base, work.directory)
+    record = measuring.measure_local(settings, work, model, load_tokenizer(base))
+    release_model(settings, base, model)
     return record
 
 
-def _weights(settings: LocalSettings, base: str, work: Work) -> with_vllm.Weights:
+def _find_weights(
+    settings: LocalConfig, base: str, work: ContenderContext
+) -> with_vllm.ModelWeights:
     """Return the tuned weights; raise ContenderError if the contender was not tuned."""
     saved, precision = work.directory.weights(), settings.train.precision
     if saved is None:
         raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")
     if settings.method == "full":
-        return with_vllm.Weights(base, str(saved), None, precision)
-    return with_vllm.Weights(base, base, saved, precision)
+        return with_vllm.ModelWeights(base, str(saved), None, precision)
+    return with_vllm.ModelWeights(base, base, saved, precision)
 
 
-def prompt_sha256(settings: LocalSettings, work: Work) -> str | None:
+def prompt_sha256(settings: LocalConfig, work: ContenderContext) -> str | None:
     """Return the hash of the turns of the test prompts."""
     return prompt_record(settings, work).prompt_sha256
 
 
-def prompt_record(settings: LocalSettings, work: Work) -> PromptRecord:
+def prompt_record(settings: LocalConfig, work: ContenderContext) -> PromptRecord:
     """Return that hash, and what the base's chat template makes of the turns."""
     return describe_prompts(settings, work, resolve_base(settings.base, work.folder))

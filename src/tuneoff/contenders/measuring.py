@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuneoff import machine
-from tuneoff.contender_settings import HostedSettings, PromptedSettings
-from tuneoff.contenders import Work
-from tuneoff.contenders.answering import answered_alone
-from tuneoff.contenders.shots import Settings
-from tuneoff.progress import Silent
+from tuneoff.contender_settings import HostedConfig, PromptedConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.contenders.answering import time_single_requests
+from tuneoff.contenders.shots import AnsweringConfig
+from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction, ServingRecord
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 # Number of timed answers: at most `MOST`; `ENOUGH` of them suffice once they took `SECONDS`
 # together. No prompt begins after `LIMIT_SECONDS`.
-MOST, ENOUGH = 48, 20
-SECONDS, LIMIT_SECONDS = 2.0, 120.0
+MAX_TIMED, MIN_TIMED = 48, 20
+MIN_SECONDS, MAX_SECONDS = 2.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
+class Latency:
     """Latency statistics in seconds; the 95th percentile needs `ENOUGH` requests."""
 
     count: int
@@ -43,44 +43,46 @@ class Times:
     p95: float | None
 
 
-def measured(
-    settings: Settings,
-    work: Work,
+def measure_local(
+    settings: AnsweringConfig,
+    work: ContenderContext,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> ServingRecord:
     """Time a loaded model on the run's test prompts; return latency and throughput."""
-    examples, quiet = asked_alone(work), replace(work, progress=Silent())
-    seconds = answered_alone(settings, quiet, model, tokenizer, examples)
-    return record(answered(work), timed(examples, seconds))
+    examples, quiet = list_timed_examples(work), replace(work, progress=SilentProgress())
+    seconds = time_single_requests(settings, quiet, model, tokenizer, examples)
+    return build_serving_record(load_answers(work), collect_timings(examples, seconds))
 
 
-def as_answered(settings: Settings, work: Work) -> ServingRecord:
+def load_throughput(settings: AnsweringConfig, work: ContenderContext) -> ServingRecord:
     """Return the throughput alone, which needs no loaded model."""
-    return replace(record(answered(work), {}), backend=settings.backend)
+    return replace(build_serving_record(load_answers(work), {}), backend=settings.backend)
 
 
-def of_provider(settings: HostedSettings | PromptedSettings, work: Work) -> ServingRecord | None:
+def load_provider_latency(
+    settings: HostedConfig | PromptedConfig, work: ContenderContext
+) -> ServingRecord | None:
     """Return the latency of a provider's answers requested one at a time; None without any."""
-    alone, _ = divided(answered(work), settings.concurrency)
+    alone, _ = split_by_load(load_answers(work), settings.concurrency)
     if not alone:
         return None
     seconds = {row.id: row.seconds or 0.0 for row in alone}
-    return replace(record([], seconds, own=False), backend="provider")
+    return replace(build_serving_record([], seconds, own=False), backend="provider")
 
 
-def answered(work: Work) -> list[Prediction]:
+def load_answers(work: ContenderContext) -> list[Prediction]:
     """Return the test set's answers so far, without failed ones."""
     return [p for p in work.directory.predictions().values() if p.error is None]
 
 
-def asked_alone(work: Work) -> list[Example]:
+def list_timed_examples(work: ContenderContext) -> list[Example]:
     """Return the examples on which an own model is timed: those that it could answer."""
-    answered_ids = {prediction.id for prediction in answered(work)}
+    answered_ids = {prediction.id for prediction in load_answers(work)}
     return [example for example in choose_prompts(work.test) if example.id in answered_ids]
 
 
-def asked_first(work: Work, examples: Sequence[Example]) -> Sequence[Example]:
+def order_timed_first(work: ContenderContext, examples: Sequence[Example]) -> Sequence[Example]:
     """Return the examples with the timed ones first.
 
     In a replay these are the examples that were timed in the recorded run, in that order, because
@@ -88,14 +90,14 @@ def asked_first(work: Work, examples: Sequence[Example]) -> Sequence[Example]:
     """
     left = {example.id: example for example in examples}
     if work.replay is not None:
-        chosen = timed_then(work)
+        chosen = list_recorded_timed(work)
     else:
         chosen = [example.id for example in choose_prompts(work.test)] if work.measure else []
     first = [left.pop(id) for id in chosen if id in left]
     return [*first, *left.values()]
 
 
-def timed_then(work: Work) -> list[str]:
+def list_recorded_timed(work: ContenderContext) -> list[str]:
     """Return the ids of examples that a recorded run requested one at a time, in order."""
     before = work.replay.predictions() if work.replay is not None else {}
     return [id for id, row in before.items() if row.concurrency == 1]
@@ -107,36 +109,36 @@ def choose_prompts(test: Sequence[Example]) -> list[Example]:
     First come one for warm-up and as many as suffice, evenly spaced over the test set. The examples
     between them follow, up to the maximum.
     """
-    first = spread(test, 1 + ENOUGH)
+    first = sample_evenly(test, 1 + MIN_TIMED)
     chosen = {example.id for example in first}
     between = [example for example in test if example.id not in chosen]
-    return first + spread(between, MOST - ENOUGH)
+    return first + sample_evenly(between, MAX_TIMED - MIN_TIMED)
 
 
-def spread(examples: Sequence[Example], max_count: int) -> list[Example]:
+def sample_evenly(examples: Sequence[Example], max_count: int) -> list[Example]:
     """Return at most `max_count` examples, evenly spaced."""
     take = min(max_count, len(examples))
     return [examples[i * len(examples) // take] for i in range(take)]
 
 
-def asks_on(seconds: Collection[float]) -> bool:
+def needs_more_timing(seconds: Collection[float]) -> bool:
     """Return whether another prompt should be timed after those that took these seconds."""
     taken = math.fsum(seconds)
-    enough = len(seconds) > ENOUGH and taken >= SECONDS
-    return not enough and taken < LIMIT_SECONDS and len(seconds) <= MOST
+    enough = len(seconds) > MIN_TIMED and taken >= MIN_SECONDS
+    return not enough and taken < MAX_SECONDS and len(seconds) <= MAX_TIMED
 
 
-def timed(examples: Iterable[Example], seconds: Iterator[float]) -> dict[str, float]:
+def collect_timings(examples: Iterable[Example], seconds: Iterator[float]) -> dict[str, float]:
     """Return seconds by example id, measured one after another until they suffice."""
     seconds_by_id = dict[str, float]()
     for example, took in zip(examples, seconds, strict=False):
         seconds_by_id[example.id] = took
-        if not asks_on(seconds_by_id.values()):
+        if not needs_more_timing(seconds_by_id.values()):
             break
     return seconds_by_id
 
 
-def divided(
+def split_by_load(
     rows: Iterable[Prediction], concurrency: int
 ) -> tuple[list[Prediction], list[Prediction]]:
     """Split a provider's timed answers into those requested one at a time and those under load.
@@ -149,7 +151,7 @@ def divided(
     return alone, [row for row in known if (row.concurrency or concurrency) > 1]
 
 
-def counted(seconds: Iterable[float]) -> list[float]:
+def drop_warm_up(seconds: Iterable[float]) -> list[float]:
     """Return the seconds without the first, unless it is the only one.
 
     The first answer prepares kernels and caches, or a connection.
@@ -158,14 +160,14 @@ def counted(seconds: Iterable[float]) -> list[float]:
     return all_seconds[1:] or all_seconds
 
 
-def times(seconds: Sequence[float]) -> Times:
+def summarize_latency(seconds: Sequence[float]) -> Latency:
     """Return latency statistics of requests that took these seconds."""
     p50 = statistics.median(seconds) if seconds else None
-    p95 = percentile(seconds, 0.95) if len(seconds) >= ENOUGH else None
-    return Times(len(seconds), p50, p95)
+    p95 = compute_percentile(seconds, 0.95) if len(seconds) >= MIN_TIMED else None
+    return Latency(len(seconds), p50, p95)
 
 
-def record(
+def build_serving_record(
     answers: Sequence[Prediction], alone: Mapping[str, float], *, own: bool = True
 ) -> ServingRecord:
     """Return the measurements with the machine they were made on.
@@ -175,10 +177,10 @@ def record(
             load torch.
     """
     saturated = [p.seconds for p in answers if p.seconds is not None]
-    taken, latency = math.fsum(saturated), times(counted(alone.values()))
+    taken, latency = math.fsum(saturated), summarize_latency(drop_warm_up(alone.values()))
     return ServingRecord(
-        machine=machine.describe(),
-        accelerator=machine.accelerator() if own else None,
+        machine=machine.describe_machine(),
+        accelerator=machine.get_accelerator() if own else None,
         alone=latency.count,
         seconds_p50=latency.p50,
         seconds_p95=latency.p95,
@@ -188,6 +190,6 @@ def record(
     )
 
 
-def percentile(values: Sequence[float], share: float) -> float:
+def compute_percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that a share of the values does not exceed."""
     return sorted(values)[math.ceil(share * len(values)) - 1]

@@ -12,26 +12,32 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tuneoff.contenders import Ticket
-from tuneoff.errors import BusyError, LostError, ProviderError, RefusedError
-from tuneoff.providers import FILE_BAD, FILE_PENDING, FILE_UPLOADED, FileState
-from tuneoff.providers.calls import TRIES, is_impatient, most_tries, repeated, wait_or_raise
+from tuneoff.contenders import Reservation
+from tuneoff.errors import ProviderError, RateLimitedError, RejectedError, UnknownOutcomeError
+from tuneoff.providers import FILE_FAILED, FILE_PENDING, FILE_UPLOADED, FileState
+from tuneoff.providers.calls import (
+    MAX_TRIES,
+    compute_max_tries,
+    has_short_retries,
+    retry,
+    wait_or_raise,
+)
 
 T = TypeVar("T")
 # A create call whose answer was lost may still be running, and listings lag: search this long.
-SETTLED_SECONDS, UPLOADED_SECONDS, LOOK_AGAIN_SECONDS = 20.0, 5.0, 2.0
+LISTING_LAG_SECONDS, UPLOAD_LAG_SECONDS, LISTING_POLL_SECONDS = 20.0, 5.0, 2.0
 
 # Polling intervals while a provider processes a file. Some servers leave a file at `uploaded`.
-FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS, SLOWER = 0.5, 15.0, 1.5
-PROCESSED_SECONDS, STAYS_UPLOADED_SECONDS, IMPATIENT_SECONDS = 1800.0, 10.0, 3.0
+MIN_POLL_SECONDS, MAX_POLL_SECONDS, POLL_BACKOFF = 0.5, 15.0, 1.5
+MAX_PROCESSING_SECONDS, MAX_UPLOADED_SECONDS, SHORT_WAIT_SECONDS = 1800.0, 10.0, 3.0
 # Statuses of a server that has no route to look at a file.
-UNKNOWN_ROUTE = (404, 405, 501)
+UNKNOWN_ROUTE_STATUSES = (404, 405, 501)
 
 
-def found_or_created(
+def find_or_create(
     find: Callable[[], T | None],
     create: Callable[[], T],
-    authorized: Callable[[], Ticket],
+    authorized: Callable[[], Reservation],
     look_until: float | None,
     note: Callable[[float | None], None],
     refused: Callable[[], None],
@@ -51,32 +57,32 @@ def found_or_created(
         ProviderError: the call was rejected, or no answer came.
         BudgetError: the call could pass the budget.
     """
-    for attempt in range(TRIES):
+    for attempt in range(MAX_TRIES):
         if look_until is not None:
-            existing = _looked_for(find, look_until)
+            existing = _find_until(find, look_until)
             if existing is not None:
                 return existing
         ticket = authorized()
-        before, look_until = look_until, time.time() + SETTLED_SECONDS
+        before, look_until = look_until, time.time() + LISTING_LAG_SECONDS
         note(look_until)
         try:
             return create()
-        except (RefusedError, BusyError, LostError) as error:
-            if error.certain:
+        except (RejectedError, RateLimitedError, UnknownOutcomeError) as error:
+            if error.not_executed:
                 look_until = before
                 note(look_until)
-            if isinstance(error, RefusedError) or attempt + 1 >= most_tries(error, TRIES):
+            if isinstance(error, RejectedError) or attempt + 1 >= compute_max_tries(
+                error, MAX_TRIES
+            ):
                 if look_until is None:
-                    ticket.give_back()
+                    ticket.release()
                     refused()
                 raise
             wait_or_raise(error, attempt)
     raise AssertionError("TRIES is 1 or more")
 
 
-def found_or_uploaded(
-    find: Callable[[], str | None], upload: Callable[[], str], begun: bool
-) -> str:
+def find_or_upload(find: Callable[[], str | None], upload: Callable[[], str], begun: bool) -> str:
     """Return the id of a file that is there already, or upload it.
 
     Args:
@@ -86,15 +92,15 @@ def found_or_uploaded(
     Raises:
         ProviderError: the upload was rejected, or no answer came.
     """
-    for attempt in range(TRIES):
-        until = time.time() + (UPLOADED_SECONDS if begun else 0.0)
-        existing = _looked_for(find, until)
+    for attempt in range(MAX_TRIES):
+        until = time.time() + (UPLOAD_LAG_SECONDS if begun else 0.0)
+        existing = _find_until(find, until)
         if existing is not None:
             return existing
         begun = True
         try:
             return upload()
-        except (BusyError, LostError) as error:
+        except (RateLimitedError, UnknownOutcomeError) as error:
             wait_or_raise(error, attempt)
     raise AssertionError("TRIES is 1 or more")
 
@@ -116,17 +122,17 @@ def wait_until_processed(
         RefusedError: the file can never be used.
         ProviderError: the provider cannot be reached, or has not finished within half an hour.
     """
-    waited, pause, reported = 0.0, FIRST_LOOK_SECONDS, ""
+    waited, pause, reported = 0.0, MIN_POLL_SECONDS, ""
     while True:
-        state = _look_at_file(look)
-        if state.status in FILE_BAD:
+        state = _fetch_file_state(look)
+        if state.status in FILE_FAILED:
             why = f": {state.error}" if state.error else f" (it is {state.status})"
-            raise RefusedError(f"{url}: file {name} is refused{why}", 400)
+            raise RejectedError(f"{url}: file {name} is refused{why}", 400)
         if state.status not in (*FILE_PENDING, FILE_UPLOADED):
             return
-        if state.status == FILE_UPLOADED and waited >= STAYS_UPLOADED_SECONDS:
+        if state.status == FILE_UPLOADED and waited >= MAX_UPLOADED_SECONDS:
             return
-        if waited >= (IMPATIENT_SECONDS if is_impatient() else PROCESSED_SECONDS):
+        if waited >= (SHORT_WAIT_SECONDS if has_short_retries() else MAX_PROCESSING_SECONDS):
             raise ProviderError(
                 f"{url}: file {name} is still {state.status} after {waited:.0f} s; the same "
                 "command goes on with it later"
@@ -135,25 +141,25 @@ def wait_until_processed(
             reported = state.status
             say(f"file {name} is {reported} at {url}; waiting until it is processed")
         time.sleep(pause)
-        waited, pause = waited + pause, min(LAST_LOOK_SECONDS, pause * SLOWER)
+        waited, pause = waited + pause, min(MAX_POLL_SECONDS, pause * POLL_BACKOFF)
 
 
-def _look_at_file(look: Callable[[], FileState]) -> FileState:
+def _fetch_file_state(look: Callable[[], FileState]) -> FileState:
     """Return a file's state; an unknown state where the server has no route for it."""
     try:
-        return repeated(look)
-    except RefusedError as error:
-        if error.status in UNKNOWN_ROUTE:
+        return retry(look)
+    except RejectedError as error:
+        if error.status in UNKNOWN_ROUTE_STATUSES:
             return FileState(None)
         raise
 
 
-def _looked_for(find: Callable[[], T | None], until: float) -> T | None:
+def _find_until(find: Callable[[], T | None], until: float) -> T | None:
     """Search until something is found or the time is over; return it or None."""
-    until = min(until, time.time() + SETTLED_SECONDS)  # the clock may have been set back
+    until = min(until, time.time() + LISTING_LAG_SECONDS)  # the clock may have been set back
     while True:
         is_last = time.time() >= until
-        existing = repeated(find)
+        existing = retry(find)
         if existing is not None or is_last:
             return existing
-        time.sleep(min(LOOK_AGAIN_SECONDS, max(0.0, until - time.time())))
+        time.sleep(min(LISTING_POLL_SECONDS, max(0.0, until - time.time())))

@@ -11,115 +11,119 @@ from contextlib import closing
 from pathlib import Path
 
 from tuneoff import prompts, providers
-from tuneoff.contender_settings import PromptedSettings
-from tuneoff.contenders import Work, measuring, template_for, with_vllm
-from tuneoff.contenders.answering import answers, describe_prompts
+from tuneoff.contender_settings import PromptedConfig
+from tuneoff.contenders import ContenderContext, choose_template, measuring, with_vllm
+from tuneoff.contenders.answering import describe_prompts, generate_answers
 from tuneoff.contenders.asking import (
-    ask_all,
-    connected,
-    most_answering_tokens,
-    name_temperature,
-    refuse_text,
+    connect_provider,
+    count_max_answering_tokens,
+    format_temperature,
+    reject_text_rendering,
+    request_answers,
 )
-from tuneoff.contenders.batching import ask_in_batches, batches_of
+from tuneoff.contenders.batching import get_batch_api, request_batched_answers
 from tuneoff.contenders.samples import is_answered, list_questions
-from tuneoff.contenders.shots import shots_of
+from tuneoff.contenders.shots import select_shots
 from tuneoff.generation import vllm
 from tuneoff.models import bases
-from tuneoff.models.loading import dtype_of, load_tokenizer, resolve_base
+from tuneoff.models.loading import choose_dtype, load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
-def check(settings: PromptedSettings, folder: Path) -> None:
+def check(settings: PromptedConfig, folder: Path) -> None:
     """Raise ConfigError unless the base exists, or the provider is known."""
     if settings.base is not None:
         resolve_base(settings.base, folder)
         if settings.backend == "vllm":
-            vllm.refuse(settings)
+            vllm.check_vllm_support(settings)
     else:
-        providers.module_of(_provider(settings))
-        refuse_text(settings.name, settings.rendering)
+        providers.load_provider_module(_get_provider(settings))
+        reject_text_rendering(settings.name, settings.rendering)
 
 
-def ready(settings: PromptedSettings, work: Work) -> None:
+def ready(settings: PromptedConfig, work: ContenderContext) -> None:
     """Raise unless the missing answers can be made: with an SDK and a key, or with vLLM."""
-    with_vllm.ready(settings)
+    with_vllm.check_vllm(settings)
     if settings.model is not None and not is_answered(settings, work):
-        with closing(connected(settings, work)) as provider:
+        with closing(connect_provider(settings, work)) as provider:
             if settings.batch:
-                batches_of(settings, provider)
+                get_batch_api(settings, provider)
 
 
-def model_name(settings: PromptedSettings) -> str:
+def model_name(settings: PromptedConfig) -> str:
     """Return model and shots (`tiny, 5 shots`), reasoning effort and temperature."""
     shots = "zero-shot" if settings.shots == 0 else f"{settings.shots} shots"
     effort = f", reasoning {settings.reasoning_effort}" if settings.reasoning_effort else ""
-    return f"{settings.base or settings.model}, {shots}{effort}{name_temperature(settings)}"
+    return f"{settings.base or settings.model}, {shots}{effort}{format_temperature(settings)}"
 
 
-def tune(settings: PromptedSettings, work: Work) -> None:
+def tune(settings: PromptedConfig, work: ContenderContext) -> None:
     """Do nothing: this kind is not trained."""
 
 
 def answer(
-    settings: PromptedSettings, work: Work, examples: Sequence[Example]
+    settings: PromptedConfig, work: ContenderContext, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Yield the base's greedy answers, or the samples of a provider's model."""
     if settings.model is not None:
-        template, shots = template_for(settings, work), shots_of(settings, work)
+        template, shots = choose_template(settings, work), select_shots(settings, work)
         questions = list_questions(settings, work, examples)
-        chat_requests = ((e, k, prompts.messages(e, template, shots.of(e))) for e, k in questions)
-        with closing(connected(settings, work)) as provider:
-            ask = ask_in_batches if settings.batch else ask_all
+        chat_requests = (
+            (e, k, prompts.render_messages(e, template, shots.of(e))) for e, k in questions
+        )
+        with closing(connect_provider(settings, work)) as provider:
+            ask = request_batched_answers if settings.batch else request_answers
             yield from ask(settings, work, provider, settings.model, chat_requests)
         return
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
     if settings.backend == "vllm":
-        yield from with_vllm.answers_of(settings, work, with_vllm.Weights(base, base), examples)
+        yield from with_vllm.generate_vllm_answers(
+            settings, work, with_vllm.ModelWeights(base, base), examples
+        )
         return
-    dtype = dtype_of("auto")
-    model = bases.borrow(base, settings.quantization, dtype)
-    yield from answers(settings, work, model, load_tokenizer(base), examples)
-    bases.give_back(base, settings.quantization, dtype, model)
+    dtype = choose_dtype("auto")
+    model = bases.borrow_base(base, settings.quantization, dtype)
+    yield from generate_answers(settings, work, model, load_tokenizer(base), examples)
+    bases.release_base(base, settings.quantization, dtype, model)
 
 
-def serving(settings: PromptedSettings, work: Work) -> ServingRecord | None:
+def serving(settings: PromptedConfig, work: ContenderContext) -> ServingRecord | None:
     """Return latency and throughput of an open base; of a provider's model, only the latency."""
     if settings.base is None:
-        return measuring.of_provider(settings, work)
+        return measuring.load_provider_latency(settings, work)
     if not work.measure:
-        return measuring.as_answered(settings, work)
+        return measuring.load_throughput(settings, work)
     base = resolve_base(settings.base, work.folder)
     if settings.backend == "vllm":
-        return with_vllm.serving(settings, work, with_vllm.Weights(base, base))
-    dtype = dtype_of("auto")
-    model = bases.borrow(base, settings.quantization, dtype)
-    record = measuring.measured(settings, work, model, load_tokenizer(base))
-    bases.give_back(base, settings.quantization, dtype, model)
+        return with_vllm.measure_serving(settings, work, with_vllm.ModelWeights(base, base))
+    dtype = choose_dtype("auto")
+    model = bases.borrow_base(base, settings.quantization, dtype)
+    record = measuring.measure_local(settings, work, model, load_tokenizer(base))
+    bases.release_base(base, settings.quantization, dtype, model)
     return record
 
 
-def prompt_sha256(settings: PromptedSettings, work: Work) -> str | None:
+def prompt_sha256(settings: PromptedConfig, work: ContenderContext) -> str | None:
     """Return the hash of the turns of the test prompts, shots included."""
     return prompt_record(settings, work).prompt_sha256
 
 
-def prompt_record(settings: PromptedSettings, work: Work) -> PromptRecord:
+def prompt_record(settings: PromptedConfig, work: ContenderContext) -> PromptRecord:
     """Return that hash, and what an open base's chat template makes of the turns."""
     if settings.model is not None:
-        template, shots = template_for(settings, work), shots_of(settings, work)
-        return PromptRecord(prompts.prompt_sha256(work.test, template, "chat", shots.of))
+        template, shots = choose_template(settings, work), select_shots(settings, work)
+        return PromptRecord(prompts.hash_prompts(work.test, template, "chat", shots.of))
     return describe_prompts(settings, work, resolve_base(settings.base or "", work.folder))
 
 
-def most_tokens(settings: PromptedSettings, work: Work) -> tuple[int, int, int]:
+def most_tokens(settings: PromptedConfig, work: ContenderContext) -> tuple[int, int, int]:
     """Return the maximum tokens that the remaining work can bill: training, input, output."""
-    template, shots = template_for(settings, work), shots_of(settings, work)
-    rendered = ((e, prompts.messages(e, template, shots.of(e))) for e in work.test)
-    return (0, *most_answering_tokens(settings, work, rendered))
+    template, shots = choose_template(settings, work), select_shots(settings, work)
+    rendered = ((e, prompts.render_messages(e, template, shots.of(e))) for e in work.test)
+    return (0, *count_max_answering_tokens(settings, work, rendered))
 
 
-def _provider(settings: PromptedSettings) -> str:
+def _get_provider(settings: PromptedConfig) -> str:
     """Return the provider's id; OpenAI by default."""
     return settings.provider or "openai"

@@ -6,42 +6,44 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tuneoff.contender_settings import RecordedSettings
-from tuneoff.contenders import Work
+from tuneoff.contender_settings import RecordedConfig
+from tuneoff.contenders import ContenderContext
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example, Prediction
 from tuneoff.scoring.stored import read_sample
-from tuneoff.tasks.rows import read
+from tuneoff.tasks.rows import read_records
 
 
-def check(settings: RecordedSettings, folder: Path) -> None:
+def check(settings: RecordedConfig, folder: Path) -> None:
     """Raise ConfigError unless the predictions file exists."""
-    if settings.predictions is not None and not _file(settings, folder).is_file():
+    if settings.predictions is not None and not _resolve_file(settings, folder).is_file():
         raise ConfigError(
             f"contender {settings.name}: there is no predictions file "
-            f"{_file(settings, folder)}; check the path."
+            f"{_resolve_file(settings, folder)}; check the path."
         )
 
 
-def ready(settings: RecordedSettings, work: Work) -> None:
+def ready(settings: RecordedConfig, work: ContenderContext) -> None:
     """Do nothing: `check` sees all that is needed."""
 
 
-def model_name(settings: RecordedSettings) -> str:
+def model_name(settings: RecordedConfig) -> str:
     """Return the model's name as the file gives it."""
     return settings.model or settings.name
 
 
-def tune(settings: RecordedSettings, work: Work) -> None:
+def tune(settings: RecordedConfig, work: ContenderContext) -> None:
     """Drop stored answers if the predictions file has changed; nothing is trained."""
     if settings.predictions is None:
         return
-    with _file(settings, work.folder).open("rb") as stream:
-        work.directory.answers_of(hashlib.file_digest(stream, "sha256").hexdigest())
+    with _resolve_file(settings, work.folder).open("rb") as stream:
+        work.directory.drop_answers_if_source_changed(
+            hashlib.file_digest(stream, "sha256").hexdigest()
+        )
 
 
 def answer(
-    settings: RecordedSettings, work: Work, examples: Sequence[Example]
+    settings: RecordedConfig, work: ContenderContext, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Yield the file's answers; an example without one is a row with `error`.
 
@@ -50,9 +52,9 @@ def answer(
     """
     if settings.predictions is None:
         return
-    path = _file(settings, work.folder)
+    path = _resolve_file(settings, work.folder)
     answers: dict[tuple[str, int], str] = {}
-    for record in read(path, warn=lambda line: work.progress.say(f"warning: {line}")):
+    for record in read_records(path, warn=lambda line: work.progress.say(f"warning: {line}")):
         row, where = record.row, record.where
         if not isinstance(row.get("id"), str) or not isinstance(row.get("prediction"), str):
             raise DataError(f"{where}: a row needs the texts id and prediction.")
@@ -95,11 +97,11 @@ def answer(
     ]
 
 
-def prompt_sha256(settings: RecordedSettings, work: Work) -> None:
+def prompt_sha256(settings: RecordedConfig, work: ContenderContext) -> None:
     """Return None: no prompt was rendered here."""
     return
 
 
-def _file(settings: RecordedSettings, folder: Path) -> Path:
+def _resolve_file(settings: RecordedConfig, folder: Path) -> Path:
     """Return the path of the predictions file."""
     return (folder / Path(settings.predictions or "").expanduser()).resolve()

@@ -11,16 +11,16 @@ import re
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from tuneoff.contender_settings import RecordedSettings
-from tuneoff.contenders import Work
-from tuneoff.contenders.measuring import asked_first
+from tuneoff.contender_settings import RecordedConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.contenders.measuring import order_timed_first
 from tuneoff.errors import DataError
 from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.rundir import ContenderDir
 from tuneoff.settings import Sampling
 
 Question = tuple[Example, int]
-_LATER = re.compile(r"sample-(\d+)/(.*)", re.DOTALL)
+_LATER_SAMPLE = re.compile(r"sample-(\d+)/(.*)", re.DOTALL)
 
 
 def count_samples(settings: Any, answered: Iterable[tuple[str, int]]) -> int:
@@ -29,12 +29,12 @@ def count_samples(settings: Any, answered: Iterable[tuple[str, int]]) -> int:
     Args:
         answered: ids and samples that have an answer.
     """
-    if isinstance(settings, RecordedSettings):
+    if isinstance(settings, RecordedConfig):
         return 1 + max((sample for _, sample in answered), default=0)
     return settings.samples if isinstance(settings, Sampling) else 1
 
 
-def list_left(
+def list_unanswered(
     settings: Any, answered: Collection[tuple[str, int]], test: Sequence[Example]
 ) -> list[Question]:
     """Return the examples and samples without an answer, first samples before later ones."""
@@ -42,7 +42,7 @@ def list_left(
     return [(e, k) for k in range(samples) for e in test if (e.id, k) not in answered]
 
 
-def divide_answers(settings: Any, directory: ContenderDir) -> list[dict[str, Prediction]]:
+def split_by_sample(settings: Any, directory: ContenderDir) -> list[dict[str, Prediction]]:
     """Return, for each sample, the answers that count by example id."""
     answers = directory.answers()
     samples: list[dict[str, Prediction]] = [{} for _ in range(count_samples(settings, answers))]
@@ -52,17 +52,19 @@ def divide_answers(settings: Any, directory: ContenderDir) -> list[dict[str, Pre
     return samples
 
 
-def is_answered(settings: Any, work: Work) -> bool:
+def is_answered(settings: Any, work: ContenderContext) -> bool:
     """Return whether every question has an answer."""
-    return not list_left(settings, work.directory.answers(), work.test)
+    return not list_unanswered(settings, work.directory.answers(), work.test)
 
 
-def list_questions(settings: Any, work: Work, examples: Sequence[Example]) -> list[Question]:
+def list_questions(
+    settings: Any, work: ContenderContext, examples: Sequence[Example]
+) -> list[Question]:
     """Return a provider's questions: timed examples, other first samples, later samples."""
-    left = list_left(settings, work.directory.answers(), examples)
+    left = list_unanswered(settings, work.directory.answers(), examples)
     if settings.batch:
         return left
-    first = asked_first(work, [example for example, sample in left if sample == 0])
+    first = order_timed_first(work, [example for example, sample in left if sample == 0])
     later = (question for question in left if question[1] > 0)
     return [*((example, 0) for example in first), *later]
 
@@ -91,7 +93,7 @@ def name_request(id: str, sample: int) -> str:
 
 def read_request(name: str, ids: Container[str]) -> tuple[str, int] | None:
     """Return the example's id and sample of a later sample's request; None for any other name."""
-    match = _LATER.fullmatch(name)
+    match = _LATER_SAMPLE.fullmatch(name)
     return (match[2], int(match[1])) if match and match[2] in ids else None
 
 
@@ -105,7 +107,7 @@ def list_scored(settings: Any, directory: ContenderDir) -> list[dict[str, Scored
     return samples
 
 
-def find_disagreement(samples: Sequence[Mapping[str, ScoredRow]], metric: str) -> float | None:
+def compute_disagreement(samples: Sequence[Mapping[str, ScoredRow]], metric: str) -> float | None:
     """Return the share of examples whose samples differ in their score.
 
     None with fewer than two samples, or where none is scored.

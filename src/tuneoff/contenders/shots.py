@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneoff import prompts
-from tuneoff.contender_settings import LocalSettings, PromptedSettings
-from tuneoff.contenders import Work
+from tuneoff.contender_settings import LocalConfig, PromptedConfig
+from tuneoff.contenders import ContenderContext
 from tuneoff.records import Example
 
-Settings = LocalSettings | PromptedSettings
+AnsweringConfig = LocalConfig | PromptedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ NO_SHOTS = Shots()
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ShotIndices:
     """The same shots as indices into the training split, for a split that is not held in memory."""
 
     usual: tuple[int, ...] = ()
@@ -57,16 +57,16 @@ class Places:
         )
 
 
-def shots_of(settings: Settings, work: Work) -> Shots:
+def select_shots(settings: AnsweringConfig, work: ContenderContext) -> Shots:
     """Return the shots of a contender's prompts."""
-    if isinstance(settings, LocalSettings) or settings.shots == 0:
+    if isinstance(settings, LocalConfig) or settings.shots == 0:
         return NO_SHOTS
-    return shot_places(settings, work.train, work.test).of(work.train)
+    return find_shot_indices(settings, work.train, work.test).of(work.train)
 
 
-def shot_places(
-    settings: PromptedSettings, train: Iterable[Example], test: Iterable[Example]
-) -> Places:
+def find_shot_indices(
+    settings: PromptedConfig, train: Iterable[Example], test: Iterable[Example]
+) -> ShotIndices:
     """Return where the shots for a test set lie in the training split.
 
     Of a large split only one index per example is held, and the test set's system texts.
@@ -82,11 +82,13 @@ def shot_places(
     usual = tuple(random.Random(settings.seed).sample(range(count), max_shots))
     # A system text that all have, or none, gets the usual shots.
     rare = {text: same for text, same in indices_by_text.items() if 0 < len(same) < count}
-    return Places(usual, {text: _drawn(settings, same, usual) for text, same in rare.items()})
+    return ShotIndices(
+        usual, {text: _draw_shots(settings, same, usual) for text, same in rare.items()}
+    )
 
 
-def _drawn(
-    settings: PromptedSettings, same: Sequence[int], usual: Sequence[int]
+def _draw_shots(
+    settings: PromptedConfig, same: Sequence[int], usual: Sequence[int]
 ) -> tuple[int, ...]:
     """Return indices drawn from `same`, then usual ones where these are too few."""
     chosen = random.Random(settings.seed).sample(same, min(len(usual), len(same)))

@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.contender_settings import (
-    HostedSettings,
-    LocalSettings,
-    PromptedSettings,
-    TrainSettings,
+    HostedConfig,
+    LocalConfig,
+    PromptedConfig,
+    TrainConfig,
 )
-from tuneoff.contenders import Work
+from tuneoff.contenders import ContenderContext
 from tuneoff.errors import TuneoffError
 from tuneoff.records import Example
 from tuneoff.rundir import ContenderDir
 
-COUNTED_IN_STEPS = ("max_steps", "warmup_steps", "evaluate_every")
+STEP_FIELDS = ("max_steps", "warmup_steps", "evaluate_every")
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingVariant:
     """One training variant of a contender."""
 
     settings: Any
@@ -51,27 +51,30 @@ class Training:
             return contender.part(self.fraction)
         return contender if self.seed is None else contender.seed(self.seed)
 
-    def work(self, work: Work) -> Work:
+    def work(self, work: ContenderContext) -> ContenderContext:
         """Return the contender's context with this variant's folder and examples."""
         train = work.train
         if self.fraction < 1:
-            train = part(train, self.fraction, self.settings.seed)
+            train = take_fraction(train, self.fraction, self.settings.seed)
         return replace(work, directory=self.directory(work.directory), train=train)
 
 
-def trainings(settings: Any) -> tuple[Training, ...]:
+def list_variants(settings: Any) -> tuple[TrainingVariant, ...]:
     """Return a contender's variants: all examples first, then fractions, the smallest first."""
-    if not isinstance(settings, LocalSettings):
-        return (Training(settings),)
+    if not isinstance(settings, LocalConfig):
+        return (TrainingVariant(settings),)
     if settings.seeds is None:
-        variants = [Training(_own(settings, settings.seed))]
+        variants = [TrainingVariant(_build_variant_config(settings, settings.seed))]
     else:
         variants = [
-            Training(_own(settings, seed, f" (seed {seed})"), seed) for seed in settings.seeds
+            TrainingVariant(_build_variant_config(settings, seed, f" (seed {seed})"), seed)
+            for seed in settings.seeds
         ]
     first = variants[0].settings.seed
     parts = [
-        Training(_own(settings, first, f" (part {fraction})", fraction), None, fraction)
+        TrainingVariant(
+            _build_variant_config(settings, first, f" (part {fraction})", fraction), None, fraction
+        )
         for fraction in settings.learning_curve or ()
         if fraction < 1
     ]
@@ -84,16 +87,16 @@ def find_way(settings: Any, folder: Path) -> tuple[str, ...] | None:
     It is base and method, or the hosted model. Empty where nothing is trained; None for answers
     made elsewhere, whose method is unknown.
     """
-    if isinstance(settings, LocalSettings):
+    if isinstance(settings, LocalConfig):
         local = (folder / Path(settings.base).expanduser()).resolve()
         return ("local", str(local) if local.is_dir() else settings.base, settings.method)
-    if isinstance(settings, HostedSettings):
+    if isinstance(settings, HostedConfig):
         where = settings.base_url or settings.provider
         return ("hosted", where, settings.model, settings.method or "")
-    return () if isinstance(settings, PromptedSettings) else None
+    return () if isinstance(settings, PromptedConfig) else None
 
 
-def what_failed(training: Training, error: Exception) -> str:
+def format_failure(training: TrainingVariant, error: Exception) -> str:
     """Return an error as one sentence that names the variant where there are several."""
     if isinstance(error, TuneoffError):
         text = str(error)
@@ -104,7 +107,7 @@ def what_failed(training: Training, error: Exception) -> str:
     return text if is_named else f"{training.name}: {text}"
 
 
-def part(train: Sequence[Example], fraction: float, seed: int) -> list[Example]:
+def take_fraction(train: Sequence[Example], fraction: float, seed: int) -> list[Example]:
     """Return a random fraction of the training examples in their order, at least one.
 
     With the same seed, a smaller fraction is a subset of a larger one.
@@ -114,9 +117,9 @@ def part(train: Sequence[Example], fraction: float, seed: int) -> list[Example]:
     return [train[index] for index in sorted(indices[: max(1, round(fraction * len(train)))])]
 
 
-def _own(
-    settings: LocalSettings, seed: int, which: str = "", fraction: float = 1.0
-) -> LocalSettings:
+def _build_variant_config(
+    settings: LocalConfig, seed: int, which: str = "", fraction: float = 1.0
+) -> LocalConfig:
     """Return the settings of one variant; its name says which one, wherever the name is shown."""
     return settings.model_copy(
         update={
@@ -124,13 +127,13 @@ def _own(
             "seed": seed,
             "seeds": None,
             "learning_curve": None,
-            "train": _scaled(settings.train, fraction),
+            "train": _scale_steps(settings.train, fraction),
         }
     )
 
 
-def _scaled(train: TrainSettings, fraction: float) -> TrainSettings:
+def _scale_steps(train: TrainConfig, fraction: float) -> TrainConfig:
     """Return settings with steps scaled to fewer examples, so that the epochs stay the same."""
-    steps = {key: getattr(train, key) for key in COUNTED_IN_STEPS}
+    steps = {key: getattr(train, key) for key in STEP_FIELDS}
     scaled = {key: max(1, round(fraction * count)) for key, count in steps.items() if count}
     return train.model_copy(update=scaled)

@@ -13,22 +13,22 @@ HOUR_SECONDS = 3600
 MILLION = 1_000_000
 
 
-def tokens_usd(tokens: int, usd_per_million_tokens: Decimal) -> Decimal:
+def price_tokens(tokens: int, usd_per_million_tokens: Decimal) -> Decimal:
     """Return the price of these tokens."""
     return usd_per_million_tokens * tokens / MILLION
 
 
-def training_usd(price: Price, tokens_billed: int) -> Decimal | None:
+def price_training(price: Price, tokens_billed: int) -> Decimal | None:
     """Return the price of a training job, given its billed tokens over all epochs.
 
     None where training has no price.
     """
     per_million = price.training_usd_per_million_tokens
-    return None if per_million is None else tokens_usd(tokens_billed, per_million)
+    return None if per_million is None else price_tokens(tokens_billed, per_million)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rates:
+class _TokenRates:
     """Rates in USD per million tokens."""
 
     input: Decimal
@@ -41,7 +41,7 @@ class _Rates:
     """Answer tokens."""
 
 
-def _rates(price: Price, batch: bool) -> _Rates | None:
+def _select_rates(price: Price, batch: bool) -> _TokenRates | None:
     """Return the rates that answers are billed at; None where the model has no price for them.
 
     Cached and written tokens without a price of their own cost as much as other prompt tokens. A
@@ -60,7 +60,7 @@ def _rates(price: Price, batch: bool) -> _Rates | None:
         outputs = price.batch_output_usd_per_million_tokens
     if inputs is None or outputs is None:
         return None
-    return _Rates(
+    return _TokenRates(
         inputs,
         inputs if cached is None else cached,
         inputs if written is None else written,
@@ -68,7 +68,7 @@ def _rates(price: Price, batch: bool) -> _Rates | None:
     )
 
 
-def answering_usd(
+def price_answers(
     price: Price,
     tokens_in: int,
     tokens_out: int,
@@ -85,18 +85,18 @@ def answering_usd(
         batch: they were requested in a batch, which has a price of its own.
         written_tokens_in: tokens of `tokens_in` billed at the price of cache writes.
     """
-    rates = _rates(price, batch)
+    rates = _select_rates(price, batch)
     if rates is None:
         return None
     return (
-        tokens_usd(tokens_in - cached_tokens_in - written_tokens_in, rates.input)
-        + tokens_usd(cached_tokens_in, rates.cached)
-        + tokens_usd(written_tokens_in, rates.written)
-        + tokens_usd(tokens_out, rates.output)
+        price_tokens(tokens_in - cached_tokens_in - written_tokens_in, rates.input)
+        + price_tokens(cached_tokens_in, rates.cached)
+        + price_tokens(written_tokens_in, rates.written)
+        + price_tokens(tokens_out, rates.output)
     )
 
 
-def known_usd(
+def price_known_tokens(
     price: Price | None,
     training: int,
     tokens_in: int,
@@ -108,16 +108,16 @@ def known_usd(
     """Return the price of a step's tokens; tokens without a price count as 0."""
     if price is None:
         return Decimal()
-    trained = training_usd(price, training) if training else None
+    trained = price_training(price, training) if training else None
     answered = None
     if tokens_in or tokens_out:
-        answered = answering_usd(
+        answered = price_answers(
             price, tokens_in, tokens_out, cached_tokens_in, batch, written_tokens_in
         )
     return (trained or Decimal()) + (answered or Decimal())
 
 
-def max_usd(
+def price_max_tokens(
     price: Price | None, training: int, tokens_in: int, tokens_out: int, batch: bool = False
 ) -> Decimal:
     """Return the maximum price of a step with these tokens, as far as prices are known.
@@ -127,16 +127,16 @@ def max_usd(
     """
     if price is None:
         return Decimal()
-    rates = _rates(price, batch)
+    rates = _select_rates(price, batch)
     answered = Decimal()
     if rates is not None:
         dearest = max(rates.input, rates.cached, rates.written)
-        answered = tokens_usd(tokens_in, dearest) + tokens_usd(tokens_out, rates.output)
-    trained = training_usd(price, training)
+        answered = price_tokens(tokens_in, dearest) + price_tokens(tokens_out, rates.output)
+    trained = price_training(price, training)
     return (trained or Decimal()) + answered
 
 
-def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:
+def price_hours(seconds: float, hardware: Hardware) -> Decimal | None:
     """Return the price of this time on a piece of hardware; None without a price."""
     if hardware.usd_per_hour is None:
         return None
@@ -144,13 +144,13 @@ def hours_usd(seconds: float, hardware: Hardware) -> Decimal | None:
     return hours * Decimal(str(hardware.usd_per_hour)) * hardware.count
 
 
-def total_usd(cost: Cost) -> float | None:
+def sum_usd(cost: Cost) -> float | None:
     """Return the price of training and answering together; None where neither has a price."""
     known = [usd for usd in (cost.training_usd, cost.answering_usd) if usd is not None]
     return float(sum(Decimal(str(usd)) for usd in known)) if known else None
 
 
-def own_cost(
+def build_own_cost(
     hardware: Hardware | None,
     source: str,
     training_seconds: float | None,
@@ -167,8 +167,8 @@ def own_cost(
     if hardware is None or hardware.usd_per_hour is None:
         return Cost()
     price = f"${hardware.usd_per_hour:g}/h" + (f" × {hardware.count}" * (hardware.count > 1))
-    training = None if training_seconds is None else hours_usd(training_seconds, hardware)
-    answering = None if answering_seconds is None else hours_usd(answering_seconds, hardware)
+    training = None if training_seconds is None else price_hours(training_seconds, hardware)
+    answering = None if answering_seconds is None else price_hours(answering_seconds, hardware)
     basis = None
     if training_seconds is not None:
         on = f" ({hardware.accelerator})" if hardware.accelerator else ""

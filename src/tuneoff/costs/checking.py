@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from tuneoff.costs.pricebook import PriceBook, stale
-from tuneoff.costs.pricefile import Dated, HourPrice, ModelPrice, PriceFile
+from tuneoff.costs.pricebook import PriceBook, is_stale
+from tuneoff.costs.pricefile import DatedFigure, HourPrice, ModelPrice, PriceFile
 
-Kind = Literal["overlap", "gap", "stale", "no batch price", "ended", "ends soon"]
+FindingKind = Literal["overlap", "gap", "stale", "no batch price", "ended", "ends soon"]
 # Two prices on one day: chance decides which counts. All other findings are facts of the world.
-WRONG: tuple[Kind, ...] = ("overlap",)
+ERROR_KINDS: tuple[FindingKind, ...] = ("overlap",)
 SOON = datetime.timedelta(days=90)
 DAY = datetime.timedelta(days=1)
 
@@ -23,37 +23,37 @@ DAY = datetime.timedelta(days=1)
 class Finding:
     """One finding about the book, as a sentence."""
 
-    kind: Kind
+    kind: FindingKind
     what: str
     sentence: str
 
     @property
     def wrong(self) -> bool:
         """Return whether the book must be corrected, rather than read again."""
-        return self.kind in WRONG
+        return self.kind in ERROR_KINDS
 
 
-def check(book: PriceBook, day: datetime.date) -> list[Finding]:
+def check_book(book: PriceBook, day: datetime.date) -> list[Finding]:
     """Return all findings about a book on a day, errors first."""
-    findings = [finding for file in book.files for finding in _file(file, day)]
+    findings = [finding for file in book.files for finding in _check_file(file, day)]
     return sorted(findings, key=lambda each: (not each.wrong, each.kind, each.what))
 
 
-def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
+def _check_file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
     """Yield the findings about one file."""
-    for what, entries in _same(file).items():
-        yield from _dates(what, entries)
+    for what, entries in _group_prices(file).items():
+        yield from _check_dates(what, entries)
     priced_entries: tuple[ModelPrice | HourPrice, ...] = (*file.prices, *file.hours)
     for entry in priced_entries:
-        if stale(entry, day):
-            what = _named(file, entry)
+        if is_stale(entry, day):
+            what = _name_entry(file, entry)
             age = (day - (entry.retrieved or day)).days
             yield Finding(
                 "stale",
                 what,
                 f"{what}: read on {entry.retrieved}, {age} days ago; look again at {entry.source}.",
             )
-    yield from _without_batch(file, day)
+    yield from _find_missing_batch_prices(file, day)
     for end in file.models:
         what = f"{file.provider} {', '.join(end.models)}"
         what += f", {end.variant}" if end.variant else ""
@@ -67,7 +67,7 @@ def _file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
             )
 
 
-def _without_batch(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
+def _find_missing_batch_prices(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
     """Yield findings about models that lack batch prices on a day, or half of them.
 
     Only files with some batch prices are checked.
@@ -77,7 +77,7 @@ def _without_batch(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
     for price in file.prices:
         both = (price.batch_input_usd_per_million_tokens, price.batch_output_usd_per_million_tokens)
         if price.holds(day) and price.input_usd_per_million_tokens is not None and None in both:
-            what = _named(file, price)
+            what = _name_entry(file, price)
             yield Finding(
                 "no batch price",
                 what,
@@ -86,30 +86,30 @@ def _without_batch(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
             )
 
 
-def _named(file: PriceFile, entry: ModelPrice | HourPrice) -> str:
+def _name_entry(file: PriceFile, entry: ModelPrice | HourPrice) -> str:
     """Return the name of the thing that has this price."""
     if isinstance(entry, HourPrice):
         return f"an hour of {entry.accelerator}"
-    return f"{file.provider} {', '.join(entry.names)}, {_how(entry)}"
+    return f"{file.provider} {', '.join(entry.names)}, {_format_variant(entry)}"
 
 
-def _how(price: ModelPrice) -> str:
+def _format_variant(price: ModelPrice) -> str:
     """Return a price's variant and method."""
     return price.variant + (f" ({price.method})" if price.method else "")
 
 
-def _same(file: PriceFile) -> Mapping[str, Sequence[Dated]]:
+def _group_prices(file: PriceFile) -> Mapping[str, Sequence[DatedFigure]]:
     """Return the prices of each thing, by the thing's name."""
-    groups: dict[str, list[Dated]] = defaultdict(list)
+    groups: dict[str, list[DatedFigure]] = defaultdict(list)
     for price in file.prices:
         for name in price.names:
-            groups[f"{file.provider} {name}, {_how(price)}"].append(price)
+            groups[f"{file.provider} {name}, {_format_variant(price)}"].append(price)
     for hour in file.hours:
         groups[f"an hour of {hour.accelerator}"].append(hour)
     return groups
 
 
-def _dates(what: str, entries: Sequence[Dated]) -> Iterator[Finding]:
+def _check_dates(what: str, entries: Sequence[DatedFigure]) -> Iterator[Finding]:
     """Yield findings about overlaps and gaps between the prices of one thing."""
     ordered = sorted(entries, key=lambda entry: entry.first)
     for i, earlier in enumerate(ordered):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import machine
-from tuneoff.costs.arithmetic import known_usd, max_usd, tokens_usd
+from tuneoff.costs.arithmetic import price_known_tokens, price_max_tokens, price_tokens
 from tuneoff.costs.pricebook import Price
 from tuneoff.errors import BudgetError
 from tuneoff.files import append_lines, read_lines
@@ -29,19 +29,19 @@ AUTHORIZED, SETTLED, PRICED, FORGOTTEN = "authorized", "settled", "priced", "for
 # Owner of the steps of forgotten contenders: they count against the budget, and for no contender.
 NOBODY = ""
 TRAINING, ANSWERING = "training", "answering"
-NOTHING, CENT = Decimal(0), Decimal("0.01")
+ZERO, CENT = Decimal(0), Decimal("0.01")
 
 
-Told = Callable[[float, float, float | None], None]
+SpendingListener = Callable[[float, float, float | None], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Spending:
     """USD of a contender's steps of one kind."""
 
-    known: Decimal = NOTHING
+    known: Decimal = ZERO
     """Billed."""
-    uncertain: Decimal = NOTHING
+    uncertain: Decimal = ZERO
     """Perhaps billed."""
 
 
@@ -49,7 +49,10 @@ class Ledger:
     """A run's ledger; many threads may use it."""
 
     def __init__(
-        self, events: Path, budget_usd: float | None = None, listener: Told | None = None
+        self,
+        events: Path,
+        budget_usd: float | None = None,
+        listener: SpendingListener | None = None,
     ) -> None:
         """Read the ledger.
 
@@ -63,7 +66,7 @@ class Ledger:
         # Open reservations by key: (contender, kind of step, USD).
         self._open: dict[str, tuple[str, str, Decimal]] = {}
         self._settled: dict[str, Decimal] = {}
-        self._known: dict[tuple[str, str], Decimal] = defaultdict(lambda: NOTHING)
+        self._known: dict[tuple[str, str], Decimal] = defaultdict(lambda: ZERO)
         self.priced: dict[str, dict[str, Any]] = {}
         for row in read_lines(events):
             self._read(row)
@@ -130,28 +133,28 @@ class Ledger:
             if of == contender:
                 self._known[NOBODY, what] += self._known.pop((of, what))
 
-    def spent(self, contender: str | None = None, what: str | None = None) -> Spent:
+    def spent(self, contender: str | None = None, what: str | None = None) -> Spending:
         """Return what was spent: by one contender or all, on one kind of step or all."""
         with self._lock:
             return self._spent(contender, what)
 
-    def _spent(self, contender: str | None = None, what: str | None = None) -> Spent:
+    def _spent(self, contender: str | None = None, what: str | None = None) -> Spending:
         """Return what was spent, without locking."""
 
         def counts(of: str, kind: str) -> bool:
             return contender in (None, of) and what in (None, kind)
 
-        known = sum((usd for step_kind, usd in self._known.items() if counts(*step_kind)), NOTHING)
+        known = sum((usd for step_kind, usd in self._known.items() if counts(*step_kind)), ZERO)
         reservations = self._open.values()
-        uncertain = sum((usd for of, kind, usd in reservations if counts(of, kind)), NOTHING)
-        return Spent(known, uncertain)
+        uncertain = sum((usd for of, kind, usd in reservations if counts(of, kind)), ZERO)
+        return Spending(known, uncertain)
 
-    def refuse_over(self, usd: Decimal, what: str) -> None:
+    def check_budget(self, usd: Decimal, what: str) -> None:
         """Raise BudgetError if this many USD more could pass the budget."""
         with self._lock:
-            self._refuse_over(usd, what)
+            self._check_budget(usd, what)
 
-    def _refuse_over(self, usd: Decimal, what: str, reserved: Decimal = NOTHING) -> None:
+    def _check_budget(self, usd: Decimal, what: str, reserved: Decimal = ZERO) -> None:
         """Raise BudgetError if this many USD could pass the budget.
 
         Args:
@@ -174,13 +177,13 @@ class Ledger:
             "everything done so far is kept: raise budget_usd, or leave something out."
         )
 
-    def purse(self, contender: str, price: Price | None) -> Purse:
+    def purse(self, contender: str, price: Price | None) -> ContenderBudget:
         """Return a contender's budget; without a price, its steps cost nothing that is known."""
         if price is not None:
             figures = {
-                "training": _plain(price.training_usd_per_million_tokens),
-                "input": _plain(price.input_usd_per_million_tokens),
-                "output": _plain(price.output_usd_per_million_tokens),
+                "training": _to_float(price.training_usd_per_million_tokens),
+                "input": _to_float(price.input_usd_per_million_tokens),
+                "output": _to_float(price.output_usd_per_million_tokens),
                 "source": price.source,
                 "retrieved": price.retrieved.isoformat() if price.retrieved else None,
                 "stale": price.stale,
@@ -188,7 +191,7 @@ class Ledger:
             if self.priced.get(contender) != figures:
                 self.priced[contender] = figures
                 self._write(PRICED, contender=contender, price=figures)
-        return Purse(self, contender, price)
+        return ContenderBudget(self, contender, price)
 
     def authorize(self, key: str, contender: str, what: str, usd: Decimal) -> None:
         """Reserve the cost of a step before it is taken; a key is reserved once.
@@ -199,11 +202,11 @@ class Ledger:
         with self._lock:
             if key in self._open or key in self._settled:
                 return
-            self._refuse_over(usd, f"{contender}: {what}")
+            self._check_budget(usd, f"{contender}: {what}")
             self._open[key] = (contender, what, usd)
-            self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_plain(usd))
+            self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_to_float(usd))
 
-    def raise_to(self, key: str, usd: Decimal) -> None:
+    def increase_to(self, key: str, usd: Decimal) -> None:
         """Increase a reservation to a larger cost.
 
         Raises:
@@ -213,9 +216,9 @@ class Ledger:
             if key not in self._open or usd <= self._open[key][2]:
                 return
             contender, what, before = self._open[key]
-            self._refuse_over(usd, f"{contender}: {what}", before)
+            self._check_budget(usd, f"{contender}: {what}", before)
             self._open[key] = (contender, what, usd)
-            self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_plain(usd))
+            self._write(AUTHORIZED, key=key, contender=contender, what=what, usd=_to_float(usd))
 
     def settle(self, key: str, usd: Decimal, **tokens: int) -> None:
         """Record what a step was billed, once."""
@@ -225,9 +228,9 @@ class Ledger:
             contender, what, _ = self._open.pop(key)
             self._settled[key] = usd
             self._known[contender, what] += usd
-            self._write(SETTLED, key=key, usd=_plain(usd), **tokens)
+            self._write(SETTLED, key=key, usd=_to_float(usd), **tokens)
 
-    def give_back(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """Release the reservation of a step that was certainly not executed.
 
         The step may be authorized again.
@@ -243,7 +246,7 @@ class Ledger:
         self._tell()
 
 
-class Purse:
+class ContenderBudget:
     """The budget of one contender: turns tokens into money."""
 
     def __init__(self, ledger: Ledger, contender: str, price: Price | None) -> None:
@@ -258,7 +261,7 @@ class Purse:
         input: int = 0,
         output: int = 0,
         batch: bool = False,
-    ) -> LedgerTicket:
+    ) -> LedgerReservation:
         """Reserve the maximum cost of a step and return the reservation.
 
         Args:
@@ -269,27 +272,27 @@ class Purse:
             BudgetError: the step could pass the budget.
         """
         key = key or secrets.token_hex(6)
-        usd = max_usd(self.price, training, input, output, batch)
+        usd = price_max_tokens(self.price, training, input, output, batch)
         self._ledger.authorize(key, self._contender, what, usd)
-        return LedgerTicket(self, self._ledger, key, batch)
+        return LedgerReservation(self, self._ledger, key, batch)
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerTicket:
+class LedgerReservation:
     """The reservation of one step in the ledger."""
 
-    purse: Purse
+    purse: ContenderBudget
     ledger: Ledger
     key: str
     batch: bool = False
 
-    def at_least(self, usd: float) -> None:
+    def increase_to(self, usd: float) -> None:
         """Increase the reservation to the provider's own estimate.
 
         Raises:
             BudgetError: that could pass the budget.
         """
-        self.ledger.raise_to(self.key, Decimal(str(usd)))
+        self.ledger.increase_to(self.key, Decimal(str(usd)))
 
     def settle(
         self,
@@ -310,21 +313,23 @@ class LedgerTicket:
         """
         tokens = {"training": training, "input": input, "output": output, "cached": cached,
                   "written": written}  # fmt: skip
-        priced = known_usd(self.purse.price, training, input, output, cached, self.batch, written)
+        priced = price_known_tokens(
+            self.purse.price, training, input, output, cached, self.batch, written
+        )
         billed = priced if usd is None else Decimal(str(usd))
         self.ledger.settle(self.key, billed, **{name: n for name, n in tokens.items() if n})
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release the reservation: the step was certainly not carried out."""
-        self.ledger.give_back(self.key)
+        self.ledger.release(self.key)
 
 
-def _plain(usd: Decimal | None) -> float | None:
+def _to_float(usd: Decimal | None) -> float | None:
     """Return USD as a float; None where not known."""
     return None if usd is None else float(usd)
 
 
-def api_cost(contender: str, tokens_billed: int | None, ledger: Ledger) -> Cost:
+def build_provider_cost(contender: str, tokens_billed: int | None, ledger: Ledger) -> Cost:
     """Return the cost of a provider's work as the ledger has it; empty where no price was known."""
     price = ledger.priced.get(contender)
     if price is None:
@@ -333,7 +338,7 @@ def api_cost(contender: str, tokens_billed: int | None, ledger: Ledger) -> Cost:
     basis = None
     if tokens_billed is not None and price["training"] is not None:
         basis = f"{tokens_billed:,} tokens × ${price['training']:g} per million"
-        priced = tokens_usd(tokens_billed, Decimal(str(price["training"])))
+        priced = price_tokens(tokens_billed, Decimal(str(price["training"])))
         if abs(training.known - priced) >= CENT:
             basis = f"{tokens_billed:,} tokens, as the provider billed them"
     stale = f" (read on {price['retrieved']}, more than 90 days before)" if price["stale"] else ""

@@ -19,23 +19,23 @@ from tuneoff import machine
 from tuneoff.contender_settings import Hardware
 from tuneoff.costs.pricefile import (
     Accelerator,
-    Dated,
+    DatedFigure,
     HourPrice,
     Method,
     ModelEnd,
     ModelPrice,
     PriceFile,
     Variant,
-    read,
+    read_price_files,
 )
-from tuneoff.errors import unknown
-from tuneoff.settings import PriceSettings
+from tuneoff.errors import explain_unknown
+from tuneoff.settings import PriceConfig
 
-SHIPPED = Path(__file__).parent / "prices"
+SHIPPED_DIR = Path(__file__).parent / "prices"
 STALE_DAYS = 90
 YEAR = datetime.timedelta(days=365)
-YOUR_FILE = "the bake-off file"
-TUNED = "ft:"
+BAKEOFF_FILE = "the bake-off file"
+TUNED_PREFIX = "ft:"
 # "8B" of Qwen3-8B or Llama-3.1-8B-Instruct, "30B" of Qwen3-30B-A3B. Experts that are counted one by
 # one (8x7B, 17B-128E) do not say how many parameters there are in all.
 _BILLIONS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)[Bb](?![\w.])(?!-\d+E)")
@@ -53,7 +53,7 @@ class Price:
     batch_input_usd_per_million_tokens: Decimal | None = None
     batch_output_usd_per_million_tokens: Decimal | None = None
     hosting_usd_per_hour: Decimal | None = None
-    source: str = YOUR_FILE
+    source: str = BAKEOFF_FILE
     retrieved: datetime.date | None = None
     stale: bool = False
     """The price still holds as far as is known, and was read more than 90 days before."""
@@ -87,12 +87,12 @@ class PriceBook:
         """Return the providers that have prices."""
         return sorted({file.provider for file in self.files if file.provider})
 
-    def end_of(self, provider: str, model: str, tuned: bool = False) -> ModelEnd | None:
+    def find_model_end(self, provider: str, model: str, tuned: bool = False) -> ModelEnd | None:
         """Return when a model ends, or models tuned on it; None where that is not known.
 
         A name that begins with `ft:` means the tuned model anyway.
         """
-        base, variant = base_of(model), _variant(model, tuned)
+        base, variant = get_base(model), _choose_variant(model, tuned)
         ends = (end for file in self.files if file.provider == provider for end in file.models)
         return next(
             (end for end in ends if base in end.models and end.variant in (None, variant)), None
@@ -123,22 +123,26 @@ class PriceBook:
 
 
 @cache
-def shipped() -> PriceBook:
+def load_shipped() -> PriceBook:
     """Return the price book that ships with tuneoff."""
-    files = sorted(SHIPPED.glob("*.yaml"))
-    return PriceBook(shipped=tuple(part for file in files for part in read(file)))
+    files = sorted(SHIPPED_DIR.glob("*.yaml"))
+    return PriceBook(shipped=tuple(part for file in files for part in read_price_files(file)))
 
 
-def book(own: Path | None = None) -> PriceBook:
+def build_price_book(own: Path | None = None) -> PriceBook:
     """Return the shipped price book behind the user's own file of prices.
 
     Raises:
         ConfigError: that file cannot be read.
     """
-    return PriceBook(own=read(own), shipped=shipped().shipped) if own else shipped()
+    return (
+        PriceBook(own=read_price_files(own), shipped=load_shipped().shipped)
+        if own
+        else load_shipped()
+    )
 
 
-def priced(
+def add_hour_price(
     hardware: Hardware, prices: PriceBook, day: datetime.date
 ) -> tuple[Hardware, HourPrice | None]:
     """Return hardware with the price of its hour, and that price if it is the book's."""
@@ -150,30 +154,32 @@ def priced(
     return hardware.model_copy(update={"usd_per_hour": float(hour.usd_per_hour)}), hour
 
 
-def no_hour(name: str, hardware: Hardware, prices: PriceBook, day: datetime.date) -> str | None:
+def explain_missing_hour_price(
+    name: str, hardware: Hardware, prices: PriceBook, day: datetime.date
+) -> str | None:
     """Explain in one sentence why a contender's hardware has no hourly price, and what to do.
 
     None where it has one on this day.
     """
-    if priced(hardware, prices, day)[0].usd_per_hour is not None:
+    if add_hour_price(hardware, prices, day)[0].usd_per_hour is not None:
         return None
     named, what_to_do = hardware.accelerator, f"give contender {name} hardware.usd_per_hour"
     if named is not None and prices.accelerator(named) is None:
         known = [each.name for each in prices.accelerators()]
-        return f"hardware: {unknown('accelerator', named, known)}; {what_to_do}."
+        return f"hardware: {explain_unknown('accelerator', named, known)}; {what_to_do}."
     return f"an hour of {named or 'this hardware'} has no price on {day}; {what_to_do}."
 
 
-def hour_source(hour: HourPrice | None) -> str:
+def format_hour_source(hour: HourPrice | None) -> str:
     """Return the source of an hourly price."""
-    return f"{hour.vendor or 'your prices file'}, read {hour.retrieved}" if hour else YOUR_FILE
+    return f"{hour.vendor or 'your prices file'}, read {hour.retrieved}" if hour else BAKEOFF_FILE
 
 
-def price_of(
+def find_model_price(
     provider: str,
     model: str,
     as_of: datetime.date | None = None,
-    override: PriceSettings | None = None,
+    override: PriceConfig | None = None,
     *,
     tuned: bool = False,
     method: Method = "lora",
@@ -189,18 +195,18 @@ def price_of(
         method: for providers whose price depends on it.
         prices: the book; the shipped one if left out.
     """
-    prices = prices or shipped()
+    prices = prices or load_shipped()
     day = as_of or machine.today()
-    entry = _entry(prices, provider, model, day, _variant(model, tuned), method)
+    entry = _find_entry(prices, provider, model, day, _choose_variant(model, tuned), method)
     if entry is None and override is None:
         return None
-    own = _figures(override)
-    end = prices.end_of(provider, model, tuned)
+    own = _collect_figures(override)
+    end = prices.find_model_end(provider, model, tuned)
     return Price(
-        **(_figures(entry) | own),
-        source=_source(entry, own),
+        **(_collect_figures(entry) | own),
+        source=_format_source(entry, own),
         retrieved=entry.retrieved if entry else None,
-        stale=entry is not None and stale(entry, day),
+        stale=entry is not None and is_stale(entry, day),
         ends=end.ends if end else None,
         training_ends=end.training_ends if end else None,
         replacement=end.replacement if end else None,
@@ -208,7 +214,7 @@ def price_of(
     )
 
 
-def no_price(
+def explain_no_price(
     name: str,
     provider: str,
     model: str,
@@ -219,9 +225,9 @@ def no_price(
     prices: PriceBook | None = None,
 ) -> str:
     """Explain in one sentence why a contender's model has no price, and what to do."""
-    prices = prices or shipped()
-    variant = _variant(model, tuned)
-    base, day = base_of(model), as_of or machine.today()
+    prices = prices or load_shipped()
+    variant = _choose_variant(model, tuned)
+    base, day = get_base(model), as_of or machine.today()
     what_to_do = f"give contender {name} a `price:` in the file, or run with --yes"
     if provider not in prices.providers():
         known = ", ".join(prices.providers())
@@ -229,13 +235,13 @@ def no_price(
             f"the price book has no prices of provider {provider!r} (it has those of: {known}); "
             f"{what_to_do}."
         )
-    billions = billions_of(base)
+    billions = parse_billions(base)
     same = [e for e in prices.model_prices(provider) if e.covers(base, billions)]
     matching = [e for e in same if e.variant == variant and e.method in (None, method)]
     if not matching:
         named = [m for e in prices.model_prices(provider) for m in e.models]
         if not same and named:
-            return f"{unknown(f'model of {provider}', base, dict.fromkeys(named))}; {what_to_do}."
+            return f"{explain_unknown(f'model of {provider}', base, dict.fromkeys(named))}; {what_to_do}."
         how = ""
         if same:
             how = " after fine-tuning" if variant == "tuned" else " without fine-tuning"
@@ -251,7 +257,7 @@ def no_price(
     return f"the price book for {provider}'s {base} {when}; {what_to_do}."
 
 
-def lifetime(price: Price, model: str, day: datetime.date, trains: bool) -> list[str]:
+def explain_lifetime(price: Price, model: str, day: datetime.date, trains: bool) -> list[str]:
     """Explain that a model has ended, ends within a year, or is no longer trained."""
     instead = f"; instead: {price.replacement}" if price.replacement else ""
     if price.ends is not None and price.ends < day:
@@ -269,30 +275,30 @@ def lifetime(price: Price, model: str, day: datetime.date, trains: bool) -> list
     return sentences
 
 
-def base_of(model: str) -> str:
+def get_base(model: str) -> str:
     """Return the base of a tuned model: `ft:BASE:ORGANIZATION:SUFFIX:ID` → `BASE`."""
-    return model.split(":")[1] if model.startswith(TUNED) else model
+    return model.split(":")[1] if model.startswith(TUNED_PREFIX) else model
 
 
-def billions_of(model: str) -> float | None:
+def parse_billions(model: str) -> float | None:
     """Return the billions of parameters that a model's name states; None where it does not."""
     match = _BILLIONS.search(model.rpartition("/")[2])
     return float(match[1]) if match else None
 
 
-def stale(entry: Dated, day: datetime.date) -> bool:
+def is_stale(entry: DatedFigure, day: datetime.date) -> bool:
     """Return whether a price that still holds was read too long before a day to be relied on."""
     if entry.until is not None or entry.retrieved is None:
         return False
     return (day - entry.retrieved).days > STALE_DAYS
 
 
-def _variant(model: str, tuned: bool) -> Variant:
+def _choose_variant(model: str, tuned: bool) -> Variant:
     """Return which price is meant: the tuned model's or the base's."""
-    return "tuned" if tuned or model.startswith(TUNED) else "base"
+    return "tuned" if tuned or model.startswith(TUNED_PREFIX) else "base"
 
 
-def _entry(
+def _find_entry(
     prices: PriceBook,
     provider: str,
     model: str,
@@ -301,8 +307,8 @@ def _entry(
     method: Method,
 ) -> ModelPrice | None:
     """Find the price of a model on a day; None if there is none."""
-    base = base_of(model)
-    billions = billions_of(base)
+    base = get_base(model)
+    billions = parse_billions(base)
     for entry in prices.model_prices(provider):
         if entry.variant != variant or entry.method not in (None, method):
             continue
@@ -311,14 +317,14 @@ def _entry(
     return None
 
 
-def _figures(settings: PriceSettings | None) -> dict[str, Decimal]:
+def _collect_figures(settings: PriceConfig | None) -> dict[str, Decimal]:
     """Return the prices that are set, by name."""
-    named = {name: getattr(settings, name, None) for name in PriceSettings.model_fields}
+    named = {name: getattr(settings, name, None) for name in PriceConfig.model_fields}
     return {name: usd for name, usd in named.items() if usd is not None}
 
 
-def _source(entry: ModelPrice | None, own: dict[str, Decimal]) -> str:
+def _format_source(entry: ModelPrice | None, own: dict[str, Decimal]) -> str:
     """Return where a price comes from: the bake-off file, the book, or both."""
     book_says = (entry.source or "your prices file") if entry else None
-    sources = [YOUR_FILE] if own or book_says is None else []
+    sources = [BAKEOFF_FILE] if own or book_says is None else []
     return " and ".join([*sources, *([book_says] if book_says else [])])

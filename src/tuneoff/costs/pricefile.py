@@ -14,14 +14,14 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from tuneoff.errors import ConfigError
-from tuneoff.settings import PriceSettings, Settings, Usd
+from tuneoff.settings import Config, PriceConfig, Usd
 
 Variant = Literal["base", "tuned"]
 Method = Literal["lora", "full"]
-Billions = tuple[float, float]
+BillionsRange = tuple[float, float]
 
 
-class Dated(Settings):
+class DatedFigure(Config):
     """The source of a figure and the days on which it holds."""
 
     source: str | None = None
@@ -33,7 +33,7 @@ class Dated(Settings):
     """The last day; None: it still holds."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Dated:
+    def _ordered(self) -> DatedFigure:
         """Raise ValueError if the last day is before the first."""
         if self.until is not None and self.until < self.first:
             raise ValueError(f"until {self.until} is before from {self.first}")
@@ -43,17 +43,17 @@ class Dated(Settings):
         """Return whether this is the price of a day."""
         return self.first <= day and (self.until is None or day <= self.until)
 
-    def overlaps(self, other: Dated) -> bool:
+    def overlaps(self, other: DatedFigure) -> bool:
         """Return whether both hold on some day."""
         last, others = self.until or datetime.date.max, other.until or datetime.date.max
         return self.first <= others and other.first <= last
 
 
-class ModelPrice(Dated, PriceSettings):
+class ModelPrice(DatedFigure, PriceConfig):
     """What models of a provider cost. They are named one by one, or by their size."""
 
     models: tuple[str, ...] = ()
-    billion_parameters: Billions | None = None
+    billion_parameters: BillionsRange | None = None
     """Minimum and maximum billions of parameters in the models' names."""
     variant: Variant = "base"
     """`base`: the models as they are; `tuned`: after, and for, their own fine-tuning."""
@@ -85,7 +85,7 @@ class ModelPrice(Dated, PriceSettings):
         return billions is not None and low <= billions <= high
 
 
-class ModelEnd(Settings):
+class ModelEnd(Config):
     """When models stop answering, when they take their last training job, and what follows."""
 
     models: tuple[str, ...] = Field(min_length=1)
@@ -98,7 +98,7 @@ class ModelEnd(Settings):
     retrieved: datetime.date | None = None
 
 
-class Accelerator(Settings):
+class Accelerator(Config):
     """An accelerator's size and speed."""
 
     name: str
@@ -115,7 +115,7 @@ class Accelerator(Settings):
         return tuple(name.lower() for name in (self.name, *self.aliases))
 
 
-class HourPrice(Dated):
+class HourPrice(DatedFigure):
     """The rent of one accelerator per hour."""
 
     accelerator: str
@@ -123,7 +123,7 @@ class HourPrice(Dated):
     usd_per_hour: Usd
 
 
-class PriceFile(Settings):
+class PriceFile(Config):
     """One file of prices."""
 
     provider: str | None = None
@@ -141,7 +141,7 @@ class PriceFile(Settings):
         return self
 
 
-def read(file: Path) -> tuple[PriceFile, ...]:
+def read_price_files(file: Path) -> tuple[PriceFile, ...]:
     """Return the price files in a YAML file; several, one per provider, are separated by `---`.
 
     Raises:

@@ -13,18 +13,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from tuneoff.costs.arithmetic import HOUR_SECONDS, answering_usd
+from tuneoff.costs.arithmetic import HOUR_SECONDS, price_answers
 from tuneoff.costs.pricebook import Price
 
-HOURS_A_MONTH = 730
+HOURS_PER_MONTH = 730
 THOUSAND = 1000
-NOTHING = Decimal(0)
+ZERO = Decimal(0)
 # Costs that cross only beyond this many machines count as never crossing.
-MOST_MACHINES = 100_000
+MAX_MACHINES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnedMonthlyCost:
     """The monthly cost of an own model."""
 
     machine_usd: Decimal
@@ -43,12 +43,12 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True)
-class Hosted:
+class HostedMonthlyCost:
     """The monthly cost of a provider's model."""
 
     request_usd: Decimal
     """Price of one request."""
-    fixed_usd: Decimal = NOTHING
+    fixed_usd: Decimal = ZERO
     """Fees per month, whatever the load."""
 
     def usd(self, requests: Decimal) -> Decimal:
@@ -57,7 +57,7 @@ class Hosted:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class CostCrossing:
     """Where owning becomes cheaper, in requests per month."""
 
     first: Decimal | None = None
@@ -68,9 +68,9 @@ class Crossing:
     """The highest load at which it is cheaper, where it does not stay so."""
 
 
-def own(
+def build_owned_cost(
     usd_per_hour: Decimal, count: int, requests_per_second: Decimal, utilization: Decimal
-) -> Own:
+) -> OwnedMonthlyCost:
     """Return the monthly cost of a model on `count` accelerators per machine.
 
     Args:
@@ -81,21 +81,21 @@ def own(
     """
     if requests_per_second <= 0 or utilization <= 0:
         raise ValueError("throughput and utilisation must be above 0")
-    seconds = HOURS_A_MONTH * HOUR_SECONDS
-    return Own(
-        machine_usd=usd_per_hour * count * HOURS_A_MONTH,
+    seconds = HOURS_PER_MONTH * HOUR_SECONDS
+    return OwnedMonthlyCost(
+        machine_usd=usd_per_hour * count * HOURS_PER_MONTH,
         machine_requests=requests_per_second * utilization * seconds,
     )
 
 
-def hosted(
+def build_hosted_cost(
     price: Price,
     tokens_in: Decimal,
     tokens_out: Decimal,
     *,
     batch: bool = False,
-    tuning_again_usd: Decimal = NOTHING,
-) -> Hosted | None:
+    tuning_again_usd: Decimal = ZERO,
+) -> HostedMonthlyCost | None:
     """Return the monthly cost of a provider's model for requests of this shape.
 
     None where answering has no price.
@@ -106,53 +106,59 @@ def hosted(
     """
     fixed = tuning_again_usd
     if price.hosting_usd_per_hour is not None:
-        fixed += price.hosting_usd_per_hour * HOURS_A_MONTH
+        fixed += price.hosting_usd_per_hour * HOURS_PER_MONTH
     # Price a million requests, so that their tokens are whole numbers.
-    million_usd = answering_usd(price, _millions(tokens_in), _millions(tokens_out), batch=batch)
+    million_usd = price_answers(
+        price, _scale_to_million(tokens_in), _scale_to_million(tokens_out), batch=batch
+    )
     if million_usd is None:
         # A deployment may be billed by its hours and nothing else.
-        return Hosted(NOTHING, fixed) if price.hosting_usd_per_hour is not None else None
-    return Hosted(million_usd / 1_000_000, fixed)
+        return HostedMonthlyCost(ZERO, fixed) if price.hosting_usd_per_hour is not None else None
+    return HostedMonthlyCost(million_usd / 1_000_000, fixed)
 
 
-def _millions(tokens: Decimal) -> int:
+def _scale_to_million(tokens: Decimal) -> int:
     """Return the tokens of a million requests."""
     return round(tokens * 1_000_000)
 
 
-def tuning_again_usd(training: Decimal, months: int) -> Decimal:
+def spread_tuning_cost(training: Decimal, months: int) -> Decimal:
     """Return the monthly share of tuning again at this interval."""
     return training / months
 
 
-def usd_per_1k(monthly: Own | Hosted, requests: int | None) -> Decimal:
+def compute_usd_per_1k(
+    monthly: OwnedMonthlyCost | HostedMonthlyCost, requests: int | None
+) -> Decimal:
     """Return the cost of 1,000 requests at this monthly load.
 
     Without a load: an owned machine at its target utilization; a provider without fixed fees.
     """
     if requests is not None:
         return monthly.usd(Decimal(requests)) / requests * THOUSAND
-    if isinstance(monthly, Own):
+    if isinstance(monthly, OwnedMonthlyCost):
         return monthly.machine_usd / monthly.machine_requests * THOUSAND
     return monthly.request_usd * THOUSAND
 
 
-def fixed_usd(monthly: Own | Hosted, requests: int | None) -> Decimal:
+def compute_fixed_usd(
+    monthly: OwnedMonthlyCost | HostedMonthlyCost, requests: int | None
+) -> Decimal:
     """Return the monthly cost due at any load: reserved machines, or the provider's fees.
 
     Without a load, one machine is reserved.
     """
-    if isinstance(monthly, Own):
+    if isinstance(monthly, OwnedMonthlyCost):
         return monthly.usd(Decimal(requests or 0))
     return monthly.fixed_usd
 
 
-def usd_per_correct(per_1k: Decimal, correct: Decimal) -> Decimal | None:
+def compute_usd_per_correct(per_1k: Decimal, correct: Decimal) -> Decimal | None:
     """Return the cost of a correct answer, given their share; None where none is correct."""
     return per_1k / THOUSAND / correct if correct > 0 else None
 
 
-def break_even(owned: Own, other: Hosted) -> Crossing:
+def find_break_even(owned: OwnedMonthlyCost, other: HostedMonthlyCost) -> CostCrossing:
     """Return from how many requests per month owning costs no more than the provider.
 
     Between kC and (k+1)C requests (C: the requests of one machine) k + 1 machines are reserved, so
@@ -163,49 +169,53 @@ def break_even(owned: Own, other: Hosted) -> Crossing:
     request_usd, fixed = other.request_usd, other.fixed_usd
     gained = request_usd * capacity - machine  # per additional full machine
     if machine <= fixed:
-        first = NOTHING
+        first = ZERO
     elif fixed + request_usd * capacity >= machine:
         first = (machine - fixed) / request_usd
     else:
-        return Crossing()
+        return CostCrossing()
     if gained >= 0 and machine <= fixed:
-        return Crossing(first, NOTHING)
+        return CostCrossing(first, ZERO)
     if gained > 0:
-        return Crossing(first, _lasting(owned, other, gained))
+        return CostCrossing(first, _find_lasting(owned, other, gained))
     if gained == 0:  # equal at each full machine, and more expensive in between
-        return Crossing(first)
-    return Crossing(first, None, capacity * (fixed // -gained))
+        return CostCrossing(first)
+    return CostCrossing(first, None, capacity * (fixed // -gained))
 
 
-def _lasting(owned: Own, other: Hosted, gained: Decimal) -> Decimal | None:
+def _find_lasting(
+    owned: OwnedMonthlyCost, other: HostedMonthlyCost, gained: Decimal
+) -> Decimal | None:
     """Return the load from which each additional machine is cheaper from its first request on.
 
     The savings of full machines then pay for a new one. None where that takes too many machines.
     """
     missing = owned.machine_usd - other.fixed_usd
-    if missing > gained * MOST_MACHINES:
+    if missing > gained * MAX_MACHINES:
         return None
     whole, rest = divmod(missing, gained)
     machines = int(whole) + (rest > 0)
     return (machines * owned.machine_usd - other.fixed_usd) / other.request_usd
 
 
-def used_to(owned: Own, before: Decimal, after: Decimal) -> Own:
+def change_utilization(
+    owned: OwnedMonthlyCost, before: Decimal, after: Decimal
+) -> OwnedMonthlyCost:
     """Return the same machines at another utilization."""
     return replace(owned, machine_requests=owned.machine_requests * after / before)
 
 
-def dearer_own(owned: Own, factor: Decimal) -> Own:
+def scale_hour_price(owned: OwnedMonthlyCost, factor: Decimal) -> OwnedMonthlyCost:
     """Return the same machines with the hourly price times `factor`."""
     return replace(owned, machine_usd=owned.machine_usd * factor)
 
 
-def dearer_hosted(other: Hosted, factor: Decimal) -> Hosted:
+def scale_request_price(other: HostedMonthlyCost, factor: Decimal) -> HostedMonthlyCost:
     """Return the same model with the price of a request times `factor`."""
     return replace(other, request_usd=other.request_usd * factor)
 
 
-def points(owns: Iterable[Own], crossings: Iterable[Decimal]) -> list[Decimal]:
+def choose_loads(owns: Iterable[OwnedMonthlyCost], crossings: Iterable[Decimal]) -> list[Decimal]:
     """Return the monthly loads at which to draw the cost curves.
 
     They range from a decade below the first crossing to a decade above the last, and include each

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import ConfigError, RunDirectoryError
-from tuneoff.export.options import options_of
+from tuneoff.export.options import build_export_options
 from tuneoff.report.card import add_results
-from tuneoff.rundir import RunDir, alone_in
+from tuneoff.rundir import RunDir, lock_run_dir
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,15 @@ def export_contender(
             answers differ and `strict` is set.
         MissingExtraError: a package that the format needs is not installed.
     """
-    options = options_of(format, dtype, outtype, strict)
+    options = build_export_options(format, dtype, outtype, strict)
     from tuneoff.export import forms, source
 
-    tuned = source.find(Path(run), contender)
+    tuned = source.find_tuned(Path(run), contender)
     folder = Path(
-        out or Path(run) / "exports" / f"{forms.folder_name(contender)}-{format}"
+        out or Path(run) / "exports" / f"{forms.build_folder_name(contender)}-{format}"
     ).resolve()
-    _refuse_taken(folder)
-    forms.refuse(tuned, options)
+    _check_target(folder)
+    forms.check_exportable(tuned, options)
     notes: list[str] = []
 
     def note(line: str) -> None:
@@ -81,8 +81,10 @@ def export_contender(
         notes.append(line)
         say(line)
 
-    with _beside(folder) as unfinished:
-        checked = forms.FORMS[format](source.answered(tuned), options, unfinished, note)
+    with _replace_when_done(folder) as unfinished:
+        checked = forms.EXPORTERS[format](
+            source.add_served_answers(tuned), options, unfinished, note
+        )
         if (Path(run) / "results.json").is_file():
             add_results(unfinished / "README.md", RunDir(Path(run)).results(), contender)
         if checked is not None and not checked.parity.asked:
@@ -107,7 +109,7 @@ def export_contender(
     return Exported(contender, format, str(folder), files, parity, tuple(notes))
 
 
-def _refuse_taken(folder: Path) -> None:
+def _check_target(folder: Path) -> None:
     """Refuse a target that is a file, is not empty, or cannot be replaced.
 
     Raises:
@@ -125,9 +127,11 @@ def _refuse_taken(folder: Path) -> None:
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def _replace_when_done(folder: Path) -> Iterator[Path]:
     """Open a temporary folder that replaces the target if nothing fails."""
-    with scratch(folder.with_name(f".{folder.name}.part"), f"--out {folder}") as unfinished:
+    with open_scratch_folder(
+        folder.with_name(f".{folder.name}.part"), f"--out {folder}"
+    ) as unfinished:
         yield unfinished
         if folder.exists():
             folder.rmdir()  # empty, as was checked before
@@ -135,7 +139,7 @@ def _beside(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch(folder: Path, wanted: str) -> Iterator[Path]:
+def open_scratch_folder(folder: Path, wanted: str) -> Iterator[Path]:
     """Open an empty folder that only this process uses, and delete it at the end.
 
     Weights are large, so files that a killed process left in it are deleted first.
@@ -146,7 +150,7 @@ def scratch(folder: Path, wanted: str) -> Iterator[Path]:
     """
     with ExitStack() as held:
         try:
-            held.enter_context(alone_in(folder))
+            held.enter_context(lock_run_dir(folder))
             for leftover in folder.iterdir():
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         except RunDirectoryError:

@@ -15,18 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneoff import prompts
-from tuneoff.answer_check import ROUNDED_SAMPLE, SAMPLE, Gap, Parity, Tuned, compare
-from tuneoff.contenders import template_for
-from tuneoff.contenders.answering import prompts_of
+from tuneoff.answer_check import (
+    ROUNDED_SAMPLE_SIZE,
+    SAMPLE_SIZE,
+    Agreement,
+    TokenGap,
+    TunedContender,
+    compare_answers,
+)
+from tuneoff.contenders import choose_template
+from tuneoff.contenders.answering import encode_prompts
 from tuneoff.export import runtime
 from tuneoff.generation import plain
-from tuneoff.generation.ending import ending_of
+from tuneoff.generation.ending import build_stop_criteria
 from tuneoff.models.loading import (
-    device,
-    dtype_of,
+    choose_dtype,
+    choose_rendering,
+    get_device,
     load_model,
     load_tokenizer,
-    rendering_of,
 )
 from tuneoff.records import Example
 from tuneoff.tokenization.chat_template import load_chat_template
@@ -39,10 +46,10 @@ BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """The result of a check."""
 
-    parity: Parity
+    parity: Agreement
     by: str
     """The program that answered."""
     texts: int | None = None
@@ -67,7 +74,7 @@ class Checked:
         return lines
 
 
-def adapter(tuned: Tuned, folder: Path) -> Checked:
+def check_adapter(tuned: TunedContender, folder: Path) -> CheckResult:
     """Check an exported adapter on the base that its configuration names.
 
     Raises:
@@ -78,39 +85,39 @@ def adapter(tuned: Tuned, folder: Path) -> Checked:
     import torch
 
     base = str(peft.PeftConfig.from_pretrained(str(folder)).base_model_name_or_path)
-    dtype = dtype_of(tuned.settings.train.precision)
+    dtype = choose_dtype(tuned.settings.train.precision)
     model = load_model(base, tuned.settings.quantization, dtype)
     adapted = peft.PeftModel.from_pretrained(model, str(folder)).eval()
     exact = dtype == torch.float32 and tuned.settings.quantization == "none"
-    return _by_transformers(tuned, adapted, load_tokenizer(str(folder)), exact)
+    return _check_with_transformers(tuned, adapted, load_tokenizer(str(folder)), exact)
 
 
-def merged(tuned: Tuned, folder: Path) -> Checked:
+def check_merged(tuned: TunedContender, folder: Path) -> CheckResult:
     """Check an exported merged model, in the precision that its contender was scored in."""
     import torch
     from transformers import AutoConfig
 
-    dtype = dtype_of(tuned.settings.train.precision)
+    dtype = choose_dtype(tuned.settings.train.precision)
     stored = AutoConfig.from_pretrained(folder).dtype
     model = load_model(str(folder), "none", dtype).eval()
     exact = {dtype, stored} == {torch.float32} and tuned.settings.quantization == "none"
-    return _by_transformers(tuned, model, load_tokenizer(str(folder)), exact)
+    return _check_with_transformers(tuned, model, load_tokenizer(str(folder)), exact)
 
 
-def gguf_by_transformers(
-    tuned: Tuned, file: Path, config: Any, tokenizer: Any, exact: bool
-) -> Checked:
+def check_gguf_with_transformers(
+    tuned: TunedContender, file: Path, config: Any, tokenizer: Any, exact: bool
+) -> CheckResult:
     """Check a GGUF file's tensors, loaded by transformers' own reader.
 
     Args:
         config: of the merged model; the file does not hold all of it.
     """
-    model = read_by_transformers(file, config, dtype_of(tuned.settings.train.precision))
+    model = load_gguf(file, config, choose_dtype(tuned.settings.train.precision))
     by = "its tensors, read by transformers"
-    return _by_transformers(tuned, model.to(device()).eval(), tokenizer, exact, by)
+    return _check_with_transformers(tuned, model.to(get_device()).eval(), tokenizer, exact, by)
 
 
-def read_by_transformers(file: Path, config: Any, dtype: torch.dtype) -> Any:
+def load_gguf(file: Path, config: Any, dtype: torch.dtype) -> Any:
     """Load a GGUF file's tensors into a model with this configuration."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -123,21 +130,21 @@ def read_by_transformers(file: Path, config: Any, dtype: torch.dtype) -> Any:
         )
 
 
-def _by_transformers(
-    tuned: Tuned, model: Any, tokenizer: Any, exact: bool, by: str = "transformers"
-) -> Checked:
+def _check_with_transformers(
+    tuned: TunedContender, model: Any, tokenizer: Any, exact: bool, by: str = "transformers"
+) -> CheckResult:
     """Answer the sample with transformers and compare the answers."""
     import torch
 
-    examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
-    asked = [ids for _, ids in prompts_of(tuned.settings, tuned.work, tokenizer, examples)]
-    ending = ending_of(model, tokenizer, ())
+    examples = tuned.sample(SAMPLE_SIZE if exact else ROUNDED_SAMPLE_SIZE)
+    asked = [ids for _, ids in encode_prompts(tuned.settings, tuned.work, tokenizer, examples)]
+    ending = build_stop_criteria(model, tokenizer, ())
     answers = []
     for start in range(0, len(asked), BATCH_SIZE):
         batch = asked[start : start + BATCH_SIZE]
-        for row in plain.generate(model, ending, batch, tuned.work.max_new_tokens):
+        for row in plain.generate_batch(model, ending, batch, tuned.work.max_new_tokens):
             text = ending.prediction("", 0, row, 0).prediction
-            answers.append((before_end(row, ending.ends), text))
+            answers.append((cut_at_end(row, ending.ends), text))
 
     def gap(place: int, number: int) -> float:
         """Return the logit gap between the two best tokens at one place."""
@@ -146,56 +153,59 @@ def _by_transformers(
             best = model(input_ids=ids).logits[0, -1].float().topk(2).values
         return float(best[0] - best[1])
 
-    return Checked(_compared(tuned, examples, answers, tokenizer, gap, exact), by)
+    return CheckResult(_compare_answers(tuned, examples, answers, tokenizer, gap, exact), by)
 
 
-def _compared(
-    tuned: Tuned,
+def _compare_answers(
+    tuned: TunedContender,
     examples: Sequence[Example],
     answers: Sequence[tuple[Sequence[int], str]],
     tokenizer: Any,
-    gap: Gap,
+    gap: TokenGap,
     exact: bool,
-) -> Parity:
+) -> Agreement:
     """Compare answers with the scored ones."""
 
     def decoded(tokens: Sequence[int]) -> str:
         """Return the text of some tokens."""
         return decode(tokenizer, tokens)
 
-    return compare(tuned, examples, answers, decoded, gap, exact, "exported")
+    return compare_answers(tuned, examples, answers, decoded, gap, exact, "exported")
 
 
-def before_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
+def cut_at_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Return the tokens of an answer before its end token."""
     ended = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return list(tokens[:ended])
 
 
-def gguf_by_llama_cpp(
-    tuned: Tuned, file: Path, ends: Sequence[int], tokenizer: Any, exact: bool
-) -> Checked | str:
+def check_gguf_with_llama_cpp(
+    tuned: TunedContender, file: Path, ends: Sequence[int], tokenizer: Any, exact: bool
+) -> CheckResult | str:
     """Check a GGUF file in llama.cpp: its answers, and how it tokenizes the prompts.
 
     If llama.cpp failed, return the reason.
     """
-    examples = tuned.sample(SAMPLE if exact else ROUNDED_SAMPLE)
-    asked = [ids for _, ids in prompts_of(tuned.settings, tuned.work, tokenizer, examples)]
-    prompt_texts = _texts_with_tokens(tuned, tokenizer, examples, asked)
+    examples = tuned.sample(SAMPLE_SIZE if exact else ROUNDED_SAMPLE_SIZE)
+    asked = [ids for _, ids in encode_prompts(tuned.settings, tuned.work, tokenizer, examples)]
+    prompt_texts = _pair_texts_with_tokens(tuned, tokenizer, examples, asked)
     texts = [text for text, _ in prompt_texts]
-    result = runtime.ask(file, asked, texts, ends, tuned.work.max_new_tokens)
+    result = runtime.run_llama_cpp(file, asked, texts, ends, tuned.work.max_new_tokens)
     if isinstance(result, str):
         return result
     answers = [(tokens, decode(tokenizer, tokens)) for tokens in result.tokens]
-    parity = _compared(
+    parity = _compare_answers(
         tuned, examples, answers, tokenizer, lambda place, number: result.gaps[place][number], exact
     )
     same = sum(cut == ids for cut, (_, ids) in zip(result.cut, prompt_texts, strict=True))
-    return Checked(parity, "llama.cpp", len(texts), same)
+    return CheckResult(parity, "llama.cpp", len(texts), same)
 
 
-def _texts_with_tokens(
-    tuned: Tuned, tokenizer: Any, examples: Sequence[Example], asked: Sequence[Sequence[int]]
+def _pair_texts_with_tokens(
+    tuned: TunedContender,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    asked: Sequence[Sequence[int]],
 ) -> list[tuple[str, list[int]]]:
     """Return the prompts as texts, with their token ids.
 
@@ -204,7 +214,7 @@ def _texts_with_tokens(
     """
     pairs = []
     for example, prompt in zip(examples, asked, strict=True):
-        text = _text(tuned, tokenizer, example)
+        text = _render_prompt(tuned, tokenizer, example)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         # A text prompt may start with a BOS token in addition.
         if list(prompt[-len(ids) :]) == ids:
@@ -212,10 +222,10 @@ def _texts_with_tokens(
     return pairs
 
 
-def _text(tuned: Tuned, tokenizer: Any, example: Example) -> str:
+def _render_prompt(tuned: TunedContender, tokenizer: Any, example: Example) -> str:
     """Return an example's prompt as text."""
-    template = template_for(tuned.settings, tuned.work)
-    if rendering_of(tokenizer, tuned.settings.rendering) == "text":
-        return prompts.text(example, template)
+    template = choose_template(tuned.settings, tuned.work)
+    if choose_rendering(tokenizer, tuned.settings.rendering) == "text":
+        return prompts.render_text(example, template)
     chat = load_chat_template(tokenizer, template.today)
-    return chat.render(prompts.messages(example, template))
+    return chat.render(prompts.render_messages(example, template))

@@ -9,24 +9,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tuneoff.answer_check import Tuned
-from tuneoff.contenders import template_for
+from tuneoff.answer_check import TunedContender
+from tuneoff.contenders import choose_template
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.export import checking
-from tuneoff.export.checking import Checked
-from tuneoff.export.merging import describe_head, dtype_for, whole_model
-from tuneoff.export.options import Options
+from tuneoff.export.checking import CheckResult
+from tuneoff.export.merging import choose_dtype, describe_head, load_whole_model
+from tuneoff.export.options import ExportOptions
 from tuneoff.files import write_text
-from tuneoff.generation.ending import ending_of
-from tuneoff.models.loading import dtype_of, load_tokenizer, release_memory, rendering_of
-from tuneoff.prompts import SYSTEM_ROLES, conversations
-from tuneoff.tokenization.chat_template import write_adapted
-from tuneoff.training.card import template_lines, write_card
+from tuneoff.generation.ending import build_stop_criteria
+from tuneoff.models.loading import choose_dtype, choose_rendering, load_tokenizer, release_memory
+from tuneoff.prompts import SYSTEM_ROLES, collect_roles
+from tuneoff.tokenization.chat_template import write_adapted_template
+from tuneoff.training.card import render_template_notes, write_card
 
 Say = Callable[[str], object]
 
 
-def refuse(tuned: Tuned, options: Options) -> None:
+def check_exportable(tuned: TunedContender, options: ExportOptions) -> None:
     """Refuse an impossible export before anything is loaded.
 
     Raises:
@@ -55,7 +55,9 @@ def refuse(tuned: Tuned, options: Options) -> None:
     check_architecture(AutoConfig.from_pretrained(tuned.weights if full else tuned.base))
 
 
-def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked | None:
+def export_adapter(
+    tuned: TunedContender, options: ExportOptions, folder: Path, say: Say
+) -> CheckResult | None:
     """Write the adapter as it was trained, with the base's name in its configuration.
 
     Returns None, unchecked, where the base cannot be quantized as in training.
@@ -72,7 +74,7 @@ def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked |
             "adapter_config.json names; change it there where the base lies elsewhere."
         )
     try:
-        return checking.adapter(tuned, folder)
+        return checking.check_adapter(tuned, folder)
     except MissingExtraError as error:
         if options.strict:
             raise
@@ -80,41 +82,47 @@ def adapter(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked |
         return None
 
 
-def merged(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
+def export_merged(
+    tuned: TunedContender, options: ExportOptions, folder: Path, say: Say
+) -> CheckResult:
     """Write the whole model as transformers and vLLM load it."""
     if tuned.settings.method == "full" and options.dtype == "auto":
         shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
         _write_template(tuned, folder, say)
-        return checking.merged(tuned, folder)
-    dtype = dtype_for(tuned, options.dtype)
-    model = whole_model(tuned, dtype)
+        return checking.check_merged(tuned, folder)
+    dtype = choose_dtype(tuned, options.dtype)
+    model = load_whole_model(tuned, dtype)
     model.save_pretrained(folder)
-    tokenizer, template_notes = _tokenizer(tuned, say)
+    tokenizer, template_notes = _load_adapted_tokenizer(tuned, say)
     tokenizer.save_pretrained(folder)
     about = [
-        f"The adapter is merged into the base; the weights are {_name(dtype)}.",
+        f"The adapter is merged into the base; the weights are {_format_dtype(dtype)}.",
         *describe_head(tuned, model),
     ]
-    _card(tuned, folder, "transformers", [*about, *_over_quantized(tuned, say), *template_notes])
+    _write_model_card(
+        tuned, folder, "transformers", [*about, *_note_quantization(tuned, say), *template_notes]
+    )
     del model
     release_memory()
-    return checking.merged(tuned, folder)
+    return checking.check_merged(tuned, folder)
 
 
-def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
+def export_gguf(
+    tuned: TunedContender, options: ExportOptions, folder: Path, say: Say
+) -> CheckResult:
     """Write a GGUF file, and an Ollama Modelfile if it can express the model's prompts."""
     import torch
 
     from tuneoff.export.gguf_file import write_gguf
-    from tuneoff.export.ollama import modelfile
-    from tuneoff.export.vocabulary import vocabulary_of
+    from tuneoff.export.ollama import render_modelfile
+    from tuneoff.export.vocabulary import build_vocabulary
 
     name = tuned.settings.name
-    model = whole_model(tuned, torch.float32)
-    tokenizer, template_notes = _tokenizer(tuned, say)
-    ends = ending_of(model, tokenizer, ()).ends
-    vocabulary = vocabulary_of(tokenizer, model.config.vocab_size, ends)
-    file = folder / f"{folder_name(name)}-{options.outtype}.gguf"
+    model = load_whole_model(tuned, torch.float32)
+    tokenizer, template_notes = _load_adapted_tokenizer(tuned, say)
+    ends = build_stop_criteria(model, tokenizer, ()).ends
+    vocabulary = build_vocabulary(tokenizer, model.config.vocab_size, ends)
+    file = folder / f"{build_folder_name(name)}-{options.outtype}.gguf"
     write_gguf(file, model, vocabulary, options.outtype, name)
     config, head = model.config, describe_head(tuned, model)
     del model
@@ -122,7 +130,7 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
     about = [
         f"GGUF, weights {options.outtype}.",
         *head,
-        *_over_quantized(tuned, say),
+        *_note_quantization(tuned, say),
         *template_notes,
     ]
     if vocabulary.unknown:
@@ -133,62 +141,62 @@ def gguf(tuned: Tuned, options: Options, folder: Path, say: Say) -> Checked:
         say(f"{name}: {line}")
         about.append(line[0].upper() + line[1:])
     else:
-        chat = rendering_of(tokenizer, tuned.settings.rendering) == "chat"
-        text = modelfile(file.name, tokenizer, chat, ends)
+        chat = choose_rendering(tokenizer, tuned.settings.rendering) == "chat"
+        text = render_modelfile(file.name, tokenizer, chat, ends)
         if text is None:
             say(f"{name}: its chat template cannot be written as Ollama's; there is no Modelfile.")
         else:
             write_text(folder / "Modelfile", text)
-    _card(tuned, folder, "gguf", about)
-    precise = dtype_of(tuned.settings.train.precision) == torch.float32
+    _write_model_card(tuned, folder, "gguf", about)
+    precise = choose_dtype(tuned.settings.train.precision) == torch.float32
     exact = precise and options.outtype == "f32" and tuned.settings.quantization == "none"
     reason = "is not here to check it (pip install llama-cpp-python)"
     if find_spec("llama_cpp") is not None:
-        checked = checking.gguf_by_llama_cpp(tuned, file, ends, tokenizer, exact)
-        if isinstance(checked, Checked):
+        checked = checking.check_gguf_with_llama_cpp(tuned, file, ends, tokenizer, exact)
+        if isinstance(checked, CheckResult):
             return checked
         reason = f"failed when it was to check it ({checked})"
         if options.strict:
             raise ConfigError(f"--strict: llama.cpp {reason}; nothing was written.")
     say(f"{name}: llama.cpp {reason}; transformers reads the file instead.")
-    return checking.gguf_by_transformers(tuned, file, config, tokenizer, exact)
+    return checking.check_gguf_with_transformers(tuned, file, config, tokenizer, exact)
 
 
-FORMS = {"adapter": adapter, "merged": merged, "gguf": gguf}
+EXPORTERS = {"adapter": export_adapter, "merged": export_merged, "gguf": export_gguf}
 
 
-def folder_name(name: str) -> str:
+def build_folder_name(name: str) -> str:
     """Return a model's name for use in a file name; names of a server's models hold colons."""
     return name.replace(":", "-").replace("/", "-")
 
 
-def _tokenizer(tuned: Tuned, say: Say) -> tuple[Any, list[str]]:
+def _load_adapted_tokenizer(tuned: TunedContender, say: Say) -> tuple[Any, list[str]]:
     """Return the base's tokenizer with the chat template of the training, and lines for a model
     card."""
     tokenizer: Any = load_tokenizer(tuned.base)
-    if rendering_of(tokenizer, tuned.settings.rendering) == "text":
+    if choose_rendering(tokenizer, tuned.settings.rendering) == "text":
         return tokenizer, []
-    work, template = tuned.work, template_for(tuned.settings, tuned.work)
-    role_sequences = conversations([*work.train, *work.validation, *work.test], template)
+    work, template = tuned.work, choose_template(tuned.settings, tuned.work)
+    role_sequences = collect_roles([*work.train, *work.validation, *work.test], template)
     if tuned.was == "served":  # clients may send any turns, as to the server
         role_sequences |= {(role, role, "user", "assistant", "user") for role in SYSTEM_ROLES}
-    lines = template_lines(write_adapted(tokenizer, role_sequences, template.today))
+    lines = render_template_notes(write_adapted_template(tokenizer, role_sequences, template.today))
     for line in lines:
         say(f"{tuned.settings.name}: {line[0].lower()}{line[1:]}")
     return tokenizer, lines
 
 
-def _write_template(tuned: Tuned, folder: Path, say: Say) -> None:
+def _write_template(tuned: TunedContender, folder: Path, say: Say) -> None:
     """Write the training's chat template beside the weights.
 
     Models that were tuned before it was saved with them have the base's own template.
     """
-    tokenizer, lines = _tokenizer(tuned, say)
+    tokenizer, lines = _load_adapted_tokenizer(tuned, say)
     if lines:
         tokenizer.save_pretrained(folder)
 
 
-def _over_quantized(tuned: Tuned, say: Say) -> list[str]:
+def _note_quantization(tuned: TunedContender, say: Say) -> list[str]:
     """Report, also for the card, that the adapter was trained on a quantized base."""
     if tuned.settings.quantization == "none":
         return []
@@ -200,13 +208,15 @@ def _over_quantized(tuned: Tuned, say: Say) -> list[str]:
     return [f"{line[0].upper()}{line[1:]}."]
 
 
-def _card(tuned: Tuned, folder: Path, library: str, about: Sequence[str]) -> None:
+def _write_model_card(
+    tuned: TunedContender, folder: Path, library: str, about: Sequence[str]
+) -> None:
     """Write the model card."""
     record = tuned.work.directory.training()
     if record is not None:
         write_card(folder / "README.md", tuned.settings, tuned.base, record, library, about)
 
 
-def _name(dtype: Any) -> str:
+def _format_dtype(dtype: Any) -> str:
     """Return a dtype's name."""
     return str(dtype).removeprefix("torch.")

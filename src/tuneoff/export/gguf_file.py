@@ -31,7 +31,7 @@ _FILE_TYPES = {
     "bf16": gguf.LlamaFileType.MOSTLY_BF16,
     "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
 }
-_STORED = {
+_TENSOR_TYPES = {
     "f32": gguf.GGMLQuantizationType.F32,
     "f16": gguf.GGMLQuantizationType.F16,
     "bf16": gguf.GGMLQuantizationType.BF16,
@@ -61,9 +61,9 @@ def check_architecture(config: Any) -> None:
         reason = f"{name}, and only {', '.join(_ARCHITECTURES)} are converted here"
     elif config.hidden_act != "silu":
         reason = f"{name} with the activation {config.hidden_act}"
-    elif (rope := _rope(config)["rope_type"]) not in _ROPES:
+    elif (rope := _get_rope(config)["rope_type"]) not in _ROPES:
         reason = f"{name} with {rope} rope scaling"
-    elif _rope(config).get("partial_rotary_factor", 1.0) != 1.0:
+    elif _get_rope(config).get("partial_rotary_factor", 1.0) != 1.0:
         reason = f"{name} that rotates a part of each head"
     if reason:
         raise ConfigError(
@@ -86,19 +86,19 @@ def write_gguf(path: Path, model: Any, vocabulary: Vocabulary, outtype: OutType,
     writer.add_file_type(_FILE_TYPES[outtype])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_vocabulary(writer, vocabulary)
-    for tensor_name, shape, kind, _ in _tensors(model, arch, outtype):
-        _announce(writer, tensor_name, shape, kind)
+    for tensor_name, shape, kind, _ in _list_tensors(model, arch, outtype):
+        _declare_tensor(writer, tensor_name, shape, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for _, _, kind, tensor in _tensors(model, arch, outtype):
-        writer.write_tensor_data(gguf.quantize(_numpy(tensor), kind))
+    for _, _, kind, tensor in _list_tensors(model, arch, outtype):
+        writer.write_tensor_data(gguf.quantize(_convert_to_numpy(tensor), kind))
     writer.close()
 
 
 def _add_hyperparameters(writer: gguf.GGUFWriter, config: Any) -> None:
     """Write the model's hyperparameters."""
-    rope, head = _rope(config), _head_dimension(config)
+    rope, head = _get_rope(config), _get_head_dimension(config)
     writer.add_vocab_size(config.vocab_size)
     writer.add_block_count(config.num_hidden_layers)
     # llama.cpp ignores a sliding window, so the context must not exceed it.
@@ -142,11 +142,11 @@ def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
 Tensor = tuple[str, tuple[int, ...], gguf.GGMLQuantizationType, Any]
 
 
-def _tensors(model: Any, arch: gguf.MODEL_ARCH, outtype: OutType) -> Iterator[Tensor]:
+def _list_tensors(model: Any, arch: gguf.MODEL_ARCH, outtype: OutType) -> Iterator[Tensor]:
     """Yield the name, shape, type and values of every tensor of the file."""
     config = model.config
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
-    factors = _rope_factors(config)
+    factors = _compute_rope_factors(config)
     if factors is not None:
         yield "rope_freqs.weight", factors.shape, gguf.GGMLQuantizationType.F32, factors
     for key, tensor in model.state_dict().items():
@@ -159,22 +159,24 @@ def _tensors(model: Any, arch: gguf.MODEL_ARCH, outtype: OutType) -> Iterator[Te
                 "use --format merged, then llama.cpp's own convert_hf_to_gguf.py."
             )
         if arch == gguf.MODEL_ARCH.LLAMA and ".q_proj." in key:
-            tensor = interleaved(tensor, config.num_attention_heads)
+            tensor = interleave_heads(tensor, config.num_attention_heads)
         elif arch == gguf.MODEL_ARCH.LLAMA and ".k_proj." in key:
-            tensor = interleaved(tensor, config.num_key_value_heads)
-        yield name, tuple(tensor.shape), _kind(tensor, outtype), tensor
+            tensor = interleave_heads(tensor, config.num_key_value_heads)
+        yield name, tuple(tensor.shape), _choose_type(tensor, outtype), tensor
 
 
-def _kind(tensor: Any, outtype: OutType) -> gguf.GGMLQuantizationType:
+def _choose_type(tensor: Any, outtype: OutType) -> gguf.GGMLQuantizationType:
     """Return a tensor's type: vectors stay float32, rows that are no multiple of a block become
     float16."""
     if tensor.dim() < 2:
         return gguf.GGMLQuantizationType.F32
-    block, _ = gguf.GGML_QUANT_SIZES[_STORED[outtype]]
-    return _STORED[outtype] if tensor.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
+    block, _ = gguf.GGML_QUANT_SIZES[_TENSOR_TYPES[outtype]]
+    return (
+        _TENSOR_TYPES[outtype] if tensor.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
+    )
 
 
-def _announce(
+def _declare_tensor(
     writer: gguf.GGUFWriter, name: str, shape: tuple[int, ...], kind: gguf.GGMLQuantizationType
 ) -> None:
     """Declare a tensor to the writer; its values follow later."""
@@ -189,26 +191,26 @@ def _announce(
     )
 
 
-def interleaved(tensor: torch.Tensor, heads: int) -> torch.Tensor:
+def interleave_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     """Return a query or key projection (or bias) with the halves of each head interleaved."""
     halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
     return halves.swapaxes(1, 2).reshape(tensor.shape)
 
 
-def _rope(config: Any) -> dict[str, Any]:
+def _get_rope(config: Any) -> dict[str, Any]:
     """Return the rope's parameters, including `rope_type` and `rope_theta`."""
     parameters = dict(config.rope_parameters or {})
     parameters.setdefault("rope_type", "default")
     return parameters
 
 
-def _head_dimension(config: Any) -> int:
+def _get_head_dimension(config: Any) -> int:
     """Return the size of an attention head."""
     own = getattr(config, "head_dim", None)
     return int(own or config.hidden_size // config.num_attention_heads)
 
 
-def _rope_factors(config: Any) -> Any:
+def _compute_rope_factors(config: Any) -> Any:
     """Return the divisors of a Llama 3 rope's frequencies; None for other ropes.
 
     They are 1 for short waves, `factor` for waves longer than the original context, and a mixture
@@ -216,17 +218,17 @@ def _rope_factors(config: Any) -> Any:
     """
     import torch
 
-    rope = {**_LLAMA3, **_rope(config)}
+    rope = {**_LLAMA3, **_get_rope(config)}
     if rope["rope_type"] != "llama3":
         return None
-    head, original = _head_dimension(config), rope["original_max_position_embeddings"]
+    head, original = _get_head_dimension(config), rope["original_max_position_embeddings"]
     waves = 2 * math.pi * rope["rope_theta"] ** (torch.arange(0, head, 2).float() / head)
     low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     weight = ((original / waves - low) / (high - low)).clamp(0, 1)
     return 1 / ((1 - weight) / rope["factor"] + weight)
 
 
-def _numpy(tensor: Any) -> NDArray[np.float32]:
+def _convert_to_numpy(tensor: Any) -> NDArray[np.float32]:
     """Return a tensor as a float32 array."""
     array: NDArray[np.float32] = tensor.detach().float().contiguous().numpy()
     return array

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.answer_check import Tuned
+from tuneoff.answer_check import TunedContender
 from tuneoff.errors import ContenderError
 from tuneoff.export.options import Dtype
 from tuneoff.models.head import is_tied, untie_head
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def dtype_for(tuned: Tuned, wanted: Dtype) -> torch.dtype:
+def choose_dtype(tuned: TunedContender, wanted: Dtype) -> torch.dtype:
     """Return the dtype of a merged model's weights.
 
     `auto` means the dtype in which the base is stored; for a fully tuned model, its own.
@@ -30,7 +30,7 @@ def dtype_for(tuned: Tuned, wanted: Dtype) -> torch.dtype:
     return base_dtype if base_dtype in named.values() else torch.float32
 
 
-def describe_head(tuned: Tuned, model: Any) -> list[str]:
+def describe_head(tuned: TunedContender, model: Any) -> list[str]:
     """Return a line for the card if the output head is no longer tied, as the base's is."""
     from transformers import AutoConfig
 
@@ -40,7 +40,7 @@ def describe_head(tuned: Tuned, model: Any) -> list[str]:
     return ["The output head has weights of its own; in the base it is tied to the embedding."]
 
 
-def whole_model(tuned: Tuned, dtype: torch.dtype) -> Any:
+def load_whole_model(tuned: TunedContender, dtype: torch.dtype) -> Any:
     """Return the model on the CPU with its weights in `dtype`.
 
     A base that was quantized in training is loaded with its full weights. A tied head gets its own

@@ -15,9 +15,9 @@ from tuneoff.tokenization.chat_template import load_chat_template
 
 # Contents of the probe turns: words that no template contains.
 _MARKS = {"system": "Zqsystem", "user": "Zquser", "assistant": "Zqassistant"}
-_LONGEST = ("system", "user", "assistant", "user")
+_LONGEST_CONVERSATION = ("system", "user", "assistant", "user")
 _CONVERSATIONS = (
-    _LONGEST,
+    _LONGEST_CONVERSATION,
     ("system", "user"),
     ("user",),
     ("user", "assistant", "user"),
@@ -26,7 +26,7 @@ _CONVERSATIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class TurnFormat:
     """The text that a chat template puts around turns."""
 
     start: str
@@ -49,18 +49,18 @@ class Turns:
         return self.start + "".join(rendered) + self.answer
 
 
-def modelfile(file: str, tokenizer: Any, chat: bool, ends: Sequence[int]) -> str | None:
+def render_modelfile(file: str, tokenizer: Any, chat: bool, ends: Sequence[int]) -> str | None:
     """Return the text of a Modelfile; None if its prompts would differ from the model's.
 
     Args:
         chat: whether prompts are chat turns; otherwise plain texts.
         ends: the tokens that end an answer.
     """
-    turns = turns_of(tokenizer) if chat else None
+    turns = find_turn_format(tokenizer) if chat else None
     if chat and turns is None:
         return None
     system = turns.system if turns else None
-    template = _template(turns, tokenizer) if turns else "{{ .Prompt }}"
+    template = _render_template(turns, tokenizer) if turns else "{{ .Prompt }}"
     if template is None or '"""' in (system or ""):
         return None
     stops = [str(tokenizer.decode([end])) for end in ends]
@@ -76,7 +76,7 @@ def modelfile(file: str, tokenizer: Any, chat: bool, ends: Sequence[int]) -> str
     return "\n".join(lines) + "\n"
 
 
-def _template(turns: Turns, tokenizer: Any) -> str | None:
+def _render_template(turns: TurnFormat, tokenizer: Any) -> str | None:
     """Return Ollama's template, in the language of Go's text/template.
 
     None if a text would be read as part of that language.
@@ -96,22 +96,22 @@ def _template(turns: Turns, tokenizer: Any) -> str | None:
     )
 
 
-def turns_of(tokenizer: Any) -> Turns | None:
+def find_turn_format(tokenizer: Any) -> TurnFormat | None:
     """Return the text around turns if it explains every probe conversation; otherwise None."""
     try:
-        turns = _read_off(tokenizer)
+        turns = _guess_turn_format(tokenizer)
         explained = turns is not None and all(
-            _rendered(tokenizer, roles) == turns.render(roles) for roles in _CONVERSATIONS
+            _render_marks(tokenizer, roles) == turns.render(roles) for roles in _CONVERSATIONS
         )
     except Exception:  # a template may refuse turns with any exception
         return None
     return turns if explained else None
 
 
-def _read_off(tokenizer: Any) -> Turns | None:
+def _guess_turn_format(tokenizer: Any) -> TurnFormat | None:
     """Guess the text around turns from two probe conversations."""
-    first, to_user, to_assistant, to_next, end = _between(tokenizer, _LONGEST)
-    alone, alone_end = _between(tokenizer, ("user",))
+    first, to_user, to_assistant, to_next, end = _split_at_marks(tokenizer, _LONGEST_CONVERSATION)
+    alone, alone_end = _split_at_marks(tokenizer, ("user",))
     bos = tokenizer.bos_token or ""
     start = bos if bos and first.startswith(bos) else ""
     system_start, inside = first.removeprefix(start), alone.removeprefix(start)
@@ -134,19 +134,19 @@ def _read_off(tokenizer: Any) -> Turns | None:
         "user": user_start,
         "assistant": to_assistant.removeprefix(behind["user"]),
     }
-    return Turns(start, before, behind, end.removeprefix(behind["user"]), system)
+    return TurnFormat(start, before, behind, end.removeprefix(behind["user"]), system)
 
 
-def _between(tokenizer: Any, roles: Sequence[str]) -> list[str]:
+def _split_at_marks(tokenizer: Any, roles: Sequence[str]) -> list[str]:
     """Return the text before, between and after the contents of a probe conversation."""
-    rest, pieces = _rendered(tokenizer, roles), []
+    rest, pieces = _render_marks(tokenizer, roles), []
     for role in roles:
         before, _, rest = rest.partition(_MARKS[role])
         pieces.append(before)
     return [*pieces, rest]
 
 
-def _rendered(tokenizer: Any, roles: Sequence[str]) -> str:
+def _render_marks(tokenizer: Any, roles: Sequence[str]) -> str:
     """Render a probe conversation with the model's chat template."""
     turns = [{"role": role, "content": _MARKS[role]} for role in roles]
     return load_chat_template(tokenizer).render(turns)

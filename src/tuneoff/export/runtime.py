@@ -19,7 +19,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class LlamaCppOutput:
     """The output of llama.cpp."""
 
     tokens: list[list[int]]
@@ -30,13 +30,13 @@ class Said:
     """Token ids of each text."""
 
 
-def ask(
+def run_llama_cpp(
     file: Path,
     prompts: Sequence[Sequence[int]],
     texts: Sequence[str],
     ends: Sequence[int],
     most: int,
-) -> Said | str:
+) -> LlamaCppOutput | str:
     """Answer prompts with a GGUF file; return why it failed, if llama.cpp ended or cannot load it.
 
     Args:
@@ -50,7 +50,7 @@ def ask(
         text=True,
     )
     if process.returncode == 0:
-        return Said(**json.loads(process.stdout))
+        return LlamaCppOutput(**json.loads(process.stdout))
     if process.returncode < 0:
         return f"it was ended by signal {-process.returncode}"
     lines = process.stderr.strip().splitlines()
@@ -71,14 +71,15 @@ def main() -> None:
         verbose=False,
     )
     answers = [
-        _greedy(runtime, ids, request["ends"], request["most"]) for ids in request["prompts"]
+        _answer_greedily(runtime, ids, request["ends"], request["most"])
+        for ids in request["prompts"]
     ]
     cut = [runtime.tokenize(text.encode(), False, True) for text in request["texts"]]
     response = {"tokens": [a[0] for a in answers], "gaps": [a[1] for a in answers], "cut": cut}
     print(json.dumps(response))
 
 
-def _greedy(
+def _answer_greedily(
     runtime: Any, ids: list[int], ends: list[int], most: int
 ) -> tuple[list[int], list[float]]:
     """Return the tokens and the gaps of a greedy answer."""

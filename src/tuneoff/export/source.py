@@ -10,114 +10,119 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneoff.answer_check import ROUNDED_SAMPLE, Judge, Tuned, tuned_contenders
-from tuneoff.contender_settings import LocalSettings, TrainSettings
-from tuneoff.contenders import Work
-from tuneoff.errors import ConfigError, DataError, unknown
-from tuneoff.models.loading import dtype_of, load_model, load_tokenizer
-from tuneoff.opening import stored_bakeoff
-from tuneoff.progress import Silent
+from tuneoff.answer_check import (
+    ROUNDED_SAMPLE_SIZE,
+    MetricEvaluator,
+    TunedContender,
+    load_tuned_contenders,
+)
+from tuneoff.contender_settings import LocalConfig, TrainConfig
+from tuneoff.contenders import ContenderContext
+from tuneoff.errors import ConfigError, DataError, explain_unknown
+from tuneoff.models.loading import choose_dtype, load_model, load_tokenizer
+from tuneoff.opening import load_stored_bakeoff
+from tuneoff.progress import SilentProgress
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.rundir import ContenderDir
 from tuneoff.scoring import Options, load_scorer
 from tuneoff.tasks import chat
-from tuneoff.tokenization.chat_template import day_of_job
+from tuneoff.tokenization.chat_template import find_job_date
 
 # Maximum length in tokens of an answer that is compared.
-MOST_TOKENS = 128
+MAX_TOKENS = 128
 
 
-def find(run: Path, name: str) -> Tuned:
+def find_tuned(run: Path, name: str) -> TunedContender:
     """Return the tuned model of a run directory, or of a server's data directory.
 
     Raises:
         ConfigError: the folder is neither, or no model of this name was tuned there.
     """
     if (run / "server.sqlite").is_file():
-        return _served(run, name)
+        return _load_served(run, name)
     if not (run / "bakeoff.yaml").is_file():
         raise ConfigError(
             f"{run}: there is no bakeoff.yaml and no server.sqlite in it; give a run directory, or "
             "the data directory of `tuneoff serve`."
         )
-    for contender in stored_bakeoff(run).contenders:
-        if contender.name == name and not isinstance(contender, LocalSettings):
+    for contender in load_stored_bakeoff(run).contenders:
+        if contender.name == name and not isinstance(contender, LocalConfig):
             raise ConfigError(
                 f"contender {name} is {contender.id}: nothing of it was tuned here that could be "
                 "exported; name a local contender."
             )
-    return tuned_contenders(run, name, "CONTENDER")[0]
+    return load_tuned_contenders(run, name, "CONTENDER")[0]
 
 
-def _served(data_dir: Path, name: str) -> Tuned:
+def _load_served(data_dir: Path, name: str) -> TunedContender:
     """Return a model that a server tuned, or a checkpoint of one.
 
     Its answers must equal those of the server: its base with its adapter, asked the prompts of the
     job's validation file (or training file, without a validation file).
     """
-    models = _rows(data_dir, "SELECT name, base, job_id, step FROM tuned ORDER BY created_at")
+    models = _query(data_dir, "SELECT name, base, job_id, step FROM tuned ORDER BY created_at")
     rows_by_name = {row["name"]: row for row in models}
     if name not in rows_by_name:
-        raise ConfigError(f"CONTENDER: {unknown('model', name, rows_by_name)}.")
+        raise ConfigError(f"CONTENDER: {explain_unknown('model', name, rows_by_name)}.")
     row = rows_by_name[name]
     directory = ContenderDir(data_dir / "jobs" / row["job_id"])
     weights = directory.adapter if row["step"] is None else directory.epoch(row["step"])
     if not (weights / "adapter_config.json").is_file():
         raise ConfigError(f"{name}: its adapter is not in {weights} any more; tune it again.")
-    job = _rows(data_dir, "SELECT created_at, facts FROM jobs WHERE id = ?", row["job_id"])[0]
+    job = _query(data_dir, "SELECT created_at, facts FROM jobs WHERE id = ?", row["job_id"])[0]
     facts = json.loads(job["facts"])
     adapter_config = json.loads((weights / "adapter_config.json").read_bytes())
     record = directory.training()
     numbers = facts["resolved"]
-    train = TrainSettings(
+    train = TrainConfig(
         epochs=numbers["n_epochs"],
         batch_size=numbers["batch_size"],
         learning_rate=record.learning_rate if record else None,
     )
     # A model's name may hold characters that a contender's may not.
-    settings = LocalSettings(
+    settings = LocalConfig(
         name=row["job_id"], id="local", base=row["base"], train=train, seed=facts["seed"]
     ).model_copy(update={"name": name})
     file = facts["validation_file"] or facts["training_file"]
     try:
         path = data_dir / "files" / f"{file}.jsonl"
-        test = list(islice(chat.stored_examples(path), ROUNDED_SAMPLE))
+        test = list(islice(chat.read_stored_examples(path), ROUNDED_SAMPLE_SIZE))
     except DataError:  # the file was deleted
         test = []
-    work = Work(
+    work = ContenderContext(
         folder=Path(),
         train=[],
         validation=[],
         test=test,
-        template=replace(CHAT_PASS_THROUGH, today=day_of_job(facts, job["created_at"])),
+        template=replace(CHAT_PASS_THROUGH, today=find_job_date(facts, job["created_at"])),
         prompt="full",
-        max_new_tokens=MOST_TOKENS,
+        max_new_tokens=MAX_TOKENS,
         directory=directory,
-        progress=Silent(),
+        progress=SilentProgress(),
     )
     base = str(adapter_config["base_model_name_or_path"])
-    judge = Judge(load_scorer(chat.SCORER), Options())
-    return Tuned(settings, base, weights, work, {}, judge, was="served")
+    judge = MetricEvaluator(load_scorer(chat.SCORER), Options())
+    return TunedContender(settings, base, weights, work, {}, judge, was="served")
 
 
-def answered(tuned: Tuned) -> Tuned:
+def add_served_answers(tuned: TunedContender) -> TunedContender:
     """Return a served model with the server's answers."""
     import peft
 
-    from tuneoff.contenders.answering import answers
+    from tuneoff.contenders.answering import generate_answers
 
     if tuned.was != "served" or not tuned.work.test:
         return tuned
-    base = load_model(tuned.base, "none", dtype_of(tuned.settings.train.precision))
+    base = load_model(tuned.base, "none", choose_dtype(tuned.settings.train.precision))
     model: Any = peft.PeftModel.from_pretrained(base, str(tuned.weights))
     tokenizer = load_tokenizer(tuned.base)
-    batches = answers(tuned.settings, tuned.work, model, tokenizer, tuned.work.test)
+    batches = generate_answers(tuned.settings, tuned.work, model, tokenizer, tuned.work.test)
     return replace(
         tuned, predictions={prediction.id: prediction for batch in batches for prediction in batch}
     )
 
 
-def _rows(data_dir: Path, sql: str, *values: str) -> list[dict[str, Any]]:
+def _query(data_dir: Path, sql: str, *values: str) -> list[dict[str, Any]]:
     """Return the rows of a query on a server's database, opened read-only."""
     address = f"{(data_dir / 'server.sqlite').resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:

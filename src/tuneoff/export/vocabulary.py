@@ -18,7 +18,7 @@ from typing import Any
 from gguf import TokenType
 
 from tuneoff.errors import ConfigError
-from tuneoff.tokenization.chat_template import template_source
+from tuneoff.tokenization.chat_template import find_template_source
 from tuneoff.tokenization.encode import get_turn_end
 
 _CASED = (
@@ -48,7 +48,7 @@ _SPLITS = {
     (_GPT_4O, False): "gpt-4o",
 }
 # The name for a file whose pre-tokenizer llama.cpp does not know.
-_NONE_LIKE_IT = "default"
+_FALLBACK_PRE = "default"
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
@@ -77,7 +77,7 @@ class Vocabulary:
     """Why llama.cpp cannot split texts like this tokenizer; None if it can."""
 
 
-def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
+def build_vocabulary(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
     """Return the vocabulary of a transformers tokenizer.
 
     Args:
@@ -88,38 +88,40 @@ def vocabulary_of(tokenizer: Any, size: int, ends: Sequence[int]) -> Vocabulary:
         ConfigError: it is not a BPE tokenizer.
     """
     if not tokenizer.is_fast:
-        raise _refused(type(tokenizer).__name__, "it has no tokenizer.json")
+        raise _build_refusal(type(tokenizer).__name__, "it has no tokenizer.json")
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
     model = definition["model"]
     if model["type"] != "BPE":
-        raise _refused(type(tokenizer).__name__, f"it is {model['type']}, not BPE")
+        raise _build_refusal(type(tokenizer).__name__, f"it is {model['type']}, not BPE")
     merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-    space_prefix = _space_prefix(definition) if model.get("byte_fallback") else None
-    spm = space_prefix is not None and _merges_by_score(model["vocab"], merges)
+    space_prefix = _find_space_prefix(definition) if model.get("byte_fallback") else None
+    spm = space_prefix is not None and _is_merged_by_score(model["vocab"], merges)
     if not spm and not _is_byte_level(definition):
-        raise _refused(
+        raise _build_refusal(
             type(tokenizer).__name__, "its BPE is neither byte-level nor SentencePiece's"
         )
-    pre = None if spm else _pre_tokenizer(definition)
-    tokens, types = _tokens(tokenizer, definition, size, spm)
+    pre = None if spm else _find_pre_tokenizer(definition)
+    tokens, types = _list_tokens(tokenizer, definition, size, spm)
     return Vocabulary(
         model="llama" if spm else "gpt2",
-        pre=("default" if spm else pre or _NONE_LIKE_IT),
+        pre=("default" if spm else pre or _FALLBACK_PRE),
         tokens=tokens,
         types=types,
         merges=[] if spm else [" ".join(pair) for pair in merges],
-        scores=_scores(tokens, merges) if spm else [],
-        special=_special(tokenizer),
-        turn_end=_turn_end(tokenizer, ends),
-        add_bos=_wraps(tokenizer, 0, tokenizer.bos_token_id),
-        add_eos=_wraps(tokenizer, -1, tokenizer.eos_token_id),
+        scores=_compute_scores(tokens, merges) if spm else [],
+        special=_list_special(tokenizer),
+        turn_end=_find_turn_end(tokenizer, ends),
+        add_bos=_has_token_at(tokenizer, 0, tokenizer.bos_token_id),
+        add_eos=_has_token_at(tokenizer, -1, tokenizer.eos_token_id),
         add_space_prefix=bool(space_prefix),
-        chat_template=template_source(tokenizer.chat_template),
-        unknown=_behind_specials(tokenizer, definition) if spm else _unknown(definition, pre),
+        chat_template=find_template_source(tokenizer.chat_template),
+        unknown=_explain_special_blanks(tokenizer, definition)
+        if spm
+        else _explain_unknown(definition, pre),
     )
 
 
-def _refused(name: str, reason: str) -> ConfigError:
+def _build_refusal(name: str, reason: str) -> ConfigError:
     """Return the error for a tokenizer that cannot be described."""
     return ConfigError(
         f"--format gguf: the tokenizer {name} cannot be described to llama.cpp here ({reason}); "
@@ -127,10 +129,10 @@ def _refused(name: str, reason: str) -> ConfigError:
     )
 
 
-def _pre_tokenizer(definition: Mapping[str, Any]) -> str | None:
+def _find_pre_tokenizer(definition: Mapping[str, Any]) -> str | None:
     """Return llama.cpp's name of a byte-level pre-tokenizer; None if it has none."""
     normalizer, model = definition.get("normalizer"), definition["model"]
-    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    steps = _list_steps(definition.get("pre_tokenizer"), "pretokenizers")
     whole_words = bool(model.get("ignore_merges"))
     last, before = steps[-1], steps[:-1]
     if last.get("add_prefix_space") or len(before) > 1:
@@ -152,17 +154,17 @@ def _pre_tokenizer(definition: Mapping[str, Any]) -> str | None:
 
 def _is_byte_level(definition: Mapping[str, Any]) -> bool:
     """Return whether tokens are made of bytes, each written as a character."""
-    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    steps = _list_steps(definition.get("pre_tokenizer"), "pretokenizers")
     return bool(steps) and steps[-1]["type"] == "ByteLevel"
 
 
-def _space_prefix(definition: Mapping[str, Any]) -> bool | None:
+def _find_space_prefix(definition: Mapping[str, Any]) -> bool | None:
     """Return whether a tokenizer with byte fallback puts a blank before a text.
 
     None if it splits or changes texts in a way that llama.cpp's SentencePiece does not.
     """
-    normalizers = _steps(definition.get("normalizer"), "normalizers")
-    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    normalizers = _list_steps(definition.get("normalizer"), "normalizers")
+    steps = _list_steps(definition.get("pre_tokenizer"), "pretokenizers")
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     prepend = {"type": "Prepend", "prepend": "▁"}
     if not steps and normalizers in ([prepend, replace], [replace]):
@@ -174,7 +176,7 @@ def _space_prefix(definition: Mapping[str, Any]) -> bool | None:
     return None
 
 
-def _merges_by_score(vocab: Mapping[str, int], merges: list[tuple[str, ...]]) -> bool:
+def _is_merged_by_score(vocab: Mapping[str, int], merges: list[tuple[str, ...]]) -> bool:
     """Return whether any two neighbours that make a token are merged.
 
     SentencePiece does so: it has tokens and their scores, but no merges.
@@ -190,7 +192,7 @@ def _merges_by_score(vocab: Mapping[str, int], merges: list[tuple[str, ...]]) ->
     return True
 
 
-def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
+def _compute_scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
     """Return each token's score: the earlier it is merged, the higher."""
     first: dict[str, int] = {}
     for rank, pair in enumerate(merges):
@@ -199,7 +201,7 @@ def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
     return [-float(first.get(token, last)) for token in tokens]
 
 
-def _tokens(
+def _list_tokens(
     tokenizer: Any, definition: Mapping[str, Any], size: int, spm: bool
 ) -> tuple[list[str], list[int]]:
     """Return the texts and kinds of all tokens; embedding rows without a token are unused."""
@@ -228,7 +230,7 @@ def _tokens(
     return tokens, kinds
 
 
-def _special(tokenizer: Any) -> dict[str, int]:
+def _list_special(tokenizer: Any) -> dict[str, int]:
     """Return the ids of the special tokens, by kind."""
     numbers = {
         kind: getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "unk", "pad")
@@ -236,20 +238,20 @@ def _special(tokenizer: Any) -> dict[str, int]:
     return {kind: int(number) for kind, number in numbers.items() if number is not None}
 
 
-def _turn_end(tokenizer: Any, ends: Sequence[int]) -> int | None:
+def _find_turn_end(tokenizer: Any, ends: Sequence[int]) -> int | None:
     """Return the token besides EOS that ends an answer: the chat template's, or else the first."""
     others = [end for end in ends if end != tokenizer.eos_token_id]
     own = get_turn_end(tokenizer)
     return own if own in others else next(iter(others), None)
 
 
-def _wraps(tokenizer: Any, place: int, token: int | None) -> bool:
+def _has_token_at(tokenizer: Any, place: int, token: int | None) -> bool:
     """Return whether the tokenizer itself puts this token at this place."""
     ids = tokenizer("a")["input_ids"]
     return token is not None and bool(ids) and ids[place] == token
 
 
-def _steps(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
+def _list_steps(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     """Return the steps of a normalizer or pre-tokenizer, which may be one or a sequence."""
     if part is None:
         return []
@@ -258,20 +260,20 @@ def _steps(part: Mapping[str, Any] | None, inner: str) -> list[dict[str, Any]]:
     return [dict(part)]
 
 
-def _behind_specials(tokenizer: Any, definition: Mapping[str, Any]) -> str | None:
+def _explain_special_blanks(tokenizer: Any, definition: Mapping[str, Any]) -> str | None:
     """Return why chat turns would be split differently; None if they would not."""
-    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    steps = _list_steps(definition.get("pre_tokenizer"), "pretokenizers")
     if tokenizer.chat_template and steps and steps[0]["prepend_scheme"] == "first":
         return "llama.cpp puts a blank behind each special token, and this tokenizer does not"
     return None
 
 
-def _unknown(definition: Mapping[str, Any], pre: str | None) -> str | None:
+def _explain_unknown(definition: Mapping[str, Any], pre: str | None) -> str | None:
     """Return why llama.cpp cannot split texts like this byte-level tokenizer; None if it can."""
     if pre:
         return None
-    normalizers = _steps(definition.get("normalizer"), "normalizers")
-    steps = _steps(definition.get("pre_tokenizer"), "pretokenizers")
+    normalizers = _list_steps(definition.get("normalizer"), "normalizers")
+    steps = _list_steps(definition.get("pre_tokenizer"), "pretokenizers")
     kinds = [step["type"] for step in (*normalizers, *steps)]
     step_names = ", ".join(dict.fromkeys(kinds)) or "nothing"
     return f"llama.cpp has no tokenizer that prepares a text as this one does ({step_names})"

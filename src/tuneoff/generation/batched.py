@@ -11,8 +11,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.generation.ending import ending_of
-from tuneoff.models.embedding import find_beyond
+from tuneoff.generation.ending import build_stop_criteria
+from tuneoff.models.embedding import find_unknown_token
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 # Rows. With shared prefixes they are cheap; `generate` holds all tokens of each row.
 BATCH_SIZE = 128
-PLAIN_BATCH_SIZE = 32
+TRANSFORMERS_BATCH_SIZE = 32
 logger = logging.getLogger(__name__)
 
 
-def answer(
+def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[tuple[str, list[int]]],
@@ -44,7 +44,9 @@ def answer(
     """
     model.eval()
     positions = int(getattr(model.config, "max_position_embeddings", 0)) or 2**31
-    fits, refused = with_room(prompts, max_new_tokens, positions, embedding_rows(model))
+    fits, refused = partition_prompts(
+        prompts, max_new_tokens, positions, count_embedding_rows(model)
+    )
     if refused:
         yield refused
     if not fits:
@@ -52,23 +54,23 @@ def answer(
     # Imported here: they import torch.
     from tuneoff.generation import engine, plain, support
 
-    ending = ending_of(model, tokenizer, stop)
-    reason = support.unserved(model, [ids for _, ids in fits], max_new_tokens)
+    ending = build_stop_criteria(model, tokenizer, stop)
+    reason = support.explain_unsupported(model, [ids for _, ids in fits], max_new_tokens)
     if reason is None:
-        yield from engine.answer(model, ending, fits, max_new_tokens, batch_size)
+        yield from engine.generate_with_engine(model, ending, fits, max_new_tokens, batch_size)
         return
     say(f"{type(model).__name__} is answered with transformers.generate: {reason}.")
-    rows = min(batch_size, PLAIN_BATCH_SIZE)
-    yield from plain.answer(model, ending, fits, max_new_tokens, rows)
+    rows = min(batch_size, TRANSFORMERS_BATCH_SIZE)
+    yield from plain.generate_with_transformers(model, ending, fits, max_new_tokens, rows)
 
 
-def embedding_rows(model: PreTrainedModel) -> int:
+def count_embedding_rows(model: PreTrainedModel) -> int:
     """Return the number of embedding rows of a loaded model."""
     embedding: Any = model.get_input_embeddings()
     return int(embedding.weight.shape[0])
 
 
-def with_room(
+def partition_prompts(
     prompts: Sequence[tuple[str, list[int]]],
     max_new_tokens: int,
     positions: int,
@@ -82,7 +84,7 @@ def with_room(
     fits: list[tuple[str, list[int]]] = []
     refused: list[Prediction] = []
     for id, ids in prompts:
-        error = _error(ids, max_new_tokens, positions, rows)
+        error = _explain_refusal(ids, max_new_tokens, positions, rows)
         if error is None:
             fits.append((id, ids))
         else:
@@ -90,7 +92,9 @@ def with_room(
     return fits, refused
 
 
-def _error(ids: list[int], max_new_tokens: int, positions: int, rows: int | None) -> str | None:
+def _explain_refusal(
+    ids: list[int], max_new_tokens: int, positions: int, rows: int | None
+) -> str | None:
     """Explain why a prompt cannot be answered; None if it can."""
     if not ids:
         return "the prompt is empty"
@@ -99,7 +103,7 @@ def _error(ids: list[int], max_new_tokens: int, positions: int, rows: int | None
             f"the prompt's {len(ids)} tokens and {max_new_tokens} for the answer are more than the "
             f"model's {positions} positions"
         )
-    token = find_beyond(ids, rows)
+    token = find_unknown_token(ids, rows)
     if token is not None:
         return f"the prompt holds the token id {token}, and the model's embedding has {rows} rows"
     return None

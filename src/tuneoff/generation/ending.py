@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # Flags of a token: it ends an answer; it may complete a stop text.
-ENDS, MAY_STOP = 1, 2
+ENDS_ANSWER, MAY_STOP = 1, 2
 
 
 @dataclass(frozen=True)
-class Ending:
+class StopCriteria:
     """The stop criteria of one model's answers."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ class Ending:
             known = min(vocabulary, len(self.tokenizer))
             texts = self.tokenizer.batch_decode([[token] for token in range(known)])
             flags[:known] = [MAY_STOP if self._may_stop(text) else 0 for text in texts]
-        flags[[end for end in self.ends if end < vocabulary]] = ENDS
+        flags[[end for end in self.ends if end < vocabulary]] = ENDS_ANSWER
         return flags
 
     def _may_stop(self, text: str) -> bool:
@@ -98,14 +98,14 @@ class Ending:
         return decode(self.tokenizer, new)
 
 
-def ending_of(
+def build_stop_criteria(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]
-) -> Ending:
+) -> StopCriteria:
     """Return the stop criteria of a loaded model."""
-    return Ending(tokenizer, ends_of(model.generation_config, tokenizer), tuple(stop))
+    return StopCriteria(tokenizer, find_end_tokens(model.generation_config, tokenizer), tuple(stop))
 
 
-def saved_ends(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def load_end_tokens(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Return the end tokens of a resolved base or a weights folder that is not loaded."""
     from transformers import GenerationConfig
 
@@ -113,10 +113,10 @@ def saved_ends(base: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]
         generation = GenerationConfig.from_pretrained(base)
     except OSError:  # not every model has one
         generation = None
-    return ends_of(generation, tokenizer)
+    return find_end_tokens(generation, tokenizer)
 
 
-def ends_of(
+def find_end_tokens(
     generation: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[int, ...]:
     """Return all tokens that end an answer.

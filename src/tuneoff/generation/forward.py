@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tuneoff.generation.shared_attention import NAME
-from tuneoff.generation.shared_cache import SharedCache
-from tuneoff.models.packing import causal_lm
-from tuneoff.models.tree_attention import UnservedError
+from tuneoff.generation.shared_attention import SHARED_ATTENTION
+from tuneoff.generation.shared_cache import SharedKVCache
+from tuneoff.models.packing import unwrap_causal_lm
+from tuneoff.models.tree_attention import UnsupportedAttentionError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Forward:
+class ForwardPass:
     """Computes logits at the last position; `cache.call` is the plan of the pass."""
 
-    def __init__(self, model: PreTrainedModel, cache: SharedCache) -> None:
+    def __init__(self, model: PreTrainedModel, cache: SharedKVCache) -> None:
         self.model, self.cache, self.device = model, cache, model.device
-        forward = causal_lm(model).forward
+        forward = unwrap_causal_lm(model).forward
         keeps = "logits_to_keep" in inspect.signature(forward).parameters
         self.options = {"logits_to_keep": 1} if keeps else {}
 
@@ -42,19 +42,19 @@ class Forward:
 
 
 @contextmanager
-def serving(model: PreTrainedModel) -> Iterator[None]:
+def use_shared_attention(model: PreTrainedModel) -> Iterator[None]:
     """Switch the model to our attention while inside.
 
     Raises:
         UnservedError: its attention cannot be exchanged.
     """
-    inner = causal_lm(model)
-    before = list(_configs(inner.config))
+    inner = unwrap_causal_lm(model)
+    before = list(_iterate_configs(inner.config))
     try:
         if inner._can_set_attn_implementation():
-            inner.set_attn_implementation(NAME)
-        if inner.config.get_text_config()._attn_implementation != NAME:
-            raise UnservedError("its attention cannot be exchanged")
+            inner.set_attn_implementation(SHARED_ATTENTION)
+        if inner.config.get_text_config()._attn_implementation != SHARED_ATTENTION:
+            raise UnsupportedAttentionError("its attention cannot be exchanged")
         yield
     finally:
         # Outer configurations first: setting one sets those inside it too.
@@ -62,16 +62,16 @@ def serving(model: PreTrainedModel) -> Iterator[None]:
             config._attn_implementation = implementation
 
 
-def positions_from(starts: Sequence[int], tokens: int, device: torch.device) -> torch.Tensor:
+def build_positions(starts: Sequence[int], tokens: int, device: torch.device) -> torch.Tensor:
     """Return (rows, tokens) positions, each row counted from its start."""
     firsts = torch.tensor(starts, device=device)[:, None]
     return firsts + torch.arange(tokens, device=device)
 
 
-def _configs(config: Any) -> Iterator[tuple[Any, Any]]:
+def _iterate_configs(config: Any) -> Iterator[tuple[Any, Any]]:
     """Yield a configuration and those inside it, with their attention implementations."""
     yield config, config._attn_implementation
     for name in config.sub_configs:
         inner = getattr(config, name, None)
         if inner is not None:
-            yield from _configs(inner)
+            yield from _iterate_configs(inner)

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneoff.models.prefix_tree import Weighted, build
+from tuneoff.models.prefix_tree import WeightedSequence, build_tree
 
-LEAST_SAVED = 512
-SHORTEST_RUN = 8
+MIN_SAVED_TOKENS = 512
+MIN_PREFIX_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SharedPrefix:
     """A token span that several prompts share."""
 
     tokens: list[int]
@@ -34,7 +34,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SequenceSlot:
     """One prompt: the shared prefixes that it begins with, and its own tokens."""
 
     prompt: int
@@ -49,27 +49,27 @@ class Row:
     """The adapter that computes it; None: the base, or the only adapter."""
 
 
-def group(
-    prompts: Sequence[Sequence[int]], least_saved: int = LEAST_SAVED
-) -> tuple[list[Run], list[Row]]:
+def group_prompts(
+    prompts: Sequence[Sequence[int]], least_saved: int = MIN_SAVED_TOKENS
+) -> tuple[list[SharedPrefix], list[SequenceSlot]]:
     """Return shared prefixes, parents first, and rows, sorted by their prefix.
 
     Among the rows of one prefix the longest come first: rows are padded to each other, and the
     longest should not start last.
     """
-    runs, ends = _runs(prompts, least_saved)
+    runs, ends = _find_prefixes(prompts, least_saved)
     rows = []
     for index, prompt in enumerate(prompts):
         path = ends[index]
         position = runs[path[-1]].position + len(runs[path[-1]].tokens) if path else 0
-        rows.append(Row(index, path, position, list(prompt[position:])))
+        rows.append(SequenceSlot(index, path, position, list(prompt[position:])))
     rows.sort(key=lambda row: (row.path[-1] if row.path else -1, -len(row.own)))
     return runs, rows
 
 
-def _runs(
+def _find_prefixes(
     prompts: Sequence[Sequence[int]], least_saved: int
-) -> tuple[list[Run], list[tuple[int, ...]]]:
+) -> tuple[list[SharedPrefix], list[tuple[int, ...]]]:
     """Return the prefixes worth sharing, and every prompt's path through them."""
     ends: list[tuple[int, ...]] = [()] * len(prompts)
     # Without the last token, which stays the prompt's own even if the whole prompt is shared.
@@ -77,11 +77,13 @@ def _runs(
     if len(several) < 2:
         return [], ends
     heads = [tuple(prompts[index][:-1]) for index in several]
-    tree = build([Weighted(head, (0.0,) * len(head)) for head in heads], SHORTEST_RUN)
+    tree = build_tree(
+        [WeightedSequence(head, (0.0,) * len(head)) for head in heads], MIN_PREFIX_TOKENS
+    )
     users: Counter[int] = Counter()
     for end in tree.ends:
         users.update(tree.path(end))
-    runs: list[Run] = []
+    runs: list[SharedPrefix] = []
     # By node: the path of kept prefixes down to it, and their number of tokens.
     kept: list[tuple[tuple[int, ...], int]] = []
     for index, node in enumerate(tree.nodes):
@@ -89,9 +91,9 @@ def _runs(
         end = node.position + node.end - node.start
         if (users[index] - 1) * (end - held) >= least_saved:
             # Include the tokens of parents that were not kept: this node's prompts have those too.
-            tokens = _last_tokens(tree.tokens, tree.previous, node.end - 1, end - held)
+            tokens = _collect_last_tokens(tree.tokens, tree.previous, node.end - 1, end - held)
             path = (*path, len(runs))
-            runs.append(Run(tokens, held, path, users[index]))
+            runs.append(SharedPrefix(tokens, held, path, users[index]))
             held = end
         kept.append((path, held))
     for index, end in zip(several, tree.ends, strict=True):
@@ -99,7 +101,7 @@ def _runs(
     return runs, ends
 
 
-def _last_tokens(
+def _collect_last_tokens(
     tokens: Sequence[int], previous: Sequence[int], place: int, count: int
 ) -> list[int]:
     """Return the `count` tokens that end at `place`, following the tree upwards."""

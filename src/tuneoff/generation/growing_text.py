@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tuneoff.tokenization.decode import HALF, decode
+from tuneoff.tokenization.decode import REPLACEMENT_CHARACTER, decode
 
 
-class GrowingText:
+class IncrementalDetokenizer:
     """Returns each piece of text once it can no longer change."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -26,7 +26,7 @@ class GrowingText:
         """Return the new text that this token completes."""
         self._window.append(token)
         text = self._text()
-        if text.endswith(HALF) or len(text) <= len(self._known):
+        if text.endswith(REPLACEMENT_CHARACTER) or len(text) <= len(self._known):
             return ""
         new = text[len(self._known) :]
         self._given = self._window[len(self._given) :]

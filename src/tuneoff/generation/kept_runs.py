@@ -13,18 +13,18 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneoff.generation.grouping import LEAST_SAVED, Run
-from tuneoff.models.prefix_tree import common_prefix
+from tuneoff.generation.grouping import MIN_SAVED_TOKENS, SharedPrefix
+from tuneoff.models.prefix_tree import count_common_prefix
 
 # Minimum tokens of a cached prefix. It costs some small operations a step, and a shorter one saves
 # less than that.
-SHORTEST_KEPT = 64
+MIN_CACHED_TOKENS = 64
 # Maximum number of earlier prompts that a new one is compared with, and of their tokens.
-REMEMBERED, REMEMBERED_TOKENS = 64, 2**18
+MAX_HISTORY_PROMPTS, MAX_HISTORY_TOKENS = 64, 2**18
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class PrefixMatch:
     """The cached prefixes that a prompt begins with."""
 
     path: tuple[int, ...]
@@ -35,10 +35,10 @@ class Match:
     """Another prefix that would continue them, and how many of its first tokens the prompt has."""
 
 
-class KeptRuns:
+class PrefixCache:
     """The shared prefixes of an engine, with at most `most_tokens` in idle ones."""
 
-    def __init__(self, runs: Mapping[int, Run], most_tokens: int) -> None:
+    def __init__(self, runs: Mapping[int, SharedPrefix], most_tokens: int) -> None:
         self._runs, self.most_tokens = runs, most_tokens
         self._below: dict[tuple[str | None, int], list[int]] = {}
         # LRU order, oldest first. A child prefix is always released before its parent, so children
@@ -50,7 +50,7 @@ class KeptRuns:
         """Add a prefix that is in use."""
         self._below.setdefault(self._key(number), []).append(number)
 
-    def match(self, adapter: str | None, ids: Sequence[int]) -> Match:
+    def match(self, adapter: str | None, ids: Sequence[int]) -> PrefixMatch:
         """Return the cached prefixes that a prompt can use; its last token stays its own."""
         path: tuple[int, ...] = ()
         held, last = 0, len(ids) - 1
@@ -58,26 +58,26 @@ class KeptRuns:
             whole, part, longest = -1, None, 0
             for number in self._below.get((adapter, path[-1] if path else -1), ()):
                 tokens = self._runs[number].tokens
-                same = common_prefix(tokens, ids[held : min(last, held + len(tokens))])
+                same = count_common_prefix(tokens, ids[held : min(last, held + len(tokens))])
                 if same == len(tokens) and (whole < 0 or same > len(self._runs[whole].tokens)):
                     whole = number
                 if same > longest:
                     part, longest = (number, same), same
             saved = len(self._runs[whole].tokens) if whole >= 0 else 0
-            if part is not None and longest >= saved + SHORTEST_KEPT:
-                return Match(path, held, part)
+            if part is not None and longest >= saved + MIN_CACHED_TOKENS:
+                return PrefixMatch(path, held, part)
             if whole < 0:
-                return Match(path, held)
+                return PrefixMatch(path, held)
             path, held = (*path, whole), held + saved
 
-    def used(self, path: Sequence[int]) -> None:
+    def mark_used(self, path: Sequence[int]) -> None:
         """Mark these prefixes as in use."""
         for number in path:
             if number in self._idle:
                 del self._idle[number]
                 self._idle_tokens -= len(self._runs[number].tokens)
 
-    def unused(self, number: int, kept: bool = True) -> list[int]:
+    def mark_unused(self, number: int, kept: bool = True) -> list[int]:
         """Mark a prefix as idle; return the prefixes to drop for it.
 
         Args:
@@ -110,7 +110,7 @@ class KeptRuns:
         return run.adapter, run.path[-2] if len(run.path) > 1 else -1
 
 
-class Remembered:
+class PromptHistory:
     """The last prompts with their answers, to detect prefixes that recur."""
 
     def __init__(self) -> None:
@@ -121,26 +121,26 @@ class Remembered:
         """Add a prompt, with the list that its answer's tokens are appended to."""
         self._texts.append((adapter, prompt, answer))
         self._tokens += len(prompt)
-        while len(self._texts) > REMEMBERED or self._tokens > REMEMBERED_TOKENS:
+        while len(self._texts) > MAX_HISTORY_PROMPTS or self._tokens > MAX_HISTORY_TOKENS:
             self._tokens -= len(self._texts.popleft()[1])
 
-    def worth_keeping(self, adapter: str | None, ids: Sequence[int], held: int) -> int:
+    def count_worth_caching(self, adapter: str | None, ids: Sequence[int], held: int) -> int:
         """Return how many of a prompt's first tokens are worth caching as a prefix.
 
         It is the longest prefix that would have saved `LEAST_SAVED` tokens beyond the `held` ones,
         had the earlier prompts come together with it.
         """
-        common = [self._common(ids, *text[1:]) for text in self._texts if text[0] == adapter]
+        common = [self._count_common(ids, *text[1:]) for text in self._texts if text[0] == adapter]
         for count, same in enumerate(sorted(common, reverse=True), 1):
             more = same - held
-            if more >= SHORTEST_KEPT and count * more >= LEAST_SAVED:
+            if more >= MIN_CACHED_TOKENS and count * more >= MIN_SAVED_TOKENS:
                 return same
         return held
 
     @staticmethod
-    def _common(ids: Sequence[int], prompt: Sequence[int], answer: Sequence[int]) -> int:
+    def _count_common(ids: Sequence[int], prompt: Sequence[int], answer: Sequence[int]) -> int:
         """Return the common prefix length of a prompt and an earlier prompt with its answer."""
-        same = common_prefix(prompt, ids)
+        same = count_common_prefix(prompt, ids)
         if same == len(prompt):
-            same += common_prefix(answer, ids[same:])
+            same += count_common_prefix(answer, ids[same:])
         return min(same, len(ids) - 1)

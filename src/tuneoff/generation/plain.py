@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.generation.ending import Ending
+from tuneoff.generation.ending import StopCriteria
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
 
-def answer(
+def generate_with_transformers(
     model: PreTrainedModel,
-    ending: Ending,
+    ending: StopCriteria,
     prompts: Sequence[tuple[str, list[int]]],
     max_new_tokens: int,
     batch_size: int,
@@ -29,7 +29,7 @@ def answer(
     for start in range(0, len(ordered), batch_size):
         batch = ordered[start : start + batch_size]
         started = time.perf_counter()
-        rows = generate(model, ending, [ids for _, ids in batch], max_new_tokens)
+        rows = generate_batch(model, ending, [ids for _, ids in batch], max_new_tokens)
         seconds = (time.perf_counter() - started) / len(batch)
         yield [
             ending.prediction(id, len(ids), new, seconds)
@@ -37,8 +37,8 @@ def answer(
         ]
 
 
-def generate(
-    model: PreTrainedModel, ending: Ending, prompts: Sequence[list[int]], max_new_tokens: int
+def generate_batch(
+    model: PreTrainedModel, ending: StopCriteria, prompts: Sequence[list[int]], max_new_tokens: int
 ) -> list[list[int]]:
     """Return the new token ids of one batch, including the padding after their ends."""
     import torch
@@ -55,14 +55,14 @@ def generate(
         output: Any = model.generate(  # type: ignore[operator]
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),
-            generation_config=greedy(ending, max_new_tokens),
+            generation_config=build_greedy_config(ending, max_new_tokens),
             **options,
         )
     new: list[list[int]] = output[:, longest:].tolist()
     return new
 
 
-def greedy(ending: Ending, max_new_tokens: int) -> GenerationConfig:
+def build_greedy_config(ending: StopCriteria, max_new_tokens: int) -> GenerationConfig:
     """Return a fresh greedy configuration: the model's own may sample, or penalize repetition."""
     from transformers import GenerationConfig
 

@@ -15,23 +15,23 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import AttentionInterface
 
-from tuneoff.generation.shared_cache import Call, KeyValue, SharedCache
-from tuneoff.models.tree_attention import UnservedError
+from tuneoff.generation.shared_cache import ForwardPlan, KeyValue, SharedKVCache
+from tuneoff.models.tree_attention import UnsupportedAttentionError
 
-NAME = "tuneoff_shared"
+SHARED_ATTENTION = "tuneoff_shared"
 # Maximum attention scores held at a time; more are computed in pieces.
-MOST_SCORES = 2**24
+MAX_SCORES = 2**24
 # Rows with more own tokens are prefilled one by one with the framework's attention, which needs no
 # score matrix; there the keys of their prefixes are concatenated with their own.
-LONGEST_FILL = 512
+MAX_BATCHED_PREFILL = 512
 # Options of transformers' attention functions that do not change a result here.
-HARMLESS = {
+IGNORED_OPTIONS = {
     "position_ids", "position_embeddings", "use_cache", "output_attentions", "cache_position",
     "output_hidden_states", "return_dict", "sliding_window", "is_causal", "logits_to_keep",
 }  # fmt: skip
 
 
-def attention(
+def attend_to_prefixes(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -39,7 +39,7 @@ def attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    shared: SharedCache | None = None,
+    shared: SharedKVCache | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return (rows, tokens, heads, size) attention of a (rows, heads, tokens, size) query.
@@ -48,38 +48,38 @@ def attention(
         UnservedError: the layer needs something that our attention does not support.
     """
     if shared is None:
-        raise UnservedError("its layers do not hand keyword arguments on")
+        raise UnsupportedAttentionError("its layers do not hand keyword arguments on")
     if attention_mask is not None:
-        raise UnservedError("it makes attention masks of its own")
+        raise UnsupportedAttentionError("it makes attention masks of its own")
     for name, option in options.items():
-        if option is not None and option is not False and name not in HARMLESS:
-            raise UnservedError(f"its attention has {name}")
+        if option is not None and option is not False and name not in IGNORED_OPTIONS:
+            raise UnsupportedAttentionError(f"its attention has {name}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     call, layer = shared.call, int(module.layer_idx)  # type: ignore[arg-type]
     runs = [(shared.runs[run][layer], rows) for run, rows in call.parts]
-    if query.shape[2] > 1 and (not runs or query.shape[2] > LONGEST_FILL):
-        output = _long(query, key, value, runs, scale)
+    if query.shape[2] > 1 and (not runs or query.shape[2] > MAX_BATCHED_PREFILL):
+        output = _attend_long_row(query, key, value, runs, scale)
         return output.transpose(1, 2), None
-    return _merged(query, key, value, runs, call, scale), None
+    return _merge_attention(query, key, value, runs, call, scale), None
 
 
-def _merged(
+def _merge_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     runs: list[tuple[KeyValue, torch.Tensor | None]],
-    call: Call,
+    call: ForwardPlan,
     scale: float,
 ) -> torch.Tensor:
     """Return the attention to prefixes and own tokens, merged by their log-sum-exps."""
     rows, heads, tokens, _ = query.shape
     # Query heads that share a key head are merged with a row's tokens into one dimension.
     q = query.reshape(rows, key.shape[1], -1, query.shape[-1])
-    out, weight = _own(q, key, value, call, scale)
+    out, weight = _attend_to_own(q, key, value, call, scale)
     for (run_keys, run_values), some in runs:
         queries = q if some is None else q[some]
         by_head = queries.transpose(0, 1)
-        attended, total = _part(by_head.flatten(1, 2), run_keys, run_values, None, scale)
+        attended, total = _attend(by_head.flatten(1, 2), run_keys, run_values, None, scale)
         attended = attended.view(*by_head.shape[:3], -1).transpose(0, 1)
         total = total.view(by_head.shape[:3]).transpose(0, 1)
         before = weight if some is None else weight[some]
@@ -92,8 +92,8 @@ def _merged(
     return out.view(rows, heads, tokens, -1).transpose(1, 2)
 
 
-def _own(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: Call, scale: float
+def _attend_to_own(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: ForwardPlan, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention to the rows' own tokens, with its log-sum-exp.
 
@@ -105,16 +105,16 @@ def _own(
         q, k, v = (x[first:last].flatten(0, 1) for x in (query, key, value))
         bias = call.bias.get((heads, first))
         if bias is None:
-            bias = _bias(call, slice(first, last), width, heads, queries, query)
+            bias = _build_bias(call, slice(first, last), width, heads, queries, query)
             call.bias[heads, first] = bias
-        parts.append(_part(q, k[:, :width], v[:, :width], bias, scale))
+        parts.append(_attend(q, k[:, :width], v[:, :width], bias, scale))
     out, total = parts[0]
     if len(parts) > 1:
         out, total = torch.cat([x[0] for x in parts]), torch.cat([x[1] for x in parts])
     return out.view(rows, heads, queries, -1), total.view(rows, heads, queries)
 
 
-def _part(
+def _attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -122,13 +122,13 @@ def _part(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return attention of (batch, queries, size) to (batch, keys, size), with its log-sum-exp."""
-    most = max(1, MOST_SCORES // (query.shape[0] * key.shape[1]))
+    most = max(1, MAX_SCORES // (query.shape[0] * key.shape[1]))
     if query.shape[1] > most:
         pieces = []
         for start in range(0, query.shape[1], most):
             some = slice(start, start + most)
             part = bias if bias is None or bias.shape[1] == 1 else bias[:, some]
-            pieces.append(_part(query[:, some], key, value, part, scale))
+            pieces.append(_attend(query[:, some], key, value, part, scale))
         return torch.cat([p[0] for p in pieces], 1), torch.cat([p[1] for p in pieces], 1)
     keys = key.transpose(1, 2)
     if bias is None:
@@ -141,8 +141,8 @@ def _part(
     return torch.bmm(shares.to(value.dtype), value), total
 
 
-def _bias(
-    call: Call, rows: slice, width: int, heads: int, queries: int, like: torch.Tensor
+def _build_bias(
+    call: ForwardPlan, rows: slice, width: int, heads: int, queries: int, like: torch.Tensor
 ) -> torch.Tensor:
     """Return the bias of own scores: causal for a prefill, the row's own length for a step."""
     places = torch.arange(width, device=like.device)
@@ -155,7 +155,7 @@ def _bias(
     return torch.where(seen, zero, zero - torch.inf)
 
 
-def _long(
+def _attend_long_row(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -165,7 +165,7 @@ def _long(
     """Return the framework's causal attention of a long row, its prefixes' keys included."""
     tokens, grouped = query.shape[2], query.shape[1] // key.shape[1]
     if runs and len(query) > 1:
-        raise UnservedError("long rows are filled one by one")
+        raise UnsupportedAttentionError("long rows are filled one by one")
     key = torch.cat([*(kv[0][None] for kv, _ in runs), key], 2).repeat_interleave(grouped, 1)
     value = torch.cat([*(kv[1][None] for kv, _ in runs), value], 2).repeat_interleave(grouped, 1)
     if not runs:
@@ -175,4 +175,4 @@ def _long(
     return scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
 
-AttentionInterface.register(NAME, attention)
+AttentionInterface.register(SHARED_ATTENTION, attend_to_prefixes)

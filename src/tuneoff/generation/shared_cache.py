@@ -20,12 +20,12 @@ import torch
 from transformers import Cache
 
 # Buffers grow by at least this number of tokens, so that growing (a copy) is rare.
-GROWTH = 64
+GROWTH_TOKENS = 64
 KeyValue = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
-class Call:
+class ForwardPlan:
     """The plan of one forward pass."""
 
     kind: Literal["run", "fill", "step"]
@@ -48,7 +48,7 @@ class Call:
     """(rows,): the adapter of each row, for models that have several."""
 
 
-class SharedCache(Cache):
+class SharedKVCache(Cache):
     """A KV cache with `rows` slots whose rows share prefixes.
 
     Positions are always passed to the model, so it never asks for sequence lengths.
@@ -59,7 +59,7 @@ class SharedCache(Cache):
         self.rows = rows
         self.runs: dict[int, dict[int, KeyValue]] = {}
         self.own: dict[int, KeyValue] = {}
-        self.call = Call("run")
+        self.call = ForwardPlan("run")
         self._numbers: dict[int, torch.Tensor] = {}
 
     def update(
@@ -83,7 +83,7 @@ class SharedCache(Cache):
             for buffer, states in zip(own, new, strict=True):
                 buffer[slots, :, : call.width] = states
             return new
-        rows = self._first(key_states.shape[0], key_states.device)
+        rows = self._get_slot_numbers(key_states.shape[0], key_states.device)
         for buffer, states in zip(own, new, strict=True):
             buffer[rows, :, call.columns] = states[:, :, 0]
         return own[0][slots, :, : call.width], own[1][slots, :, : call.width]
@@ -114,7 +114,7 @@ class SharedCache(Cache):
         held = (0, 0) if old is None else (old[0].shape[0], old[0].shape[2])
         if old is None or held[0] < rows or held[1] < width:
             slots = held[0] if held[0] >= rows else min(self.rows, max(rows, 2 * held[0]))
-            room = held[1] if held[1] >= width else -(-width // GROWTH) * GROWTH
+            room = held[1] if held[1] >= width else -(-width // GROWTH_TOKENS) * GROWTH_TOKENS
             # Zeros: masked values are multiplied by 0, and NaN would stay NaN.
             larger = [x.new_zeros(slots, x.shape[1], room, x.shape[3]) for x in like]
             if old is not None:
@@ -123,7 +123,7 @@ class SharedCache(Cache):
             self.own[layer] = larger[0], larger[1]
         return self.own[layer]
 
-    def _first(self, count: int, device: torch.device) -> torch.Tensor:
+    def _get_slot_numbers(self, count: int, device: torch.device) -> torch.Tensor:
         """Return 0 … count-1, cached because every layer of every step needs it."""
         numbers = self._numbers.get(count)
         if numbers is None or numbers.device != device:

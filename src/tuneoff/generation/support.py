@@ -15,11 +15,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from tuneoff.generation.forward import Forward, positions_from, serving
-from tuneoff.generation.shared_cache import Call, SharedCache
-from tuneoff.models.free_memory import available_bytes
-from tuneoff.models.packing import causal_lm
-from tuneoff.models.tree_attention import UnservedError
+from tuneoff.generation.forward import ForwardPass, build_positions, use_shared_attention
+from tuneoff.generation.shared_cache import ForwardPlan, SharedKVCache
+from tuneoff.models.free_memory import measure_available_bytes
+from tuneoff.models.packing import unwrap_causal_lm
+from tuneoff.models.tree_attention import UnsupportedAttentionError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,47 +27,47 @@ if TYPE_CHECKING:
 # Minimum and maximum tokens of the trial, and the maximum relative difference of its logits:
 # rounding, which is larger for quantized and half-precision weights.
 TRIAL_TOKENS = (12, 256)
-EXACT, ROUNDED = 1e-4, 5e-2
+EXACT_TOLERANCE, ROUNDED_TOLERANCE = 1e-4, 5e-2
 # The fraction of free memory for the KV cache: a layer's buffers exist twice while they grow, and
 # activations and logits need memory too.
 MEMORY_SHARE = 0.5
 # The reason (None: supported), and the KV cache bytes of one token.
-Found = tuple[str | None, int]
-_tried: WeakKeyDictionary[Any, Found] = WeakKeyDictionary()
+TrialResult = tuple[str | None, int]
+_trial_results: WeakKeyDictionary[Any, TrialResult] = WeakKeyDictionary()
 
 
-def unserved(
+def explain_unsupported(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> str | None:
     """Explain why the engine cannot answer these prompts with this model; None if it can."""
     longest = max(prompts, key=len)
-    sign = _sign(causal_lm(model), len(longest) + max_new_tokens)
-    return sign or _trial(model, longest)[0]
+    sign = _explain_config(unwrap_causal_lm(model), len(longest) + max_new_tokens)
+    return sign or _run_trial(model, longest)[0]
 
 
-def rows_that_fit(model: PreTrainedModel, own_tokens: int) -> int:
+def count_rows_that_fit(model: PreTrainedModel, own_tokens: int) -> int:
     """Return how many rows of `own_tokens` tokens fit into memory, at least one.
 
     Without a trial there is no limit.
     """
-    tokens, size = tokens_that_fit(model)
+    tokens, size = count_tokens_that_fit(model)
     return max(1, tokens // own_tokens) if size else sys.maxsize
 
 
-def tokens_that_fit(model: PreTrainedModel, promised_bytes: int = 0) -> tuple[int, int]:
+def count_tokens_that_fit(model: PreTrainedModel, promised_bytes: int = 0) -> tuple[int, int]:
     """Return how many tokens' keys and values fit, and the bytes of one.
 
     They may use `MEMORY_SHARE` of the free memory, without `promised_bytes` reserved for others.
     Both are 0 without a successful trial.
     """
-    _, size = _tried.get(model, (None, 0))
+    _, size = _trial_results.get(model, (None, 0))
     if size == 0:
         return 0, 0
-    free = max(0, available_bytes(model.device) - promised_bytes)
+    free = max(0, measure_available_bytes(model.device) - promised_bytes)
     return int(free * MEMORY_SHARE) // size, size
 
 
-def _sign(model: PreTrainedModel, longest: int) -> str | None:
+def _explain_config(model: PreTrainedModel, longest: int) -> str | None:
     """Explain from the configuration why a model is unsupported; None if nothing shows it."""
     config: Any = model.config.get_text_config()
     if model.config.is_encoder_decoder:
@@ -83,10 +83,10 @@ def _sign(model: PreTrainedModel, longest: int) -> str | None:
         window = getattr(config, name, None)
         if window is not None and window < longest:
             return f"its {name} of {window} tokens is shorter than the longest text, {longest}"
-    return _rope_sign(config, longest)
+    return _explain_rope(config, longest)
 
 
-def _rope_sign(config: Any, longest: int) -> str | None:
+def _explain_rope(config: Any, longest: int) -> str | None:
     """Explain why rotary positions are unsupported: some change for all tokens of a long text."""
     rope = getattr(config, "rope_parameters", None) or {}
     for kind in [rope, *(inner for inner in rope.values() if isinstance(inner, dict))]:
@@ -99,64 +99,71 @@ def _rope_sign(config: Any, longest: int) -> str | None:
     return None
 
 
-def _trial(model: PreTrainedModel, prompt: Sequence[int]) -> Found:
+def _run_trial(model: PreTrainedModel, prompt: Sequence[int]) -> TrialResult:
     """Return the result of the trial, run once per model."""
-    if model not in _tried:
+    if model not in _trial_results:
         least, most = TRIAL_TOKENS
         ids = (list(prompt) * least)[: min(max(len(prompt), least), most)]
         # Any failure of the trial must lead to `transformers.generate`.
         try:
-            _tried[model] = _compare(model, ids)
+            _trial_results[model] = _compare_logits(model, ids)
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            _tried[model] = first if isinstance(error, UnservedError) else f"trial: {first}", 0
-    return _tried[model]
+            _trial_results[model] = (
+                first if isinstance(error, UnsupportedAttentionError) else f"trial: {first}",
+                0,
+            )
+    return _trial_results[model]
 
 
 @torch.inference_mode()
-def _compare(model: PreTrainedModel, ids: list[int]) -> Found:
+def _compare_logits(model: PreTrainedModel, ids: list[int]) -> TrialResult:
     """Compare the engine's logits with the model's own and return the result."""
     tokens = torch.tensor([ids], device=model.device)
     output: Any = model(input_ids=tokens, use_cache=False)
     # At the third last, the second last and the last token.
     plain = output.logits[0, -3:].float()
-    cache = SharedCache(rows=2)
-    with serving(model):
-        ours = _through_engine(model, cache, ids)
-    layers = causal_lm(model).config.get_text_config().num_hidden_layers
+    cache = SharedKVCache(rows=2)
+    with use_shared_attention(model):
+        ours = _run_through_engine(model, cache, ids)
+    layers = unwrap_causal_lm(model).config.get_text_config().num_hidden_layers
     if len(cache.own) != layers:
         return f"{len(cache.own)} of its {layers} layers use the attention interface", 0
     difference = float((ours - plain).norm() / plain.norm().clamp_min(1e-12))
-    rounded = model.dtype != torch.float32 or getattr(causal_lm(model), "is_quantized", False)
+    rounded = model.dtype != torch.float32 or getattr(
+        unwrap_causal_lm(model), "is_quantized", False
+    )
     # Written so that a NaN difference is refused too.
-    if not difference <= (ROUNDED if rounded else EXACT):
+    if not difference <= (ROUNDED_TOLERANCE if rounded else EXACT_TOLERANCE):
         return f"its logits differ by {difference:.1e} in a trial", 0
     size = sum(t[0, :, 0].nbytes for kv in cache.own.values() for t in kv)
     return None, size
 
 
-def _through_engine(model: PreTrainedModel, cache: SharedCache, ids: list[int]) -> torch.Tensor:
+def _run_through_engine(
+    model: PreTrainedModel, cache: SharedKVCache, ids: list[int]
+) -> torch.Tensor:
     """Return the engine's logits at the last three tokens.
 
     The tokens are split into two prefixes, A and its child B; the two rows hold the rest, without
     the last one and without the last three tokens.
     """
-    forward, device, count = Forward(model, cache), model.device, len(ids)
+    forward, device, count = ForwardPass(model, cache), model.device, len(ids)
     a, b = count // 3, count // 2
     row, shorter = ids[b:-1], ids[b:-3]
     both: list[tuple[int, torch.Tensor | None]] = [(0, None), (1, None)]
-    cache.call = Call("run", run=0, width=a)
-    forward(torch.tensor([ids[:a]], device=device), positions_from([0], a, device))
-    cache.call = Call("run", parts=both[:1], run=1, width=b - a)
-    forward(torch.tensor([ids[a:b]], device=device), positions_from([a], b - a, device))
+    cache.call = ForwardPlan("run", run=0, width=a)
+    forward(torch.tensor([ids[:a]], device=device), build_positions([0], a, device))
+    cache.call = ForwardPlan("run", parts=both[:1], run=1, width=b - a)
+    forward(torch.tensor([ids[a:b]], device=device), build_positions([a], b - a, device))
     width = len(row)
-    cache.call = Call("fill", parts=both, width=width)
+    cache.call = ForwardPlan("fill", parts=both, width=width)
     padded = torch.tensor([row, [*shorter, 0, 0]], device=device)
-    forward(padded, positions_from([b, b], width, device))
+    forward(padded, build_positions([b, b], width, device))
     steps = []
     for step in range(2):
         columns = torch.tensor([width + step, width - 2 + step], device=device)
-        cache.call = Call("step", parts=both, width=width + step + 1, columns=columns)
+        cache.call = ForwardPlan("step", parts=both, width=width + step + 1, columns=columns)
         # The longer row's second logits are not compared.
         inputs = torch.tensor([[ids[-1]], [ids[-3 + step]]], device=device)
         steps.append(forward(inputs, columns[:, None] + b))

@@ -18,10 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tuneoff.contender_settings import LocalSettings, LoraSettings, PromptedSettings
+from tuneoff.contender_settings import LocalConfig, LoraConfig, PromptedConfig
 from tuneoff.errors import ConfigError, MissingExtraError
-from tuneoff.generation.batched import with_room
-from tuneoff.generation.ending import Ending
+from tuneoff.generation.batched import partition_prompts
+from tuneoff.generation.ending import StopCriteria
 from tuneoff.records import Prediction
 
 # The adapter ranks that vLLM supports (`config/lora.py`, MaxLoRARanks); others are rounded up.
@@ -33,13 +33,13 @@ HEADS = {"embed_in", "embed_out", "embed_tokens", "lm_head", "word_embeddings", 
 MEMORY_SHARE = 0.9
 # Prompts per call, and so the most that a kill loses. By default vLLM computes as many rows at
 # once; the last rows of each call run with fewer others.
-CHUNK = 256
+CHUNK_SIZE = 256
 # vLLM's log on stdout would break `--json`, and a bake-off sends no usage statistics.
 ENVIRONMENT = {"VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class VllmOptions:
     """The options of a vLLM engine."""
 
     model: str
@@ -58,24 +58,26 @@ class Engine:
     """Embedding rows; None if unknown."""
 
 
-def refuse(settings: LocalSettings | PromptedSettings) -> None:
+def check_vllm_support(settings: LocalConfig | PromptedConfig) -> None:
     """Raise an error if vLLM would answer differently from transformers.
 
     Raises:
         ConfigError: it would; one sentence says why.
     """
-    lora = settings.lora if isinstance(settings, LocalSettings) else None
-    precision = settings.train.precision if isinstance(settings, LocalSettings) else "auto"
-    if isinstance(settings, LocalSettings) and settings.method == "full":
+    lora = settings.lora if isinstance(settings, LocalConfig) else None
+    precision = settings.train.precision if isinstance(settings, LocalConfig) else "auto"
+    if isinstance(settings, LocalConfig) and settings.method == "full":
         lora = None
-    why = why_not(settings.quantization, lora, precision)
+    why = explain_vllm_unsupported(settings.quantization, lora, precision)
     if why is not None:
         raise ConfigError(
             f"contender {settings.name}: backend: vllm {why}; use backend: transformers."
         )
 
 
-def why_not(quantization: str, lora: LoraSettings | None, precision: str) -> str | None:
+def explain_vllm_unsupported(
+    quantization: str, lora: LoraConfig | None, precision: str
+) -> str | None:
     """Explain what vLLM does not support of a model, as the rest of a sentence; None if all."""
     if quantization != "none":
         return (
@@ -95,7 +97,7 @@ def why_not(quantization: str, lora: LoraSettings | None, precision: str) -> str
     return None
 
 
-def needed(what: str) -> None:
+def require_vllm(what: str) -> None:
     """Raise an error if vLLM is not installed.
 
     Raises:
@@ -105,7 +107,7 @@ def needed(what: str) -> None:
         raise MissingExtraError("vllm", "vllm", what)
 
 
-def arguments(engine: Engine) -> dict[str, Any]:
+def build_engine_arguments(engine: VllmOptions) -> dict[str, Any]:
     """Return the arguments of `vllm.LLM`."""
     options: dict[str, Any] = {
         "model": engine.model,
@@ -121,7 +123,7 @@ def arguments(engine: Engine) -> dict[str, Any]:
     return options
 
 
-def sampling(ending: Ending, max_new_tokens: int) -> dict[str, Any]:
+def build_sampling_arguments(ending: StopCriteria, max_new_tokens: int) -> dict[str, Any]:
     """Return the arguments of `vllm.SamplingParams` for greedy answers.
 
     Stop texts are passed to vLLM only so that it stops early.
@@ -135,25 +137,25 @@ def sampling(ending: Ending, max_new_tokens: int) -> dict[str, Any]:
     return options | ({"stop": list(ending.stop)} if ending.stop else {})
 
 
-def adapter_settings(folder: Path) -> LoraSettings:
+def read_adapter_settings(folder: Path) -> LoraConfig:
     """Return the settings of an adapter saved by PEFT that decide whether vLLM supports it."""
     saved = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     targets = saved.get("target_modules") or ()
-    return LoraSettings(
+    return LoraConfig(
         r=int(saved["r"]),
         use_dora=bool(saved.get("use_dora")),
         target_modules=(targets,) if isinstance(targets, str) else tuple(targets),
     )
 
 
-def prepare() -> None:
+def set_environment() -> None:
     """Set vLLM's environment variables; must be called before vLLM is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
-def running(engine: Engine) -> Iterator[Any]:
+def run_vllm(engine: VllmOptions) -> Iterator[Any]:
     """Run a vLLM engine while inside, and shut it down afterwards to free the GPU.
 
     Raises:
@@ -166,12 +168,12 @@ def running(engine: Engine) -> Iterator[Any]:
 
     if not torch.cuda.is_available():
         raise ConfigError("backend: vllm: there is no GPU here; use backend: transformers.")
-    prepare()
+    set_environment()
     import vllm
 
-    bases.forget()
+    bases.drop_cached_base()
     release_memory()
-    started = vllm.LLM(**arguments(engine))
+    started = vllm.LLM(**build_engine_arguments(engine))
     try:
         yield started
     finally:
@@ -181,13 +183,13 @@ def running(engine: Engine) -> Iterator[Any]:
         release_memory()
 
 
-def answer(
+def generate_with_vllm(
     llm: Any,
-    engine: Engine,
-    ending: Ending,
+    engine: VllmOptions,
+    ending: StopCriteria,
     prompts: Sequence[tuple[str, list[int]]],
     max_new_tokens: int,
-    chunk: int = CHUNK,
+    chunk: int = CHUNK_SIZE,
 ) -> Iterator[list[Prediction]]:
     """Answer (id, token ids) prompts with a running engine; yield predictions a chunk at a time.
 
@@ -196,11 +198,11 @@ def answer(
     import vllm
     from vllm.lora.request import LoRARequest
 
-    fits, refused = with_room(prompts, max_new_tokens, engine.longest, engine.rows)
+    fits, refused = partition_prompts(prompts, max_new_tokens, engine.longest, engine.rows)
     if refused:
         yield refused
     lora = engine.adapter and LoRARequest("adapter", 1, str(engine.adapter))
-    parameters = vllm.SamplingParams(**sampling(ending, max_new_tokens))
+    parameters = vllm.SamplingParams(**build_sampling_arguments(ending, max_new_tokens))
     for start in range(0, len(fits), chunk):
         some = fits[start : start + chunk]
         began = time.perf_counter()
@@ -211,11 +213,11 @@ def answer(
             lora_request=lora,
         )
         tokens = [list(output.outputs[0].token_ids) for output in outputs]
-        yield predictions(ending, some, tokens, time.perf_counter() - began)
+        yield build_predictions(ending, some, tokens, time.perf_counter() - began)
 
 
-def predictions(
-    ending: Ending,
+def build_predictions(
+    ending: StopCriteria,
     prompts: Sequence[tuple[str, list[int]]],
     tokens: Sequence[Sequence[int]],
     seconds: float,

@@ -17,36 +17,36 @@ from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.sources import find_files, read_first_rows
 
 Row = Mapping[str, Any]
-Found = dict[str, Any]
+ImportSummary = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class ImportForm:
     """A form of files that can be imported."""
 
     name: str
     """Its name in sentences."""
     recognize_rows: Callable[[Sequence[Row]], bool]
     """Returns whether a file's first rows are of this form."""
-    import_files: Callable[[Sequence[Path], Path, ImportOptions], Found]
+    import_files: Callable[[Sequence[Path], Path, ImportOptions], ImportSummary]
     """Writes the content of files to a folder, and returns a summary."""
-    describe: Callable[[Found, Path], list[str]]
+    describe: Callable[[ImportSummary, Path], list[str]]
     """Returns the summary in lines for people."""
     options: frozenset[str]
     """The fields of `ImportOptions` that have an effect."""
 
 
 # The most specific ones first.
-FORMS: tuple[Form, ...] = (
-    Form(
+FORMS: tuple[ImportForm, ...] = (
+    ImportForm(
         "exports of OpenAI's evals",
         evals.recognize_rows,
         lambda files, out, options: evals.import_evals(files, out, options.reference),
-        evals.describe,
+        evals.describe_evals,
         frozenset({"reference"}),
     ),
-    Form(
-        request_forms.NAMES,
+    ImportForm(
+        request_forms.FORM_NAMES,
         request_forms.recognize_rows,
         request_log.import_log,
         log_summary.describe_import,
@@ -57,7 +57,7 @@ FORMS: tuple[Form, ...] = (
 
 def import_files(
     sources: Sequence[Path], out: Path, options: ImportOptions
-) -> tuple[Found, list[str]]:
+) -> tuple[ImportSummary, list[str]]:
     """Import files of any known form; return the summary as plain values and in lines.
 
     Args:
@@ -82,7 +82,7 @@ def import_files(
     return summary, form.describe(summary, out)
 
 
-def _refuse_options(form: Form, options: ImportOptions) -> None:
+def _refuse_options(form: ImportForm, options: ImportOptions) -> None:
     """Raise ConfigError for an option that would do nothing."""
     for each in fields(options):
         if each.name not in form.options and getattr(options, each.name) != each.default:

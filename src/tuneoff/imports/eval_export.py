@@ -17,12 +17,12 @@ from tuneoff.tasks.columns import PROMPT_NAMES
 
 Values = Mapping[str, Any]
 # The name of the run for answers that were uploaded with their items.
-UPLOADED = "uploaded"
+UPLOADED_RUN = "uploaded"
 _TEXT_PARTS = ("input_text", "output_text", "text")
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class EvalOutput:
     """An item of the eval's data, with a run's answer to it."""
 
     item: Values
@@ -40,21 +40,21 @@ class Output:
 
 
 @dataclass(slots=True)
-class Export:
+class EvalExport:
     """The content of an export."""
 
     name: str | None = None
     criteria: list[Values] = field(default_factory=list)
     prompts: dict[str, Sequence[Values]] = field(default_factory=dict)
     """The templates of the runs' prompts, by run."""
-    outputs: list[Output] = field(default_factory=list)
+    outputs: list[EvalOutput] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def is_of_an_eval(row: Values) -> bool:
+def is_eval_row(row: Values) -> bool:
     """Return whether a row is part of an evals export."""
     if row.get("object") == "list" and isinstance(row.get("data"), list):
-        return any(isinstance(each, Mapping) and is_of_an_eval(each) for each in row["data"])
+        return any(isinstance(each, Mapping) and is_eval_row(each) for each in row["data"])
     if str(row.get("object", "")).startswith("eval"):
         return True
     if isinstance(row.get("testing_criteria"), list):
@@ -62,16 +62,16 @@ def is_of_an_eval(row: Values) -> bool:
     return isinstance(row.get("item"), Mapping) and set(row) <= {"item", "sample"}
 
 
-def read_export(files: Sequence[Path]) -> Export:
+def read_export(files: Sequence[Path]) -> EvalExport:
     """Return the content of files."""
-    export = Export()
+    export = EvalExport()
     for file in files:
         for _, row in read_rows(file):
             if isinstance(row, str):
                 export.left_out[row] += 1
                 continue
             for each in _flatten(row):
-                _add(export, each)
+                _add_row(export, each)
     return export
 
 
@@ -101,7 +101,7 @@ def read_text(content: Any) -> str | None:
     return "\n".join(written) if written and len(written) == len(texts) else None
 
 
-def find_turns_of_item(item: Values, reference: str | None) -> list[dict[str, str]] | None:
+def find_item_turns(item: Values, reference: str | None) -> list[dict[str, str]] | None:
     """Return the prompt that an item holds, under a usual name; None without one."""
     for name in ("messages", *PROMPT_NAMES):
         value = item.get(name)
@@ -122,7 +122,7 @@ def _flatten(row: Values) -> Iterator[Values]:
         yield row
 
 
-def _add(export: Export, row: Values) -> None:
+def _add_row(export: EvalExport, row: Values) -> None:
     """Add a row to the export."""
     source = row.get("data_source")
     if isinstance(row.get("testing_criteria"), list):
@@ -139,14 +139,14 @@ def _add(export: Export, row: Values) -> None:
         sample = row.get("sample")
         answer = sample.get("output_text") if isinstance(sample, Mapping) else None
         if isinstance(answer, str):
-            export.outputs.append(Output(row["item"], run=UPLOADED, answer=answer))
+            export.outputs.append(EvalOutput(row["item"], run=UPLOADED_RUN, answer=answer))
         else:
-            export.outputs.append(Output(row["item"]))
+            export.outputs.append(EvalOutput(row["item"]))
     else:
         export.left_out["neither an eval, a run, an output item nor an item"] += 1
 
 
-def _read_output(row: Values) -> Output:
+def _read_output(row: Values) -> EvalOutput:
     """Return the output of an output item."""
     item, sample = row["datasource_item"], row.get("sample")
     if set(item) <= {"item", "sample"} and isinstance(item.get("item"), Mapping):
@@ -155,7 +155,7 @@ def _read_output(row: Values) -> Output:
     said = [turn for turn in sample.get("output") or [] if isinstance(turn, Mapping)]
     texts = [text for turn in said if (text := read_text(turn.get("content"))) is not None]
     results = [each for each in row.get("results") or [] if isinstance(each, Mapping)]
-    return Output(
+    return EvalOutput(
         item,
         str(row.get("datasource_item_id", "")),
         str(row.get("run_id") or "run"),

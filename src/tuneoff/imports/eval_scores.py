@@ -12,8 +12,11 @@ from tuneoff.scoring.grader_templates import MissingFieldError, build_sample
 from tuneoff.scoring.graders import build_grader, grade_sample, is_passed
 
 # Tolerance of equal scores: OpenAI's are written with few digits.
-SAME = 0.001
-ASKS, IS_CODE = "it asks a model, which costs money", "it is code, which an import does not run"
+SCORE_TOLERANCE = 0.001
+ASKS_MODEL, IS_CODE = (
+    "it asks a model, which costs money",
+    "it is code, which an import does not run",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class StoredScore:
 
 
 @dataclass(slots=True)
-class Comparison:
+class ScoreComparison:
     """How many stored scores a grader reproduces."""
 
     of: int = 0
@@ -40,19 +43,19 @@ class Comparison:
     """Why none was compared; None if they were."""
 
 
-def runs_code(form: forms.AnyForm) -> bool:
+def has_code(form: forms.AnyForm) -> bool:
     """Return whether a grader, or a part of it, is somebody's code."""
-    if isinstance(form, forms.Multi):
+    if isinstance(form, forms.MultiForm):
         return any(part.get("type") == "python" for part in form.graders.values())
-    return isinstance(form, forms.Python)
+    return isinstance(form, forms.PythonForm)
 
 
 def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[str, Any]:
     """Return how many stored scores a grader reproduces, as plain values."""
-    comparison = Comparison(len(stored))
-    if isinstance(form, forms.AskingForm):
-        comparison.skipped = ASKS
-    elif runs_code(form):
+    comparison = ScoreComparison(len(stored))
+    if isinstance(form, forms.ModelGraderForm):
+        comparison.skipped = ASKS_MODEL
+    elif has_code(form):
         comparison.skipped = IS_CODE
     elif stored:
         try:
@@ -62,7 +65,9 @@ def compare_scores(form: forms.AnyForm, stored: Sequence[StoredScore]) -> dict[s
     return asdict(comparison)
 
 
-def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], comparison: Comparison) -> None:
+def _compare(
+    form: forms.AnyForm, stored: Sequence[StoredScore], comparison: ScoreComparison
+) -> None:
     """Compare the scores and add up the result."""
     grader = build_grader(form, f"grader {form.name}")
     for each in stored:
@@ -77,7 +82,7 @@ def _compare(form: forms.AnyForm, stored: Sequence[StoredScore], comparison: Com
             continue
         score, passed = each.result.get("score"), each.result.get("passed")
         is_number = isinstance(score, (int, float)) and not isinstance(score, bool)
-        same = abs(float(score or 0) - ours.score) < SAME if is_number else True
+        same = abs(float(score or 0) - ours.score) < SCORE_TOLERANCE if is_number else True
         if isinstance(passed, bool):
             same = same and passed == is_passed(ours, form)
         if same:

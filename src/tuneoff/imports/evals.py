@@ -16,25 +16,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import GraderSettings
+from tuneoff.config import GraderConfig
 from tuneoff.errors import ConfigError, DataError, MissingExtraError
-from tuneoff.files import line_of, write_text
+from tuneoff.files import format_line, write_text
 from tuneoff.imports.eval_export import (
-    Export,
-    Output,
-    find_turns_of_item,
-    is_of_an_eval,
+    EvalExport,
+    EvalOutput,
+    find_item_turns,
+    is_eval_row,
     read_export,
     read_turns,
 )
-from tuneoff.imports.eval_scores import StoredScore, compare_scores, runs_code
+from tuneoff.imports.eval_scores import StoredScore, compare_scores, has_code
 from tuneoff.scoring import grader_forms as forms
 from tuneoff.scoring.grader_templates import (
-    Field,
+    GraderTemplate,
     MissingFieldError,
-    Template,
+    TemplateField,
     build_sample,
-    write_value,
+    render_value,
 )
 from tuneoff.scoring.graders import build_grader
 from tuneoff.scoring.model_grader import ModelGrader
@@ -61,7 +61,7 @@ class Criterion:
 
 
 @dataclass(slots=True)
-class Run:
+class EvalRun:
     """The answers of one run."""
 
     models: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ class Run:
 
 def recognize_rows(rows: Sequence[Values]) -> bool:
     """Return whether a file's first rows are of an evals export."""
-    return any(is_of_an_eval(row) for row in rows)
+    return any(is_eval_row(row) for row in rows)
 
 
 def import_evals(files: Sequence[Path], out: Path, reference: str | None = None) -> dict[str, Any]:
@@ -87,19 +87,19 @@ def import_evals(files: Sequence[Path], out: Path, reference: str | None = None)
         ConfigError: the reference cannot be read as a field.
     """
     export = read_export(files)
-    criteria = _name_criteria(export.criteria) or _read_saved(out / "graders")
+    criteria = _name_criteria(export.criteria) or _read_graders(out / "graders")
     field_of, source = _find_reference(export, criteria, reference)
-    maker = _Maker(export, field_of)
+    maker = _EvalConverter(export, field_of)
     for output in export.outputs:
         maker.add(output)
     new = criteria if export.criteria else []
     written = {f"graders/{each.file}": _to_json(each.value) for each in new}
     if maker.tests:
-        written["test.jsonl"] = "".join(map(line_of, maker.tests.values()))
+        written["test.jsonl"] = "".join(map(format_line, maker.tests.values()))
     for name, run in maker.runs.items():
         if run.rows:
-            written[_name_answers(name)] = "".join(map(line_of, run.rows))
-    _write(out, written)
+            written[_name_answers(name)] = "".join(map(format_line, run.rows))
+    _write_files(out, written)
     return {
         "form": "evals",
         "eval": export.name,
@@ -113,7 +113,7 @@ def import_evals(files: Sequence[Path], out: Path, reference: str | None = None)
     }
 
 
-def describe(summary: Mapping[str, Any], out: Path) -> list[str]:
+def describe_evals(summary: Mapping[str, Any], out: Path) -> list[str]:
     """Return the summary in lines for people."""
     lines = []
     if summary["items"]:
@@ -133,23 +133,23 @@ def describe(summary: Mapping[str, Any], out: Path) -> list[str]:
     return lines
 
 
-class _Maker:
+class _EvalConverter:
     """Builds test rows and answers from an export."""
 
-    def __init__(self, export: Export, reference: Field | None) -> None:
+    def __init__(self, export: EvalExport, reference: TemplateField | None) -> None:
         self.tests: dict[str, dict[str, Any]] = {}
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, EvalRun] = {}
         self.scores: list[StoredScore] = []
         self._export, self._reference = export, reference
         self._ids: dict[tuple[str, str], str] = {}
         self._samples: Counter[tuple[str, str]] = Counter()
 
-    def add(self, output: Output) -> None:
+    def add(self, output: EvalOutput) -> None:
         """Add an item, and a run's answer to it."""
         if output.run is not None:
-            run = self.runs.setdefault(output.run, Run())
+            run = self.runs.setdefault(output.run, EvalRun())
             run.models.update([output.model] if output.model else [])
-        id = self._place_item(output)
+        id = self._find_or_add_item(output)
         if id is None or output.run is None:
             return
         if output.error is not None or output.answer is None:
@@ -157,7 +157,7 @@ class _Maker:
             return
         test = self.tests[id]
         turns = self._find_turns(output)
-        run.asked_otherwise += turns is not None and _weigh(turns) != test["messages"][:-1]
+        run.asked_otherwise += turns is not None and _set_weights(turns) != test["messages"][:-1]
         sample = self._samples[(output.run, id)]
         self._samples[(output.run, id)] += 1
         row = {"id": id, "prediction": output.answer, "reference": test["messages"][-1]["content"]}
@@ -165,7 +165,7 @@ class _Maker:
         for result in output.results:
             self.scores.append(StoredScore(id, output.item, output.answer, result))
 
-    def _place_item(self, output: Output) -> str | None:
+    def _find_or_add_item(self, output: EvalOutput) -> str | None:
         """Return the id of an item's test row, which is added if new; None if it is left out."""
         content = json.dumps(output.item, sort_keys=True)
         known = self._ids.get((output.place, content))
@@ -173,7 +173,7 @@ class _Maker:
             known = next((id for (_, each), id in self._ids.items() if each == content), None)
         if known is not None:
             return known
-        row = self._make_row(output)
+        row = self._build_row(output)
         if isinstance(row, str):
             self._export.left_out[row] += 1
             return None
@@ -184,22 +184,22 @@ class _Maker:
         self.tests[id] = {"id": id, **row, "meta": {"item": output.item}}
         return id
 
-    def _make_row(self, output: Output) -> dict[str, Any] | str:
+    def _build_row(self, output: EvalOutput) -> dict[str, Any] | str:
         """Return an item's turns with the reference as the last one, or why it is left out."""
         try:
             value = self._reference.look_up(output.item, {}) if self._reference else None
         except MissingFieldError:
             value = None
-        if value is None or not write_value(value).strip():
+        if value is None or not render_value(value).strip():
             return NO_REFERENCE
         turns = self._find_turns(output)
         if turns is None:
             return NO_PROMPT
-        answer = {"role": "assistant", "content": write_value(value)}
-        row = {"messages": [*_weigh(turns), answer]}
+        answer = {"role": "assistant", "content": render_value(value)}
+        row = {"messages": [*_set_weights(turns), answer]}
         return find_fault(row) or row
 
-    def _find_turns(self, output: Output) -> list[dict[str, str]] | None:
+    def _find_turns(self, output: EvalOutput) -> list[dict[str, str]] | None:
         """Return an item's prompt: as the model was asked, from the run's template, or from the
         item."""
         if output.turns:
@@ -208,17 +208,17 @@ class _Maker:
         if template is not None:
             try:
                 return [
-                    {**turn, "content": Template(turn["content"], "run").render(
+                    {**turn, "content": GraderTemplate(turn["content"], "run").render(
                         output.item, build_sample(""))}
                     for turn in template
                 ]  # fmt: skip
             except (ConfigError, MissingFieldError):
                 return None
         only = self._reference.path[0] if self._reference else None
-        return find_turns_of_item(output.item, str(only))
+        return find_item_turns(output.item, str(only))
 
 
-def _weigh(turns: Iterable[Values]) -> list[dict[str, Any]]:
+def _set_weights(turns: Iterable[Values]) -> list[dict[str, Any]]:
     """Return the turns of a prompt; the assistant's get weight 0, as they are not learned."""
     return [{**turn, **({"weight": 0} if turn["role"] == "assistant" else {})} for turn in turns]
 
@@ -238,7 +238,7 @@ def _name_criteria(values: Sequence[Values]) -> list[Criterion]:
     return criteria
 
 
-def _read_saved(folder: Path) -> list[Criterion]:
+def _read_graders(folder: Path) -> list[Criterion]:
     """Return the graders that an earlier import saved."""
     criteria = []
     for file in sorted(folder.glob("*.json")):
@@ -255,9 +255,9 @@ def _check_criterion(value: Values, file: str) -> Criterion:
     """Return a criterion with its grader; no code of it is run."""
     try:
         form = forms.check_grader(value, file)
-        if isinstance(form, forms.AskingForm):
-            ModelGrader(form, GraderSettings(id="grader", file=file), Path(file))
-        elif not runs_code(form):
+        if isinstance(form, forms.ModelGraderForm):
+            ModelGrader(form, GraderConfig(id="grader", file=file), Path(file))
+        elif not has_code(form):
             build_grader(form, file)
     except ConfigError as error:
         return Criterion(value, file, None, str(error).removeprefix(f"{file}: "))
@@ -267,37 +267,37 @@ def _check_criterion(value: Values, file: str) -> Criterion:
 
 
 def _find_reference(
-    export: Export, criteria: Sequence[Criterion], named: str | None
-) -> tuple[Field | None, str | None]:
+    export: EvalExport, criteria: Sequence[Criterion], named: str | None
+) -> tuple[TemplateField | None, str | None]:
     """Return the field of an item that is its reference, and how it was found."""
     if named is not None:
         text = named if named.startswith("item.") else f"item.{named}"
-        return Template(f"{{{{ {text} }}}}", "--reference").fields[0], "--reference"
+        return GraderTemplate(f"{{{{ {text} }}}}", "--reference").fields[0], "--reference"
     for criterion in criteria:
-        if (found := _reference_of(criterion)) is not None:
+        if (found := _find_grader_field(criterion)) is not None:
             return found, f"grader {criterion.value.get('name') or criterion.file}"
     if not export.outputs:
         return None, None
     names = list(export.outputs[0].item)
     for name in REFERENCE_NAMES:
         if name in names:
-            return Field("item", (name,)), "by its name"
+            return TemplateField("item", (name,)), "by its name"
     raise DataError(
         f"no grader says which field of an item is its reference, and none is called so (there "
         f"are: {', '.join(names)}); name it: --reference FIELD."
     )
 
 
-def _reference_of(criterion: Criterion) -> Field | None:
+def _find_grader_field(criterion: Criterion) -> TemplateField | None:
     """Return the field of an item that a grader compares answers with; None without one."""
     form = criterion.form
-    if not isinstance(form, forms.StringCheck | forms.TextSimilarity):
+    if not isinstance(form, forms.StringCheckForm | forms.TextSimilarityForm):
         return None
-    if isinstance(form, forms.StringCheck) and form.operation in ("ne", "neq"):
+    if isinstance(form, forms.StringCheckForm) and form.operation in ("ne", "neq"):
         return None
     for text in (form.reference, form.input):
         try:
-            only = Template(text, criterion.file).find_only_field()
+            only = GraderTemplate(text, criterion.file).find_only_field()
         except ConfigError:
             return None
         if only is not None and only.namespace == "item":
@@ -305,7 +305,7 @@ def _reference_of(criterion: Criterion) -> Field | None:
     return None
 
 
-def _write(out: Path, written: Mapping[str, str]) -> None:
+def _write_files(out: Path, written: Mapping[str, str]) -> None:
     """Write files, or none of them if one would replace other content."""
     for name, text in written.items():
         path = out / name
@@ -328,7 +328,7 @@ def _name_answers(run: str) -> str:
     return f"answers-{re.sub(r'[^A-Za-z0-9_.-]+', '_', run)}.jsonl"
 
 
-def _describe_run(name: str, run: Run) -> dict[str, Any]:
+def _describe_run(name: str, run: EvalRun) -> dict[str, Any]:
     """Return the summary of a run."""
     return {
         "run": name,
@@ -350,12 +350,12 @@ def _describe_criterion(criterion: Criterion, scores: Sequence[StoredScore]) -> 
         "scores": None,
     }
     if criterion.form is not None:
-        stored = [each for each in scores if _is_of(each.result, criterion.value)]
+        stored = [each for each in scores if _belongs_to(each.result, criterion.value)]
         summary["scores"] = compare_scores(criterion.form, stored)
     return summary
 
 
-def _is_of(result: Values, criterion: Values) -> bool:
+def _belongs_to(result: Values, criterion: Values) -> bool:
     """Return whether a stored score belongs to a criterion: an export adds an id to the name."""
     name, own = str(result.get("name")), str(criterion.get("name"))
     if name in (own, criterion.get("id")):
@@ -387,13 +387,13 @@ def _describe_grader(grader: Values) -> str:
     first = scores["first"]
     different = ""
     if first is not None:
-        theirs, ours = (_show(first[key]) for key in ("theirs", "ours"))
+        theirs, ours = (_format_value(first[key]) for key in ("theirs", "ours"))
         different = f"; the first that differs: {first['id']} (stored {theirs}, here {ours})"
     counted = f"{scores['agree']} of {scores['of']} stored scores"
     return f"{grader['type']}, agrees with {counted}{different}"
 
 
-def _show(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Return a score as text."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return f"{value:.4g}" if is_number else str(value)

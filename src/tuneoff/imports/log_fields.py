@@ -9,12 +9,12 @@ from typing import Any
 Places = Sequence[Mapping[str, Any]]
 
 # Keys of the time of a request, or else of its response.
-TIMES = (
+TIME_KEYS = (
     "request_created_at", "requested_at", "startTime", "start_time", "timestamp", "@timestamp",
     "created_at", "createdAt", "created", "time", "date", "response_created_at",
 )  # fmt: skip
-MODELS = ("model", "response_model", "request_model", "provided_model_name")
-USERS = (
+MODEL_KEYS = ("model", "response_model", "request_model", "provided_model_name")
+USER_KEYS = (
     "user",
     "user_id",
     "userId",
@@ -23,7 +23,7 @@ USERS = (
     "request_user_id",
     "safety_identifier",
 )
-CONVERSATIONS = (
+CONVERSATION_KEYS = (
     "conversation",
     "conversation_id",
     "session",
@@ -33,20 +33,20 @@ CONVERSATIONS = (
     "Helicone-Session-Id",
 )
 # Keys of objects beside the request where tools keep their users' metadata.
-ADDED = ("metadata", "request_properties", "properties", "tags")
+METADATA_KEYS = ("metadata", "request_properties", "properties", "tags")
 # Min seconds since 1970 of a time (in 2001). Smaller numbers are durations.
-EARLIEST = 1e9
+MIN_SECONDS = 1e9
 # Numbers above these are milliseconds, microseconds, nanoseconds: as seconds they lie after the
 # year 5138.
-MILLI, MICRO, NANO = 1e11, 1e14, 1e17
+MIN_MILLISECONDS, MIN_MICROSECONDS, MIN_NANOSECONDS = 1e11, 1e14, 1e17
 # Larger numbers are not nanoseconds either.
-LATEST = NANO * 1e3
+MAX_NANOSECONDS = MIN_NANOSECONDS * 1e3
 
 
 def find_time(places: Places) -> float | None:
     """Return when a request was made, in seconds since 1970; None if it is not known."""
     for place in places:
-        for key in TIMES:
+        for key in TIME_KEYS:
             seconds = read_time(place.get(key))
             if seconds is not None:
                 return seconds
@@ -67,11 +67,11 @@ def read_time(value: Any) -> float | None:
             value = _read_iso(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    for bound, unit in ((NANO, 1e9), (MICRO, 1e6), (MILLI, 1e3)):
-        if bound <= value < LATEST:
+    for bound, unit in ((MIN_NANOSECONDS, 1e9), (MIN_MICROSECONDS, 1e6), (MIN_MILLISECONDS, 1e3)):
+        if bound <= value < MAX_NANOSECONDS:
             value = value / unit
             break
-    return float(value) if EARLIEST <= value < MILLI else None
+    return float(value) if MIN_SECONDS <= value < MIN_MILLISECONDS else None
 
 
 def _read_iso(text: str) -> float | None:
@@ -85,33 +85,36 @@ def _read_iso(text: str) -> float | None:
 
 def find_models(places: Places) -> tuple[str, ...]:
     """Return the names of the model that answered, each once."""
-    return tuple(dict.fromkeys(_texts(places, MODELS)))
+    return tuple(dict.fromkeys(_find_texts(places, MODEL_KEYS)))
 
 
 def find_user(places: Places) -> str | None:
     """Return who asked; None if it is not known."""
-    return next(_texts(_with_added(places), USERS), None)
+    return next(_find_texts(_add_metadata(places), USER_KEYS), None)
 
 
 def find_conversation(places: Places) -> str | None:
     """Return the id of a request's conversation; None if it is not known."""
-    return next(_texts(_with_added(places), CONVERSATIONS), None)
+    return next(_find_texts(_add_metadata(places), CONVERSATION_KEYS), None)
 
 
-def says_something(value: Any) -> bool:
+def has_value(value: Any) -> bool:
     """Return whether a value is present and not empty."""
     return value is not None and value is not False and value not in ("", [], {}, "none")
 
 
-def _with_added(places: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _add_metadata(places: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the places, each followed by its objects of users' metadata."""
     objects = []
     for place in places:
-        objects += [place, *(place[key] for key in ADDED if isinstance(place.get(key), dict))]
+        objects += [
+            place,
+            *(place[key] for key in METADATA_KEYS if isinstance(place.get(key), dict)),
+        ]
     return objects
 
 
-def _texts(places: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> Iterator[str]:
+def _find_texts(places: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> Iterator[str]:
     """Yield the values under keys as texts."""
     for place in places:
         for key in keys:

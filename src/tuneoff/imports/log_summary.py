@@ -71,7 +71,7 @@ def _describe_split(summary: Mapping[str, Any]) -> list[str]:
     for side in ("train", "test"):
         if side in summary["written"]:
             first, last = split[f"{side}_from"], split[f"{side}_to"]
-            times = f", {_shorten(first)} to {_shorten(last)}" if first else ""
+            times = f", {_shorten_time(first)} to {_shorten_time(last)}" if first else ""
             lines.append(f"{side}: {_count(split[side])}{times} ({summary['written'][side]}).")
     if split["by"] == "order":
         lines.append("note: no row has a time, so the last rows of the files are for the test.")
@@ -127,6 +127,6 @@ def _join_reasons(reasons: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _shorten(time: str) -> str:
+def _shorten_time(time: str) -> str:
     """Return a time without its zone."""
     return time.removesuffix("+00:00").replace("T", " ")

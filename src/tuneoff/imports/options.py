@@ -6,7 +6,7 @@ import datetime
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, explain_unknown
 from tuneoff.imports.personal_data import KINDS
 
 Repeats = Literal["latest", "all"]
@@ -50,11 +50,11 @@ def read_options(
     if not 0 <= test_share < 1:
         raise ConfigError(f"--test-share is {test_share:g}; it must be from 0 to below 1.")
     if repeats not in get_args(Repeats):
-        raise ConfigError(f"--repeats: {unknown('choice', repeats, get_args(Repeats))}.")
+        raise ConfigError(f"--repeats: {explain_unknown('choice', repeats, get_args(Repeats))}.")
     kinds = tuple(dict.fromkeys(kind.strip() for kind in (redact or "").split(",") if kind.strip()))
     for kind in kinds:
         if kind not in KINDS:
-            raise ConfigError(f"--redact: {unknown('kind', kind, KINDS)}.")
+            raise ConfigError(f"--redact: {explain_unknown('kind', kind, KINDS)}.")
     if test_from is not None and test_from.tzinfo is None:
         test_from = test_from.replace(tzinfo=datetime.UTC)
     kept = cast("Repeats", repeats)

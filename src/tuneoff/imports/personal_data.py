@@ -37,7 +37,7 @@ def find_personal_data(text: str) -> list[Finding]:
             place = bisect_left(findings, start, key=_get_start)
             free_before = place == 0 or findings[place - 1].end <= start
             if free_before and (place == len(findings) or end <= findings[place].start):
-                findings.insert(place, Finding(kind, start, end, mask(text[start:end])))
+                findings.insert(place, Finding(kind, start, end, mask_value(text[start:end])))
     return findings
 
 
@@ -55,7 +55,7 @@ def redact(text: str, findings: Collection[Finding]) -> str:
     return "".join(pieces) + text[position:]
 
 
-def mask(value: str) -> str:
+def mask_value(value: str) -> str:
     """Return a value with all but its first and last two characters hidden."""
     return f"{value[:2]}…{value[-2:]}"
 
@@ -119,7 +119,7 @@ _EMAIL = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}+\.){1,8}([A-Za-z]{2,24}+)(?![\w@-])"
 )
 # Not addresses: `icon@2x.png` and `git@github.com:…`.
-_NO_ENDS = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp"})
+_NO_DOMAINS = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp"})
 _NO_NAMES = frozenset({"git"})
 
 
@@ -129,7 +129,7 @@ def _find_emails(text: str) -> Iterator[Span]:
         return
     for match in _EMAIL.finditer(text):
         name, end = match.groups()
-        if end.lower() not in _NO_ENDS and name not in _NO_NAMES:
+        if end.lower() not in _NO_DOMAINS and name not in _NO_NAMES:
             yield ("email", *match.span())
 
 
@@ -137,8 +137,8 @@ def _find_emails(text: str) -> Iterator[Span]:
 
 # A run of digits with the usual separators. It begins with a digit, which Python finds fast.
 _DIGITS = re.compile(r"[0-9][0-9 ()./-]{6,}+")
-_BEFORE_NONE = re.compile(r"[\w.,-]")
-FEWEST_DIGITS = 8
+_NOT_BEFORE = re.compile(r"[\w.,-]")
+MIN_NUMBER_DIGITS = 8
 _CARD = re.compile(
     r"(?<!\d)(?:\d{14,19}+"
     r"|\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?"
@@ -170,13 +170,13 @@ _PHONES = (
         r"\d{3,8}(?:[ -]\d{2,4}){0,2}(?!\d)(?![ .-]\d)"
     ),
 )
-LEAST_DIGITS, MOST_DIGITS = 10, 12
+MIN_PHONE_DIGITS, MAX_PHONE_DIGITS = 10, 12
 
 
 def _find_numbers(text: str) -> Iterator[Span]:
     """Yield the card and phone numbers in a text."""
     for run in _DIGITS.finditer(text):
-        if sum(map(str.isdigit, run.group())) < FEWEST_DIGITS:
+        if sum(map(str.isdigit, run.group())) < MIN_NUMBER_DIGITS:
             continue
         start, end = run.span()
         while start and text[start - 1] in "+(" and run.start() - start < 2:
@@ -185,7 +185,7 @@ def _find_numbers(text: str) -> Iterator[Span]:
             *_find_cards(text, start, end),
             *_find_phones(text, start, end),
         ):
-            begins = not first or not _BEFORE_NONE.match(text[first - 1])
+            begins = not first or not _NOT_BEFORE.match(text[first - 1])
             if begins and not text[last : last + 1].isalnum():
                 yield kind, first, last
 
@@ -212,7 +212,7 @@ def _find_phones(text: str, start: int, end: int) -> Iterator[Span]:
     for place, pattern in enumerate(_PHONES):
         for match in pattern.finditer(text, start, end):
             digits = sum(map(str.isdigit, match.group()))
-            if place < len(_PHONES) - 1 or LEAST_DIGITS <= digits <= MOST_DIGITS:
+            if place < len(_PHONES) - 1 or MIN_PHONE_DIGITS <= digits <= MAX_PHONE_DIGITS:
                 yield ("phone", *match.span())
 
 

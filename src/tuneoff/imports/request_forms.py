@@ -28,10 +28,10 @@ from tuneoff.imports.log_fields import (
     find_models,
     find_time,
     find_user,
-    says_something,
+    has_value,
 )
 from tuneoff.tasks.rows import parse_json
-from tuneoff.tasks.training_rows import ROLES, find_half_pair
+from tuneoff.tasks.training_rows import ROLES, find_lone_surrogate
 
 Row = Mapping[str, Any]
 Turn = dict[str, Any]
@@ -44,7 +44,7 @@ FILTERED = "an answer that a filter stopped"
 REFUSED = "a refusal"
 TOOLS = "tools or tool calls"
 MEDIA = "images, audio or files"
-GOES_ON = "a request that goes on from turns kept elsewhere"
+CONTINUES = "a request that goes on from turns kept elsewhere"
 NO_PROMPT = "no messages of the request"
 NO_USER = "no message of a user"
 NO_ANSWER = "no answer, or an empty one"
@@ -54,7 +54,7 @@ UNFIT = "not usable as a training row"
 TOOL_KEYS = ("tools", "functions", "tool_calls", "function_call", "tool_call_id")
 KEPT_ELSEWHERE = ("previous_response_id", "conversation")
 RESPONSE_TOOLS = ("function_call", "tool_call", "mcp", "computer", "web_search", "file_search")
-ENDS = {
+END_REASONS = {
     "length": CUT_OFF, "max_tokens": CUT_OFF, "max_output_tokens": CUT_OFF,
     "content_filter": FILTERED, "tool_calls": TOOLS, "function_call": TOOLS, "error": FAILED,
     "tool_use": TOOLS, "refusal": REFUSED,
@@ -91,7 +91,7 @@ class LeftOutError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class LogForm:
     """A form of rows."""
 
     name: str
@@ -157,17 +157,17 @@ def _split_texts(row: Row) -> tuple[Any, Any] | None:
     return None
 
 
-FORMS: tuple[Form, ...] = (
-    Form("OpenAI's stored completions", _split_stored),
-    Form("OpenAI's stored responses", _split_stored_response),
-    Form("requests with responses", _split_pair("request", "response")),
-    Form("Helicone's requests", _split_helicone),
-    Form("LiteLLM's log", _split_litellm),
-    Form("inputs with outputs", _split_pair("input", "output")),
-    Form("chat rows", _split_chat),
-    Form("prompts with completions", _split_texts),
+FORMS: tuple[LogForm, ...] = (
+    LogForm("OpenAI's stored completions", _split_stored),
+    LogForm("OpenAI's stored responses", _split_stored_response),
+    LogForm("requests with responses", _split_pair("request", "response")),
+    LogForm("Helicone's requests", _split_helicone),
+    LogForm("LiteLLM's log", _split_litellm),
+    LogForm("inputs with outputs", _split_pair("input", "output")),
+    LogForm("chat rows", _split_chat),
+    LogForm("prompts with completions", _split_texts),
 )
-NAMES = f"request logs ({', '.join(form.name for form in FORMS)})"
+FORM_NAMES = f"request logs ({', '.join(form.name for form in FORMS)})"
 
 
 def recognize_rows(rows: Sequence[Row]) -> bool:
@@ -190,7 +190,7 @@ def read_conversation(row: Row) -> Conversation:
 
 def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversation:
     """Return the conversation of a request and a response."""
-    response = _unwrap(row, response)
+    response = _unwrap_body(row, response)
     for place in (row, response):
         _refuse_ended(place)
     answer = _read_answer(response)
@@ -205,7 +205,7 @@ def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversatio
     outside = response if isinstance(response, dict) else {}
     user, conversation = find_user((row, inside)), find_conversation((row, inside))
     texts = [turn["content"] for turn in turns] + [user or "", conversation or ""]
-    if not all(map(str.isascii, texts)) and find_half_pair(texts) is not None:
+    if not all(map(str.isascii, texts)) and find_lone_surrogate(texts) is not None:
         raise LeftOutError(UNFIT)
     return Conversation(
         form,
@@ -214,14 +214,14 @@ def _read_parts(row: Row, form: str, request: Any, response: Any) -> Conversatio
         find_models((outside, row, inside)),
         user,
         conversation,
-        _asks_for_json(inside),
+        _has_json_format(inside),
     )
 
 
 def _open_request(value: Any) -> Any:
     """Return the request or the turns in JSON text; any other text is a prompt."""
-    parsed = _parse(value)
-    if _are_turns(parsed) or (
+    parsed = _parse_json(value)
+    if _is_turn_list(parsed) or (
         isinstance(parsed, dict)
         and (isinstance(parsed.get("messages"), list) or ("model" in parsed and "input" in parsed))
     ):
@@ -231,8 +231,8 @@ def _open_request(value: Any) -> Any:
 
 def _open_response(value: Any) -> Any:
     """Return the response in JSON text; any other JSON is an answer itself."""
-    parsed = _parse(value)
-    if _are_turns(parsed) or (
+    parsed = _parse_json(value)
+    if _is_turn_list(parsed) or (
         isinstance(parsed, dict)
         and (
             isinstance(parsed.get("choices"), list)
@@ -251,11 +251,11 @@ def _open_response(value: Any) -> Any:
 
 def _open_body(value: Any) -> Any:
     """Return the content of an HTTP body, which is JSON text or an object."""
-    parsed = _parse(value)
+    parsed = _parse_json(value)
     return value if parsed is None else parsed
 
 
-def _parse(value: Any) -> Any:
+def _parse_json(value: Any) -> Any:
     """Return the value of JSON text; None for anything else."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
@@ -265,7 +265,7 @@ def _parse(value: Any) -> Any:
     return None
 
 
-def _are_turns(value: Any) -> bool:
+def _is_turn_list(value: Any) -> bool:
     """Return whether a value is a list of turns."""
     return (
         isinstance(value, list)
@@ -274,7 +274,7 @@ def _are_turns(value: Any) -> bool:
     )
 
 
-def _unwrap(row: Row, response: Any) -> Any:
+def _unwrap_body(row: Row, response: Any) -> Any:
     """Return a response's body.
 
     Raises:
@@ -293,7 +293,7 @@ def _unwrap(row: Row, response: Any) -> Any:
 
 def _refuse_failed(place: Row) -> None:
     """Raise LeftOutError if a row or a response reports an error."""
-    if says_something(place.get("error")):
+    if has_value(place.get("error")):
         raise LeftOutError(FAILED)
     for key in STATUSES:
         text = str(place.get(key, "")).lower()
@@ -304,7 +304,7 @@ def _refuse_failed(place: Row) -> None:
 def _refuse_ended(place: Any) -> None:
     """Raise LeftOutError if a row, a response or a choice says that its answer is incomplete."""
     for key in ("finish_reason", "stop_reason"):
-        reason = ENDS.get(str(place.get(key))) if isinstance(place, dict) else None
+        reason = END_REASONS.get(str(place.get(key))) if isinstance(place, dict) else None
         if reason is not None:
             raise LeftOutError(reason)
 
@@ -343,9 +343,9 @@ def _read_choice(choices: list[Any]) -> str:
 
 def _read_message(message: Row) -> str:
     """Return the text of an assistant's message."""
-    if any(says_something(message.get(key)) for key in TOOL_KEYS):
+    if any(has_value(message.get(key)) for key in TOOL_KEYS):
         raise LeftOutError(TOOLS)
-    if says_something(message.get("refusal")):
+    if has_value(message.get("refusal")):
         raise LeftOutError(REFUSED)
     if message.get("weight") == 0 or message.get("role", "assistant") != "assistant":
         raise LeftOutError(NO_ANSWER)
@@ -357,7 +357,7 @@ def _read_output(response: Row) -> str:
     details = response.get("incomplete_details")
     reason = details.get("reason") if isinstance(details, dict) else None
     if reason is not None or response.get("status") == "incomplete":
-        raise LeftOutError(ENDS.get(str(reason), CUT_OFF))
+        raise LeftOutError(END_REASONS.get(str(reason), CUT_OFF))
     texts = []
     for item in response["output"]:
         kind = str(item.get("type", "message")) if isinstance(item, dict) else ""
@@ -376,16 +376,16 @@ def _read_output(response: Row) -> str:
 def _read_prompt(request: Any) -> list[Turn]:
     """Return the turns of a request."""
     if isinstance(request, dict):
-        if any(says_something(request.get(key)) for key in TOOL_KEYS):
+        if any(has_value(request.get(key)) for key in TOOL_KEYS):
             raise LeftOutError(TOOLS)
-        if any(says_something(request.get(key)) for key in ("images", "audio", "videos")):
+        if any(has_value(request.get(key)) for key in ("images", "audio", "videos")):
             raise LeftOutError(MEDIA)
         messages = request.get("messages")
         if messages is None:
             messages = request.get("input")
             # The responses API: the server has the earlier turns; the row has not.
-            if any(says_something(request.get(key)) for key in KEPT_ELSEWHERE):
-                raise LeftOutError(GOES_ON)
+            if any(has_value(request.get(key)) for key in KEPT_ELSEWHERE):
+                raise LeftOutError(CONTINUES)
         first = request.get("instructions")
         if first is None:
             first = request.get("system")
@@ -408,13 +408,13 @@ def _read_turn(turn: Any) -> Turn:
     role, kind = turn.get("role"), turn.get("type")
     if (
         role in ("tool", "function")
-        or any(says_something(turn.get(key)) for key in TOOL_KEYS)
+        or any(has_value(turn.get(key)) for key in TOOL_KEYS)
         or str(kind).endswith(("_call", "_call_output"))
     ):
         raise LeftOutError(TOOLS)
-    if says_something(turn.get("name")):
+    if has_value(turn.get("name")):
         raise LeftOutError(NAMED)
-    if says_something(turn.get("audio")):
+    if has_value(turn.get("audio")):
         raise LeftOutError(MEDIA)
     if role not in ROLES:
         raise LeftOutError(UNFIT)
@@ -447,7 +447,7 @@ def _read_content(message: Row) -> str:
     return "".join(texts)
 
 
-def _asks_for_json(request: Row) -> bool:
+def _has_json_format(request: Row) -> bool:
     """Return whether a request has a response format other than text."""
     wanted = request.get("response_format")
     if wanted is None and isinstance(request.get("text"), dict):

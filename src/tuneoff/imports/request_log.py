@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.files import line_of
+from tuneoff.files import format_line
 from tuneoff.imports.log_spool import LogSpool, Side, SpooledRow
 from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.personal_data import find_personal_data, redact
@@ -33,7 +33,7 @@ from tuneoff.imports.request_forms import (
 )
 from tuneoff.imports.sources import read_rows
 from tuneoff.records import Example
-from tuneoff.tasks.splits import input_key, keep_letters
+from tuneoff.tasks.splits import build_input_key, keep_letters
 from tuneoff.tasks.training_rows import split_answer
 
 SIDES: tuple[Side, ...] = ("train", "test")
@@ -41,13 +41,13 @@ OTHER_MODEL = "answers of another model"
 # Instructions are the same in most rows, so results are cached.
 _find_personal_data = lru_cache(maxsize=64)(find_personal_data)
 # Max examples of one kind of personal data in the summary.
-MOST_SHOWN = 3
-MOST_MODELS = 20
+MAX_SHOWN = 3
+MAX_MODELS = 20
 HASH_BYTES = 16
 
 
 @dataclass
-class Counts:
+class LogCounts:
     """The number of rows that were read, by outcome."""
 
     rows: int = 0
@@ -57,7 +57,7 @@ class Counts:
     unreadable: dict[str, dict[str, Any]] = field(default_factory=dict)
     had_format: int = 0
 
-    def count_out(self, kind: dict[str, dict[str, Any]], reason: str, place: str) -> None:
+    def count_left_out(self, kind: dict[str, dict[str, Any]], reason: str, place: str) -> None:
         """Count a row that is left out, and keep the first one's place."""
         kind.setdefault(reason, {"rows": 0, "first": place})["rows"] += 1
 
@@ -72,13 +72,13 @@ def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict
     inside = next((file for file in files if file.parent.resolve() == out.resolve()), None)
     if inside is not None:
         raise ConfigError(f"--out {out}: {inside} is read from there; give another folder.")
-    with _folder_for_work(out) as work, LogSpool(work / "rows.sqlite") as spool:
-        counts = _read_into(spool, files, options)
+    with _open_work_folder(out) as work, LogSpool(work / "rows.sqlite") as spool:
+        counts = _fill_spool(spool, files, options)
         repeats = {"exact": spool.leave_out_repeats("whole")}
         if options.repeats == "latest":
             repeats["other_answers"] = spool.leave_out_repeats("prompt")
         older = spool.keep_newest(options.limit) if options.limit is not None else 0
-        split = _split(spool, options)
+        split = _split_rows(spool, options)
         personal: dict[str, dict[str, Any]] = {}
         for side in SIDES:
             _write_side(spool, side, work, files, personal)
@@ -87,7 +87,7 @@ def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict
         "files": [str(file) for file in files],
         "rows": counts.rows,
         "forms": dict(counts.forms),
-        "models": dict(counts.models.most_common(MOST_MODELS)),
+        "models": dict(counts.models.most_common(MAX_MODELS)),
         "unreadable": counts.unreadable,
         "left_out": counts.left_out,
         "had_response_format": counts.had_format,
@@ -103,39 +103,39 @@ def import_log(files: Sequence[Path], out: Path, options: ImportOptions) -> dict
 # --- reading ----------------------------------------------------------------------------------
 
 
-def _read_into(spool: LogSpool, files: Sequence[Path], options: ImportOptions) -> Counts:
+def _fill_spool(spool: LogSpool, files: Sequence[Path], options: ImportOptions) -> LogCounts:
     """Add all usable rows to the spool; return the counts.
 
     Raises:
         DataError: there is no usable row.
     """
-    counts, used = Counts(), 0
+    counts, used = LogCounts(), 0
     for source, file in enumerate(files):
         for line, row in read_rows(file):
             counts.rows += 1
             place = f"{file}:{line}"
             if isinstance(row, str):
-                counts.count_out(counts.unreadable, row, place)
+                counts.count_left_out(counts.unreadable, row, place)
                 continue
             try:
                 conversation = read_conversation(row)
             except LeftOutError as reason:
-                counts.count_out(counts.left_out, str(reason), place)
+                counts.count_left_out(counts.left_out, str(reason), place)
                 continue
             counts.models[conversation.models[0] if conversation.models else "not named"] += 1
             if options.model is not None and options.model not in conversation.models:
-                counts.count_out(counts.left_out, OTHER_MODEL, place)
+                counts.count_left_out(counts.left_out, OTHER_MODEL, place)
                 continue
             used += 1
             counts.forms[conversation.form] += 1
             counts.had_format += conversation.had_format
             spool.add(_make_row(conversation, source, line, options.redact))
     if not used:
-        raise DataError(_explain_nothing(files, counts, options))
+        raise DataError(_explain_no_rows(files, counts, options))
     return counts
 
 
-def _explain_nothing(files: Sequence[Path], counts: Counts, options: ImportOptions) -> str:
+def _explain_no_rows(files: Sequence[Path], counts: LogCounts, options: ImportOptions) -> str:
     """Return why no row could be used, as a sentence."""
     named = str(files[0]) if len(files) == 1 else f"{len(files)} files"
     reasons = counts.unreadable | counts.left_out
@@ -161,7 +161,7 @@ def _make_row(
     """Return the row of a conversation for the spool."""
     personal_data: list[tuple[str, str]] = []
     turns = [
-        {**turn, "content": _search(turn["content"], redacted, personal_data)}
+        {**turn, "content": _search_text(turn["content"], redacted, personal_data)}
         for turn in conversation.turns
     ]
     row: dict[str, Any] = {"messages": turns}
@@ -170,7 +170,7 @@ def _make_row(
     meta = {
         key: value
         for key, value in ids.items()
-        if value is not None and _search(value, redacted, personal_data) == value
+        if value is not None and _search_text(value, redacted, personal_data) == value
     }
     if meta:
         row["meta"] = meta
@@ -183,16 +183,16 @@ def _make_row(
         line,
         conversation.seconds,
         whole,
-        _hash(key),
-        _hash(keep_letters(key)),
+        _hash_text(key),
+        _hash_text(keep_letters(key)),
         opening,
-        _hash(name) if name is not None else None,
+        _hash_text(name) if name is not None else None,
         personal_data,
-        line_of(row),
+        format_line(row),
     )
 
 
-def _search(text: str, redacted: Sequence[str], personal_data: list[tuple[str, str]]) -> str:
+def _search_text(text: str, redacted: Sequence[str], personal_data: list[tuple[str, str]]) -> str:
     """Add a text's personal data to `personal_data`; return the text, redacted if asked."""
     findings = _find_personal_data(text)
     if not findings:
@@ -207,11 +207,11 @@ def _hash_turns(turns: Sequence[Turn]) -> tuple[str, bytes]:
     The hash is that of an example (`Example.sha256`).
     """
     before, answer = split_answer(turns)
-    key = input_key(Example("", {"messages": before}, answer))
-    return key, _hash(f"[{key}, {json.dumps(answer, ensure_ascii=False)}]")
+    key = build_input_key(Example("", {"messages": before}, answer))
+    return key, _hash_text(f"[{key}, {json.dumps(answer, ensure_ascii=False)}]")
 
 
-def _hash(text: str) -> bytes:
+def _hash_text(text: str) -> bytes:
     """Return the first bytes of a text's SHA-256."""
     return hashlib.sha256(text.encode()).digest()[:HASH_BYTES]
 
@@ -219,7 +219,7 @@ def _hash(text: str) -> bytes:
 # --- the split --------------------------------------------------------------------------------
 
 
-def _split(spool: LogSpool, options: ImportOptions) -> dict[str, Any]:
+def _split_rows(spool: LogSpool, options: ImportOptions) -> dict[str, Any]:
     """Split the rows by time, or by order if no row has a time; return the summary."""
     rows, timed = spool.count_open()
     if options.test_from is not None:
@@ -261,7 +261,7 @@ def _format_time(seconds: float | None) -> str | None:
 
 
 @contextmanager
-def _folder_for_work(out: Path) -> Iterator[Path]:
+def _open_work_folder(out: Path) -> Iterator[Path]:
     """Give an empty folder inside `out`; afterwards delete it, and `out` if it is empty."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out}: this is a file; give a folder with --out.")
@@ -297,7 +297,7 @@ def _write_side(
                 seen = personal.setdefault(kind, {"found": 0, "rows": 0, "first": []})
                 seen["found"] += len(values)
                 seen["rows"] += 1
-                if len(seen["first"]) < MOST_SHOWN:
+                if len(seen["first"]) < MAX_SHOWN:
                     seen["first"].append({**place, "value": values[0]})
     if file.stat().st_size == 0:
         file.unlink()

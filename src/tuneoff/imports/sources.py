@@ -12,11 +12,11 @@ from typing import IO, Any, cast
 
 from tuneoff.errors import DataError
 from tuneoff.tasks.rows import parse_json
-from tuneoff.tasks.text_lines import MARK
+from tuneoff.tasks.text_lines import BYTE_ORDER_MARK
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json")
 # The number of rows that a form is recognised by.
-LOOKED_AT = 100
+MAX_FIRST_ROWS = 100
 NOT_UTF8, NOT_JSON, NO_OBJECT = "not UTF-8", "not JSON", "not a JSON object"
 
 
@@ -31,13 +31,15 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
         if source.is_dir():
             inside = sorted(file for file in source.iterdir() if _is_readable(file))
             if not inside:
-                raise DataError(f"{source}: no JSONL or JSON file in this folder ({_suffixes()}).")
+                raise DataError(
+                    f"{source}: no JSONL or JSON file in this folder ({_join_suffixes()})."
+                )
             files += inside
         elif not source.is_file():
             raise DataError(f"{source}: there is no such file; check the path.")
         elif not _is_readable(source):
             raise DataError(
-                f"{source}: not a JSONL or JSON file by its name (allowed: {_suffixes()})."
+                f"{source}: not a JSONL or JSON file by its name (allowed: {_join_suffixes()})."
             )
         else:
             files.append(source)
@@ -78,7 +80,7 @@ def read_first_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
         DataError: there is none.
     """
     readable = (row for file in files for _, row in read_rows(file) if isinstance(row, dict))
-    rows = list(islice(readable, LOOKED_AT))
+    rows = list(islice(readable, MAX_FIRST_ROWS))
     if not rows:
         raise DataError(
             f"{', '.join(map(str, files)):.200}: there is no row that can be read; each line must "
@@ -90,7 +92,7 @@ def read_first_rows(files: Sequence[Path]) -> list[dict[str, Any]]:
 def _read_json(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Yield the rows of a JSON file, numbered from 1."""
     try:
-        value = parse_json(file.read_text(encoding="utf-8").removeprefix(MARK))
+        value = parse_json(file.read_text(encoding="utf-8").removeprefix(BYTE_ORDER_MARK))
     except OSError as error:
         raise DataError(f"{file}: the file cannot be read ({error.strerror or error}).") from None
     except (ValueError, DataError) as error:
@@ -106,7 +108,7 @@ def _read_json(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 def _read_row(line: bytes) -> dict[str, Any] | str:
     """Return the row of a line, or why it cannot be read."""
     try:
-        row = parse_json(line.decode("utf-8").removeprefix(MARK))
+        row = parse_json(line.decode("utf-8").removeprefix(BYTE_ORDER_MARK))
     except UnicodeDecodeError:
         return NOT_UTF8
     except (json.JSONDecodeError, DataError):
@@ -119,6 +121,6 @@ def _is_readable(file: Path) -> bool:
     return file.is_file() and file.name.lower().endswith(SUFFIXES)
 
 
-def _suffixes() -> str:
+def _join_suffixes() -> str:
     """Return the suffixes as text."""
     return ", ".join(SUFFIXES)

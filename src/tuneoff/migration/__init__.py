@@ -8,10 +8,10 @@ it answer a test set while it still can (`capture`; its answers are kept as a `r
 exits hold, what they cost a month and until when they last.
 """
 
-from tuneoff.migration.exits import Choices
-from tuneoff.migration.listing import Source, list_models
-from tuneoff.migration.saving import Wishes, migrate, migrate_all
-from tuneoff.migration.verdicts import parity_of, summarize_exits
+from tuneoff.migration.exits import ExitOptions
+from tuneoff.migration.listing import ProviderAccount, list_models
+from tuneoff.migration.saving import MigrationOptions, migrate, migrate_all
+from tuneoff.migration.verdicts import judge_exits, summarize_exits
 
 __all__ = [
     "Choices",

@@ -19,32 +19,37 @@ from typing import Any
 
 import yaml
 
-from tuneoff.errors import DataError, ProviderError, RefusedError
-from tuneoff.files import line_of, write_bytes, write_text
+from tuneoff.errors import DataError, ProviderError, RejectedError
+from tuneoff.files import format_line, write_bytes, write_text
 from tuneoff.progress import Progress
 from tuneoff.providers import Provider, TunedModel
-from tuneoff.providers.calls import impatient, repeated
+from tuneoff.providers.calls import retry, use_short_retries
 
-MANIFEST, CAPTURE_FILE = "saved.json", "capture.yaml"
-TRAIN, TEST = "train.jsonl", "test.jsonl"
-JOB, CHECKPOINTS, LOSSES, RESULTS = "job.json", "checkpoints.json", "losses.jsonl", "results.csv"
+MANIFEST_FILE, CAPTURE_FILE = "saved.json", "capture.yaml"
+TRAIN_FILE, TEST_FILE = "train.jsonl", "test.jsonl"
+JOB_FILE, CHECKPOINTS_FILE, LOSSES_FILE, RESULTS_FILE = (
+    "job.json",
+    "checkpoints.json",
+    "losses.jsonl",
+    "results.csv",
+)
 # Max length of a folder's name, and of the hash in it: the run directory of a bake-off file is
 # named like its folder, with 60 letters at most.
-MOST_LETTERS, HASHED = 60, 8
+MAX_LETTERS, HASH_LETTERS = 60, 8
 # Downloads of one file: an incomplete one is downloaded again.
-FETCHES = 2
+MAX_FETCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedFile:
     """A downloaded file of examples, with its hash at download."""
 
     path: Path
     sha256: str
 
-    def is_whole(self) -> bool:
+    def is_unchanged(self) -> bool:
         """Return whether the file still exists unchanged."""
-        return self.path.is_file() and _hash(self.path.read_bytes()) == self.sha256
+        return self.path.is_file() and _hash_content(self.path.read_bytes()) == self.sha256
 
 
 class Manifest:
@@ -71,13 +76,13 @@ class Manifest:
         """Record which model the folder belongs to."""
         self._change({"model": model.model, "base": model.base, "job": model.job})
 
-    def note_file(self, name: str, **facts: Any) -> None:
+    def record_file(self, name: str, **facts: Any) -> None:
         """Record a file that exists."""
         if self.files.get(name) != facts or name in self.missing:
             missing = {other: why for other, why in self.missing.items() if other != name}
             self._change({"files": {**self.files, name: facts}, "missing": missing})
 
-    def note_missing(self, name: str, why: str) -> None:
+    def record_missing(self, name: str, why: str) -> None:
         """Record why a file could not be downloaded."""
         self._change({"missing": {**self.missing, name: why}})
 
@@ -85,19 +90,19 @@ class Manifest:
         """Return the record of a finished capture; empty before."""
         return dict(self._value.get("answers") or {})
 
-    def note_answers(self, facts: dict[str, Any]) -> None:
+    def record_answers(self, facts: dict[str, Any]) -> None:
         """Record a finished capture."""
         self._change({"answers": facts})
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Write the changes, if there are any."""
         changed = {**self._value, **changes}
-        if changed != self._value or not (self.folder / MANIFEST).exists():
+        if changed != self._value or not (self.folder / MANIFEST_FILE).exists():
             self._value = changed
-            write_text(self.folder / MANIFEST, json.dumps(changed, indent=2) + "\n")
+            write_text(self.folder / MANIFEST_FILE, json.dumps(changed, indent=2) + "\n")
 
 
-class Keeper:
+class ArtifactSaver:
     """Saves the files of one tuned model. Files that are in its folder stay."""
 
     def __init__(
@@ -106,7 +111,7 @@ class Keeper:
         model: TunedModel,
         folder: Path,
         progress: Progress,
-        fetched: dict[str, Fetched] | None = None,
+        fetched: dict[str, FetchedFile] | None = None,
     ) -> None:
         """Open the folder.
 
@@ -122,15 +127,15 @@ class Keeper:
         """Save a file of examples, or record why there is none."""
         if (self.folder / name).exists():
             # If the provider could not give it, it is the user's own copy.
-            self._note(name, None if name in self.manifest.missing else id)
+            self._format_note(name, None if name in self.manifest.missing else id)
         elif id is None:
-            self.manifest.note_missing(name, "the provider does not say what it was tuned on")
+            self.manifest.record_missing(name, "the provider does not say what it was tuned on")
         else:
             try:
                 self._save_file(name, id)
-            except RefusedError as error:
+            except RejectedError as error:
                 why = f"its file {id} cannot be fetched any more ({error})"
-                self.manifest.note_missing(name, why)
+                self.manifest.record_missing(name, why)
 
     def save_job(self) -> None:
         """Save its job's settings, its training curves and a list of its checkpoints.
@@ -139,52 +144,54 @@ class Keeper:
         """
         job = self._model.job
         if job is None:
-            self.manifest.note_missing(JOB, "its job is not among those that the provider lists")
+            self.manifest.record_missing(
+                JOB_FILE, "its job is not among those that the provider lists"
+            )
             return
-        self._keep(JOB, job, lambda: _json_text(self._provider.job_facts(job)))
-        self._keep(CHECKPOINTS, job, lambda: _json_text(
+        self._keep(JOB_FILE, job, lambda: _dump_json(self._provider.job_facts(job)))
+        self._keep(CHECKPOINTS_FILE, job, lambda: _dump_json(
             [dataclasses.asdict(each) for each in self._provider.checkpoints(job)]
         ))  # fmt: skip
-        path = self.folder / JOB
+        path = self.folder / JOB_FILE
         facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         results = [str(each) for each in facts.get("result_files") or ()]
         for number, id in enumerate(results, 1):
-            name = RESULTS if number == 1 else f"results-{number}.csv"
+            name = RESULTS_FILE if number == 1 else f"results-{number}.csv"
             self._keep(name, id, lambda id=id: self._provider.result_text(id))  # type: ignore[misc]
         if not results:
-            self._keep(LOSSES, job, self._losses)
+            self._keep(LOSSES_FILE, job, self._losses)
 
     def _losses(self) -> str:
         """Return the losses of its job as rows."""
         job = self._provider.job(str(self._model.job))
         rows = self._provider.losses(job)
-        return "".join(line_of(dataclasses.asdict(each)) for each in rows)
+        return "".join(format_line(dataclasses.asdict(each)) for each in rows)
 
     def _keep(self, name: str, id: str, text: Callable[[], str]) -> None:
         """Save a text that a call returns, or record why it cannot be downloaded."""
         path = self.folder / name
         if not path.exists():
             try:
-                with impatient():
-                    content = repeated(text)
+                with use_short_retries():
+                    content = retry(text)
             except ProviderError as error:
-                self.manifest.note_missing(name, str(error))
+                self.manifest.record_missing(name, str(error))
                 self._progress.say(f"{self._model.model}: {name} is not saved: {error}")
                 return
             write_bytes(path, content.encode(errors="replace"))
-        self._note(name, id)
+        self._format_note(name, id)
 
     def _save_file(self, name: str, id: str) -> None:
         """Copy a file from another folder, or download it, and check that it is complete."""
         other = self._fetched.get(id)
-        if other is not None and other.is_whole():
+        if other is not None and other.is_unchanged():
             # No link: a change of one folder's file must not change another's.
             write_bytes(self.folder / name, other.path.read_bytes())
         else:
             content = self._fetch(id)
             write_bytes(self.folder / name, content)
             self._progress.say(f"fetched {id} ({len(content)} bytes)")
-        self._note(name, id)
+        self._format_note(name, id)
 
     def _fetch(self, id: str) -> bytes:
         """Return a file's content, complete and valid.
@@ -192,9 +199,9 @@ class Keeper:
         Raises:
             DataError: it is neither after `FETCHES` downloads.
         """
-        size = self._size_of(id)
-        for _ in range(FETCHES):
-            content = repeated(lambda: self._provider.download(id))
+        size = self._find_size(id)
+        for _ in range(MAX_FETCHES):
+            content = retry(lambda: self._provider.download(id))
             if size in (None, len(content)):
                 break
         else:
@@ -210,15 +217,15 @@ class Keeper:
             )
         return content
 
-    def _size_of(self, id: str) -> int | None:
+    def _find_size(self, id: str) -> int | None:
         """Return a file's size in bytes by its provider; None if it is not known."""
         try:
-            with impatient():
-                return repeated(lambda: self._provider.file_state(id)).size
+            with use_short_retries():
+                return retry(lambda: self._provider.file_state(id)).size
         except ProviderError:
             return None
 
-    def _note(self, name: str, id: str | None) -> None:
+    def _format_note(self, name: str, id: str | None) -> None:
         """Record a file that is in the folder, unless the user changed it."""
         path = self.folder / name
         content = path.read_bytes()
@@ -226,7 +233,7 @@ class Keeper:
             "id": id,
             "bytes": len(content),
             "lines": len(content.splitlines()),
-            "sha256": _hash(content),
+            "sha256": _hash_content(content),
         }
         before = self.manifest.files.get(name)
         if before is not None and before["sha256"] != facts["sha256"]:
@@ -234,9 +241,9 @@ class Keeper:
             return
         if before is not None and before["id"] is None:
             return  # a user's own copy stays one
-        self.manifest.note_file(name, **facts)
-        if id is not None and name in (TRAIN, TEST):
-            self._fetched[id] = Fetched(path, str(facts["sha256"]))
+        self.manifest.record_file(name, **facts)
+        if id is not None and name in (TRAIN_FILE, TEST_FILE):
+            self._fetched[id] = FetchedFile(path, str(facts["sha256"]))
 
 
 def find_bad_line(content: bytes) -> int | None:
@@ -261,8 +268,8 @@ def name_folder(model: str) -> str:
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model.removeprefix("ft:")).strip("._-")
     # Names may differ in case alone, which some file systems ignore: hence the hash.
-    own = hashlib.sha256(model.encode()).hexdigest()[:HASHED]
-    room = MOST_LETTERS - HASHED - 1
+    own = hashlib.sha256(model.encode()).hexdigest()[:HASH_LETTERS]
+    room = MAX_LETTERS - HASH_LETTERS - 1
     if len(plain) > room:
         half = room // 2
         plain = f"{plain[:half].rstrip('._-')}-{plain[-half:].lstrip('._-')}"[:room]
@@ -271,7 +278,7 @@ def name_folder(model: str) -> str:
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the content of a folder's `saved.json`; None without one."""
-    path = folder / MANIFEST
+    path = folder / MANIFEST_FILE
     if not path.is_file():
         return None
     try:
@@ -307,21 +314,21 @@ def find_saved(out: Path) -> dict[str, Path]:
     return {model: folder for model, folder in owners if model is not None}
 
 
-def find_fetched(folders: Mapping[str, Path]) -> dict[str, Fetched]:
+def find_fetched(folders: Mapping[str, Path]) -> dict[str, FetchedFile]:
     """Return the files of examples that folders have recorded, by id."""
     files = {}
     for folder in folders.values():
         for name, facts in Manifest(folder).files.items():
-            if name in (TRAIN, TEST) and facts["id"] is not None:
-                files[facts["id"]] = Fetched(folder / name, facts["sha256"])
+            if name in (TRAIN_FILE, TEST_FILE) and facts["id"] is not None:
+                files[facts["id"]] = FetchedFile(folder / name, facts["sha256"])
     return files
 
 
-def _hash(content: bytes) -> str:
+def _hash_content(content: bytes) -> str:
     """Return the SHA-256 of a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 
-def _json_text(value: Any) -> str:
+def _dump_json(value: Any) -> str:
     """Return a value as indented JSON text."""
     return json.dumps(value, indent=2, sort_keys=True) + "\n"

@@ -20,20 +20,20 @@ from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.files import write_lines, write_text
 from tuneoff.migration.artifacts import CAPTURE_FILE, Manifest
-from tuneoff.migration.exits import HOSTED
-from tuneoff.migration.listing import Source
+from tuneoff.migration.exits import CAPTURED_NAME
+from tuneoff.migration.listing import ProviderAccount
 from tuneoff.progress import Progress
 from tuneoff.records import to_row
 from tuneoff.results import Results
 from tuneoff.rundir import RunDir
 
-ANSWERS, RUN = "answers.jsonl", "capture"
+ANSWERS_FILE, RUN_FOLDER = "answers.jsonl", "capture"
 
 
-def capture(
+def capture_answers(
     model: str,
     folder: Path,
-    source: Source,
+    source: ProviderAccount,
     task: dict[str, Any],
     budget_usd: float | None,
     yes: bool,
@@ -50,14 +50,14 @@ def capture(
         DataError: the model could not be asked.
         BudgetError: asking it could exceed the budget.
     """
-    contender = {"name": HOSTED, "id": "prompted", "model": model, "record": True}
+    contender = {"name": CAPTURED_NAME, "id": "prompted", "model": model, "record": True}
     value = {
         "name": "capture",
         "task": task,
         "contenders": [{**contender, **source.written()}],
         "budget_usd": budget_usd,
     }
-    file, run_dir, manifest = folder / CAPTURE_FILE, folder / RUN, Manifest(folder)
+    file, run_dir, manifest = folder / CAPTURE_FILE, folder / RUN_FOLDER, Manifest(folder)
     if file.exists() and (run_dir / "bakeoff.yaml").exists():
         _refuse_another(file, value)
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def capture(
             f"{folder / task['test']}: it was changed since {model} answered it; undo the change, "
             "or give another --out."
         )
-    if noted and (folder / ANSWERS).exists() and noted == {**noted, **asked}:
+    if noted and (folder / ANSWERS_FILE).exists() and noted == {**noted, **asked}:
         return noted
     settings = load(file).model_copy(update={"budget_usd": budget_usd})
     results = bakeoff.run(
@@ -81,10 +81,10 @@ def capture(
     failed = results.contenders[0].error
     if failed is not None:
         raise DataError(f"{model} could not be asked: {failed}")
-    predictions = RunDir(run_dir).contender(HOSTED).predictions()
-    write_lines(folder / ANSWERS, map(to_row, predictions.values()))
+    predictions = RunDir(run_dir).contender(CAPTURED_NAME).predictions()
+    write_lines(folder / ANSWERS_FILE, map(to_row, predictions.values()))
     facts = {**asked, **_read_facts(results)}
-    manifest.note_answers(facts)
+    manifest.record_answers(facts)
     return facts
 
 
@@ -103,7 +103,7 @@ def sum_spent(folders: Iterable[Path]) -> Decimal:
     """Return the USD that captures in folders cost, uncertain amounts included."""
     total = Decimal(0)
     for folder in folders:
-        spent = Ledger(RunDir(folder / RUN).events).spent()
+        spent = Ledger(RunDir(folder / RUN_FOLDER).events).spent()
         total += spent.known + spent.uncertain
     return total
 

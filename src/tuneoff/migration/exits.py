@@ -22,23 +22,23 @@ import yaml
 from pydantic import ValidationError
 
 from tuneoff import machine
-from tuneoff.config import JudgeSettings
+from tuneoff.config import JudgeConfig
 from tuneoff.contender_settings import SHIPPED_BASE
-from tuneoff.costs.pricebook import Price, PriceBook, base_of, book, price_of
+from tuneoff.costs.pricebook import Price, PriceBook, build_price_book, find_model_price, get_base
 from tuneoff.costs.pricefile import ModelEnd
-from tuneoff.costs.serving import HOURS_A_MONTH
-from tuneoff.errors import ConfigError, unknown
-from tuneoff.migration.listing import Source
-from tuneoff.prepare import build_added, is_metric_file
-from tuneoff.providers.sdk import is_here
+from tuneoff.costs.serving import HOURS_PER_MONTH
+from tuneoff.errors import ConfigError, explain_unknown
+from tuneoff.migration.listing import ProviderAccount
+from tuneoff.prepare import build_added_scorer, is_metric_file
+from tuneoff.providers.sdk import is_loopback
 from tuneoff.report import format as f
 from tuneoff.scoring.text import METRICS
-from tuneoff.spending import REASONS
+from tuneoff.spending import REASONING_MODELS
 from tuneoff.tasks import chat
 
 # The open models to tune, unless others are named.
-USUAL_BASES = ("Qwen/Qwen3-8B",)
-HOSTED = "hosted"
+DEFAULT_BASES = ("Qwen/Qwen3-8B",)
+CAPTURED_NAME = "hosted"
 AZURE = "azure"
 AZURE_URL = "https://YOURS.openai.azure.com/openai/v1/"
 AZURE_PATH = "/openai/v1/"
@@ -54,14 +54,14 @@ COMMENT_WIDTH = 96
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class ExitOptions:
     """The user's choices for the bake-off file of a migration.
 
     Raises:
         ConfigError: the address is not one.
     """
 
-    bases: Sequence[str] = USUAL_BASES
+    bases: Sequence[str] = DEFAULT_BASES
     """The open models to tune."""
     azure_url: str | None = None
     """The address of an Azure resource."""
@@ -94,26 +94,26 @@ class Choices:
         metrics: list[str | dict[str, Any]] = []
         for metric in self.metrics:
             if is_metric_file(metric):
-                metrics.append(_place_metric(Path(metric).expanduser(), folder))
+                metrics.append(_locate_metric(Path(metric).expanduser(), folder))
             elif metric in METRICS:
                 metrics.append(metric)
             else:
                 raise ConfigError(
-                    f"--metric: {unknown('metric', metric, METRICS)}, or a file: Python (.py) or a "
+                    f"--metric: {explain_unknown('metric', metric, METRICS)}, or a file: Python (.py) or a "
                     "grader (.json, .yaml)."
                 )
         return metrics + ([_read_judge(self.judge)] if self.judge else [])
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class LeftModel:
     """The model that is being left."""
 
     model: str
     """The tuned model's name."""
     base: str
     """The model that it was tuned on."""
-    source: Source
+    source: ProviderAccount
     """Where it is."""
     name: str
     """The name of its folder."""
@@ -126,7 +126,7 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class ContenderBlock:
     """A contender of the file below its comment."""
 
     comment: str
@@ -141,58 +141,61 @@ class Block:
     def render(self) -> str:
         """Return its lines, indented like those of a list."""
         hint = " To use it, take the first # of each line away." * (not self.live)
-        lines = [f"# {line}" for line in _wrap(self.comment + hint * bool(self.comment))]
+        lines = [f"# {line}" for line in _wrap_comment(self.comment + hint * bool(self.comment))]
         if self.settings is not None:
-            item = _dump([dict(self.settings)]).rstrip("\n").split("\n")
+            item = _dump_yaml([dict(self.settings)]).rstrip("\n").split("\n")
             item += [f"  # {line}" for line in self.more]
             lines += item if self.live else [f"# {line}" for line in item]
         return "".join(f"  {line}\n" for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class ExitPrices:
     """What the price book says on a day about the exits from a source."""
 
-    source: Source
+    source: ProviderAccount
     base: str
     day: datetime.date
     prices: PriceBook
 
     def find_end(self, provider: str, model: str, tuned: bool) -> ModelEnd | None:
         """Return when a model ends; None if no end is known."""
-        return self.prices.end_of(provider, model, tuned)
+        return self.prices.find_model_end(provider, model, tuned)
 
     def find_price(self, provider: str, model: str, tuned: bool) -> Price | None:
         """Return a model's price; None if it is not known."""
-        return price_of(provider, model, self.day, tuned=tuned, prices=self.prices)
+        return find_model_price(provider, model, self.day, tuned=tuned, prices=self.prices)
 
 
-def render_bakeoff(left: Left, choices: Choices, day: datetime.date | None = None) -> str:
+def render_bakeoff(left: LeftModel, choices: ExitOptions, day: datetime.date | None = None) -> str:
     """Return the text of a bake-off file with the captured model and the exits from it.
 
     Args:
         day: the day whose prices and ends are written; default: today.
     """
-    market = Market(left.source, left.base, day or machine.today(), book())
-    taken = {HOSTED}
+    market = ExitPrices(left.source, left.base, day or machine.today(), build_price_book())
+    taken = {CAPTURED_NAME}
     blocks = [
-        _write_captured(left, market.day),
-        *_write_open(choices.bases, left.examples, taken),
-        *_write_azure(choices, market, taken),
-        *_write_successor(choices, market, taken),
+        _build_captured(left, market.day),
+        *_build_open(choices.bases, left.examples, taken),
+        *_build_azure(choices, market, taken),
+        *_build_successor(choices, market, taken),
     ]
-    head = {"name": _spell(left.name)[:60] or "migration", "task": dict(left.task)}
+    head = {"name": _keep_name_letters(left.name)[:60] or "migration", "task": dict(left.task)}
     comment = (
         f"Written by `tuneoff migrate` on {market.day}: what may follow {left.model}? Its answers "
         "are in answers.jsonl for good, whether it is still there or not. Prices and ends are the "
         "price book's on that day; `tuneoff plan` has today's."
     )
-    lines = [f"# {line}\n" for line in _wrap(comment)]
-    lines += [_dump(head | {"migrating_from": HOSTED}), _render_traffic(choices.requests_per_month)]
+    lines = [f"# {line}\n" for line in _wrap_comment(comment)]
+    lines += [
+        _dump_yaml(head | {"migrating_from": CAPTURED_NAME}),
+        _render_traffic(choices.requests_per_month),
+    ]
     return "".join(lines) + "contenders:\n" + "".join(block.render() for block in blocks)
 
 
-def find_longest(path: Path) -> int:
+def compute_max_new_tokens(path: Path) -> int:
     """Return a token limit for the longest answer: usual tokenizers make at most a token per two
     bytes."""
     longest = max(len(each.completion.encode()) for each in chat.read_examples(path))
@@ -210,12 +213,12 @@ def choose_training(examples: int) -> dict[str, Any]:
     return train | {"epochs": 5}
 
 
-def _place_metric(file: Path, folder: Path) -> str:
+def _locate_metric(file: Path, folder: Path) -> str:
     """Return the path of a metric's file relative to a folder; raise ConfigError if unusable."""
     if not file.is_file():
         raise ConfigError(f"--metric: there is no file {file}; check the path.")
     inside = os.path.relpath(file.resolve(), folder.resolve())
-    build_added(inside, folder)
+    build_added_scorer(inside, folder)
     return inside
 
 
@@ -227,18 +230,18 @@ def _read_judge(file: Path) -> dict[str, Any]:
     """
     try:
         value = yaml.safe_load(file.read_text(encoding="utf-8"))
-        judge = JudgeSettings.model_validate({"id": "judge", **value})
+        judge = JudgeConfig.model_validate({"id": "judge", **value})
     except FileNotFoundError:
         raise ConfigError(f"--judge: there is no file {file}; check the path.") from None
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"--judge: {file} holds no judge ({_first_problem(error)}); it takes model and rubric, "
+            f"--judge: {file} holds no judge ({_describe_problem(error)}); it takes model and rubric, "
             "as a judge in task.metrics does (docs/scoring.md)."
         ) from None
     return judge.model_dump(mode="json", exclude_unset=True)
 
 
-def _first_problem(error: Exception) -> str:
+def _describe_problem(error: Exception) -> str:
     """Return the first line of an error, for a message."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
@@ -249,17 +252,17 @@ def _first_problem(error: Exception) -> str:
 def _render_traffic(requests: int | None) -> str:
     """Return the lines of the load, as a comment if it is not known."""
     if requests is not None:
-        return _dump({"serving": {"requests_per_month": requests}})
+        return _dump_yaml({"serving": {"requests_per_month": requests}})
     return "# serving: {requests_per_month: 100000}  # your traffic: costs a month are of that\n"
 
 
-def _write_captured(left: Left, day: datetime.date) -> Block:
+def _build_captured(left: LeftModel, day: datetime.date) -> ContenderBlock:
     """Return the block of the model that is being left."""
     until = f"It ends on {left.ends}." if left.ends else "When it ends is not known here."
-    return Block(
+    return ContenderBlock(
         f"The model that is being left. {until}",
         {
-            "name": HOSTED,
+            "name": CAPTURED_NAME,
             "id": "recorded",
             "model": left.model,
             "predictions": "answers.jsonl",
@@ -268,7 +271,7 @@ def _write_captured(left: Left, day: datetime.date) -> Block:
     )
 
 
-def _write_open(bases: Sequence[str], examples: int, taken: set[str]) -> list[Block]:
+def _build_open(bases: Sequence[str], examples: int, taken: set[str]) -> list[ContenderBlock]:
     """Return a block per open model."""
     comment = (
         "Exit: an open model of your own, tuned on the same examples. It has no end. It costs the "
@@ -278,7 +281,7 @@ def _write_open(bases: Sequence[str], examples: int, taken: set[str]) -> list[Bl
     for base in bases:
         folder = base != SHIPPED_BASE and Path(base).expanduser().is_dir()
         own = Path(base).expanduser().resolve() if folder else None
-        name = _name(f"{own.name if own else base}-lora", taken)
+        name = _choose_name(f"{own.name if own else base}-lora", taken)
         settings = {
             "name": name,
             "id": "local",
@@ -287,11 +290,11 @@ def _write_open(bases: Sequence[str], examples: int, taken: set[str]) -> list[Bl
             "train": choose_training(examples),
         }
         more = ("hardware: {accelerator: H100}  # its price is in the book: tuneoff prices",)
-        blocks.append(Block(comment, settings, more=more))
+        blocks.append(ContenderBlock(comment, settings, more=more))
     return blocks
 
 
-def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Block]:
+def _build_azure(choices: ExitOptions, market: ExitPrices, taken: set[str]) -> list[ContenderBlock]:
     """Return the block of the base tuned on Azure; empty if Azure is no exit."""
     if market.source.provider == AZURE:
         return []  # the model is being left on Azure itself
@@ -301,14 +304,14 @@ def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Bloc
         return []
     closes = min(end.training_ends or end.ends, end.ends) if end else None
     if closes is not None and closes <= market.day:
-        return [Block(f"Azure takes no new training jobs for {base} since {closes}.")]
-    settings = {"name": _name(AZURE, taken), "id": "hosted", "provider": AZURE}
-    settings |= {"model": base, "base_url": _complete(url or AZURE_URL)}
+        return [ContenderBlock(f"Azure takes no new training jobs for {base} since {closes}.")]
+    settings = {"name": _choose_name(AZURE, taken), "id": "hosted", "provider": AZURE}
+    settings |= {"model": base, "base_url": _complete_url(url or AZURE_URL)}
     if choices.azure_key_variable is not None:
         settings["key_variable"] = choices.azure_key_variable
     comment = (
-        f"Exit: {base} tuned again on Azure, from the saved files. {_say_azure(end)} Price: "
-        f"{_say_price(market.find_price(AZURE, base, tuned=True))}; token prices differ there by "
+        f"Exit: {base} tuned again on Azure, from the saved files. {_describe_azure(end)} Price: "
+        f"{_describe_price(market.find_price(AZURE, base, tuned=True))}; token prices differ there by "
         "region and contract, so give yours as price:, or run with --yes. Deploy the tuned model "
         "when its job is done, add deployment: NAME here, and give the same command again. A "
         "developer deployment has no fee by the hour, and lasts 24 hours: enough for the run."
@@ -316,10 +319,10 @@ def _write_azure(choices: Choices, market: Market, taken: set[str]) -> list[Bloc
     if url is None:
         comment += " Its base_url is your resource's (or give --azure-url with a new --out)."
     figures = ", ".join(f"{each}_usd_per_million_tokens: N" for each in TOKEN_PRICES)
-    return [Block(comment, settings, url is not None, (f"price: {{{figures}}}",))]
+    return [ContenderBlock(comment, settings, url is not None, (f"price: {{{figures}}}",))]
 
 
-def _say_azure(end: ModelEnd | None) -> str:
+def _describe_azure(end: ModelEnd | None) -> str:
     """Return until when Azure tunes a base, in words."""
     if end is None:
         return "Until when Azure tunes it is not known here."
@@ -331,7 +334,9 @@ def _say_azure(end: ModelEnd | None) -> str:
     return f"{last}What is tuned there ends on {end.ends}{read}."
 
 
-def _write_successor(choices: Choices, market: Market, taken: set[str]) -> list[Block]:
+def _build_successor(
+    choices: ExitOptions, market: ExitPrices, taken: set[str]
+) -> list[ContenderBlock]:
     """Return the blocks of the successor; empty without one."""
     if not choices.has_successor:
         return []
@@ -347,28 +352,28 @@ def _write_successor(choices: Choices, market: Market, taken: set[str]) -> list[
     ended = in_book and end is not None and end.ends <= market.day
     is_sure = choices.successor is not None or price is not None
     settings: dict[str, Any] = {"id": "prompted", **source.written(), "model": model}
-    if REASONS.match(base_of(model)) and not ALWAYS_REASONS.match(base_of(model)):
+    if REASONING_MODELS.match(get_base(model)) and not ALWAYS_REASONS.match(get_base(model)):
         settings["reasoning_effort"] = "none"  # it reasons by default, and answers would be cut
     until = f"It ends on {end.ends}." if end else "No end date is known."
     named = "" if choices.successor else f" It is what {source.provider} names instead."
     need = "" if price or _is_own(source) else ": give one as price:, or run with --yes"
     comment = (
         f"Exit: {model}, prompted, without examples and with {SHOTS} of them.{named} {until} "
-        f"Price: {_say_price(price)}{need}."
+        f"Price: {_describe_price(price)}{need}."
     )
-    name, shown = _name(model, taken), _name(f"{model}-{SHOTS}-shots", taken)
+    name, shown = _choose_name(model, taken), _choose_name(f"{model}-{SHOTS}-shots", taken)
     return [
-        Block(comment, {"name": name, **settings}, is_sure and not ended),
-        Block("", {"name": shown, **settings, "shots": SHOTS}, is_sure and not ended),
+        ContenderBlock(comment, {"name": name, **settings}, is_sure and not ended),
+        ContenderBlock("", {"name": shown, **settings, "shots": SHOTS}, is_sure and not ended),
     ]
 
 
-def _is_own(source: Source) -> bool:
+def _is_own(source: ProviderAccount) -> bool:
     """Return whether a source is a server on this machine, which needs no price."""
-    return source.base_url is not None and is_here(source.base_url)
+    return source.base_url is not None and is_loopback(source.base_url)
 
 
-def _say_price(price: Price | None) -> str:
+def _describe_price(price: Price | None) -> str:
     """Return a price in words, with the day it was read on."""
     if price is None:
         return NO_PRICE
@@ -379,21 +384,21 @@ def _say_price(price: Price | None) -> str:
     parts = [f"{', '.join(figures)} per million tokens"] if figures else []
     hour = price.hosting_usd_per_hour
     if hour is not None:
-        month = f.usd(float(hour * HOURS_A_MONTH))
+        month = f.usd(float(hour * HOURS_PER_MONTH))
         parts.append(f"hosting {f.usd(float(hour))} an hour, used or not: {month} a month")
     read = f" (read {price.retrieved})" if price.retrieved else ""
     return (", ".join(parts) or NO_PRICE) + read
 
 
-def _complete(url: str) -> str:
+def _complete_url(url: str) -> str:
     """Return a resource's address with the path of its API, if only the host was given."""
     host = url.rstrip("/")
     return host + AZURE_PATH if host.endswith(".azure.com") else url
 
 
-def _name(wanted: str, taken: set[str]) -> str:
+def _choose_name(wanted: str, taken: set[str]) -> str:
     """Return a contender's name that is free, and add it to the taken ones."""
-    name = _spell(wanted)[-60:].lstrip("._-").lower() or "exit"
+    name = _keep_name_letters(wanted)[-60:].lstrip("._-").lower() or "exit"
     number, free = 1, name
     while free in taken:
         number += 1
@@ -402,19 +407,19 @@ def _name(wanted: str, taken: set[str]) -> str:
     return free
 
 
-def _spell(text: str) -> str:
+def _keep_name_letters(text: str) -> str:
     """Return a text in the letters that a name may have."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text).strip(
         "._-"
     )
 
 
-def _wrap(text: str) -> list[str]:
+def _wrap_comment(text: str) -> list[str]:
     """Return a comment's lines; nothing in them can end the comment."""
     printable = "".join(c if c.isprintable() else "?" for c in text)
     return textwrap.wrap(printable, COMMENT_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _dump(value: Any) -> str:
+def _dump_yaml(value: Any) -> str:
     """Return a value as YAML."""
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=10_000))

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneoff import machine
-from tuneoff.costs.pricebook import book
-from tuneoff.errors import ProviderError, RefusedError
+from tuneoff.costs.pricebook import build_price_book
+from tuneoff.errors import ProviderError, RejectedError
 from tuneoff.migration.new_jobs import judge_new_jobs
 from tuneoff.providers import Provider, TunedModel, connect
-from tuneoff.providers.calls import impatient, repeated
+from tuneoff.providers.calls import retry, use_short_retries
 
-CHECKPOINT = ":ckpt-"
+CHECKPOINT_MARK = ":ckpt-"
 # Max files that are looked up, and how many at once: an account may have thousands.
-MOST_FILES, LOOKS_AT_ONCE = 1000, 8
-GONE = ("deleting", "deleted")
-NOT_THERE = 404
+MAX_FILES, MAX_LOOKUPS = 1000, 8
+GONE_STATUSES = ("deleting", "deleted")
+HTTP_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ProviderAccount:
     """The provider account that has the tuned models."""
 
     provider: str = "openai"
@@ -47,7 +47,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndDate:
     """The end of a model."""
 
     day: datetime.date | None = None
@@ -58,7 +58,7 @@ class Ending:
     """The model that its provider names instead."""
 
 
-def list_models(source: Source, today: datetime.date | None = None) -> dict[str, Any]:
+def list_models(source: ProviderAccount, today: datetime.date | None = None) -> dict[str, Any]:
     """Return an account's tuned models, and whether it can tune new ones.
 
     Those that end first come first. Nothing is downloaded, and no job is created.
@@ -72,41 +72,41 @@ def list_models(source: Source, today: datetime.date | None = None) -> dict[str,
     today = today or machine.today()
     with closing(source.connect()) as provider:
         models = find_models(provider, source, today)
-        has_jobs = repeated(provider.has_jobs)
-        there = _look_at_files(provider, source, [each for each, _ in models])
-    rows = [_row(each, checkpoints, source, there, today) for each, checkpoints in models]
+        has_jobs = retry(provider.has_jobs)
+        there = _check_files(provider, source, [each for each, _ in models])
+    rows = [_build_row(each, checkpoints, source, there, today) for each, checkpoints in models]
     return {
         "models": rows,
         "new_jobs": judge_new_jobs(
             source.provider, source.base_url, True if rows and has_jobs is False else has_jobs,
-            [row["base"] for row in rows], book(), today,
+            [row["base"] for row in rows], build_price_book(), today,
         ),
     }  # fmt: skip
 
 
 def find_models(
-    provider: Provider, source: Source, today: datetime.date
+    provider: Provider, source: ProviderAccount, today: datetime.date
 ) -> list[tuple[TunedModel, list[str]]]:
     """Return an account's tuned models with their checkpoints, those that end first at the top.
 
     A model that only a job shows counts if its end is past; before its end, its owner deleted it.
     """
-    every = repeated(provider.tuned_models)
+    every = retry(provider.tuned_models)
     listed = [each for each in every if each.listed]
     ended = [each for each in every if not each.listed and has_ended(each, source, today)]
     names = {each.model for each in (*listed, *ended)}
     checkpoints: dict[str, list[TunedModel]] = {}
     for each in listed:
-        whole = each.model.partition(CHECKPOINT)[0]
+        whole = each.model.partition(CHECKPOINT_MARK)[0]
         if whole != each.model and whole in names:
             checkpoints.setdefault(whole, []).append(each)
     of_others = {each.model for some in checkpoints.values() for each in some}
     models = [each for each in (*listed, *ended) if each.model not in of_others]
     models.sort(key=lambda each: (find_end(each, source).day or datetime.date.max, each.model))
-    return [(each, _in_order(checkpoints.get(each.model, ()))) for each in models]
+    return [(each, _sort_by_step(checkpoints.get(each.model, ()))) for each in models]
 
 
-def _in_order(checkpoints: Sequence[TunedModel]) -> list[str]:
+def _sort_by_step(checkpoints: Sequence[TunedModel]) -> list[str]:
     """Return the names of checkpoints by their steps."""
 
     def step(name: str) -> tuple[int, str]:
@@ -116,52 +116,56 @@ def _in_order(checkpoints: Sequence[TunedModel]) -> list[str]:
     return sorted((each.model for each in checkpoints), key=step)
 
 
-def find_end(model: TunedModel, source: Source) -> Ending:
+def find_end(model: TunedModel, source: ProviderAccount) -> EndDate:
     """Return when a model ends, by its provider, else by the price book."""
-    known = book().end_of(source.provider, model.base, tuned=True) if source.is_in_book() else None
+    known = (
+        build_price_book().find_model_end(source.provider, model.base, tuned=True)
+        if source.is_in_book()
+        else None
+    )
     replacement = known.replacement if known else None
     if model.ends is not None:
-        return Ending(model.ends, "provider", replacement)
+        return EndDate(model.ends, "provider", replacement)
     if known is not None:
-        return Ending(known.ends, "price book", replacement)
-    return Ending()
+        return EndDate(known.ends, "price book", replacement)
+    return EndDate()
 
 
-def has_ended(model: TunedModel, source: Source, today: datetime.date) -> bool:
+def has_ended(model: TunedModel, source: ProviderAccount, today: datetime.date) -> bool:
     """Return whether a model has ended."""
     day = find_end(model, source).day
     return day is not None and day <= today
 
 
-def _look_at_files(
-    provider: Provider, source: Source, models: Sequence[TunedModel]
+def _check_files(
+    provider: Provider, source: ProviderAccount, models: Sequence[TunedModel]
 ) -> Mapping[str, bool]:
     """Return whether files exist, by id; unknown ones are left out."""
     wanted = [id for each in models for id in (each.training_file, each.validation_file) if id]
-    ids = list(dict.fromkeys(wanted))[:MOST_FILES]
-    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
-        looked = pool.map(lambda id: _is_there(provider, id), ids)
+    ids = list(dict.fromkeys(wanted))[:MAX_FILES]
+    with ThreadPoolExecutor(MAX_LOOKUPS) as pool:
+        looked = pool.map(lambda id: _has_file(provider, id), ids)
         by_id = {id: there for id, there in zip(ids, looked, strict=True) if there is not None}
     # A server that knows none of them may not have this route.
     own = source.base_url is not None and source.provider != "azure"
     return {} if own and not any(by_id.values()) else by_id
 
 
-def _is_there(provider: Provider, id: str) -> bool | None:
+def _has_file(provider: Provider, id: str) -> bool | None:
     """Return whether a file exists; None if that is not known."""
     try:
-        with impatient():
-            return repeated(lambda: provider.file_state(id)).status not in GONE
-    except RefusedError as error:
-        return False if error.status == NOT_THERE else None
+        with use_short_retries():
+            return retry(lambda: provider.file_state(id)).status not in GONE_STATUSES
+    except RejectedError as error:
+        return False if error.status == HTTP_NOT_FOUND else None
     except ProviderError:
         return None
 
 
-def _row(
+def _build_row(
     model: TunedModel,
     checkpoints: list[str],
-    source: Source,
+    source: ProviderAccount,
     there: Mapping[str, bool],
     today: datetime.date,
 ) -> dict[str, Any]:

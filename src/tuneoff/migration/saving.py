@@ -13,34 +13,34 @@ from typing import Any
 import yaml
 
 from tuneoff import bakeoff, machine
-from tuneoff.errors import BudgetError, ConfigError, TuneoffError, UnreachableError, unknown
+from tuneoff.errors import BudgetError, ConfigError, TuneoffError, UnreachableError, explain_unknown
 from tuneoff.files import write_text
 from tuneoff.migration import artifacts
-from tuneoff.migration.artifacts import TEST, TRAIN, Keeper, Manifest
-from tuneoff.migration.capture import capture, sum_spent
-from tuneoff.migration.exits import Choices, Left, find_longest, render_bakeoff
-from tuneoff.migration.listing import Source, find_end, find_models
-from tuneoff.progress import Progress, Silent
+from tuneoff.migration.artifacts import TEST_FILE, TRAIN_FILE, ArtifactSaver, Manifest
+from tuneoff.migration.capture import capture_answers, sum_spent
+from tuneoff.migration.exits import ExitOptions, LeftModel, compute_max_new_tokens, render_bakeoff
+from tuneoff.migration.listing import ProviderAccount, find_end, find_models
+from tuneoff.progress import Progress, SilentProgress
 from tuneoff.providers import TunedModel
-from tuneoff.providers.calls import repeated
+from tuneoff.providers.calls import retry
 from tuneoff.tasks import chat
 
 BAKEOFF_FILE = "bakeoff.yaml"
 # The states of a model, best first.
-SAVED, FILES_ALONE, OVER_BUDGET, FAILED = "saved", "files alone", "over budget", "failed"
+SAVED, FILES_ONLY, OVER_BUDGET, FAILED = "saved", "files alone", "over budget", "failed"
 # The facts of a finished capture that are shown.
-NOTED = ("test", "answered", "metric", "score")
+SHOWN_FACTS = ("test", "answered", "metric", "score")
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class MigrationOptions:
     """How models are to be saved."""
 
     train: Path | None = None
     """Your copy of the training file."""
     test: Path | None = None
     """Examples that the model has not seen. Default: its validation file."""
-    choices: Choices = field(default_factory=Choices)
+    choices: ExitOptions = field(default_factory=ExitOptions)
     """How answers are scored, and the contents of the bake-off file."""
     limit: int | None = None
     """Max test examples."""
@@ -53,8 +53,8 @@ class Wishes:
 def migrate(
     model: str,
     out: Path | str,
-    source: Source | None = None,
-    wishes: Wishes | None = None,
+    source: ProviderAccount | None = None,
+    wishes: MigrationOptions | None = None,
     *,
     budget_usd: float | None = None,
     progress: Progress | None = None,
@@ -76,15 +76,15 @@ def migrate(
         ProviderError: the provider does not answer.
         BudgetError: asking it could exceed the budget.
     """
-    source, wishes = source or Source(), wishes or Wishes()
-    out, progress = Path(out), progress or Silent()
-    _refuse_others_folder(out, model)
+    source, wishes = source or ProviderAccount(), wishes or MigrationOptions()
+    out, progress = Path(out), progress or SilentProgress()
+    _check_folder_owner(out, model)
     with closing(source.connect()) as provider:
-        provider.reach.tell_to(progress.say, False)
-        known = {each.model: each for each in repeated(provider.tuned_models)}
+        provider.reach.set_listener(progress.say, False)
+        known = {each.model: each for each in retry(provider.tuned_models)}
         if model not in known:
-            raise ConfigError(f"{provider.url}: {unknown('tuned model', model, known)}.")
-        keeper = Keeper(provider, known[model], out, progress)
+            raise ConfigError(f"{provider.url}: {explain_unknown('tuned model', model, known)}.")
+        keeper = ArtifactSaver(provider, known[model], out, progress)
         _save_files(keeper, known[model], wishes)
     facts = {"model": model, "folder": str(out), "missing": Manifest(out).missing}
     if wishes.answers:
@@ -94,8 +94,8 @@ def migrate(
 
 def migrate_all(
     out: Path | str,
-    source: Source | None = None,
-    wishes: Wishes | None = None,
+    source: ProviderAccount | None = None,
+    wishes: MigrationOptions | None = None,
     *,
     budget_usd: float | None = None,
     progress: Progress | None = None,
@@ -118,14 +118,14 @@ def migrate_all(
         ConfigError: `out` cannot be used, or there is a `train` file for one model.
         ProviderError: the provider does not answer.
     """
-    source, wishes = source or Source(), wishes or Wishes()
-    out, progress, today = Path(out), progress or Silent(), today or machine.today()
-    _refuse_folder(out, wishes)
+    source, wishes = source or ProviderAccount(), wishes or MigrationOptions()
+    out, progress, today = Path(out), progress or SilentProgress(), today or machine.today()
+    _check_folder(out, wishes)
     saved = artifacts.find_saved(out)
     fetched = artifacts.find_fetched(saved)
     failed: dict[str, str] = {}
     with closing(source.connect()) as provider:
-        provider.reach.tell_to(progress.say, False)
+        provider.reach.set_listener(progress.say, False)
         models = [model for model, _ in find_models(provider, source, today)]
         folders = {
             each.model: saved.get(each.model, out / artifacts.name_folder(each.model))
@@ -133,7 +133,7 @@ def migrate_all(
         }
         for each in models:
             try:
-                keeper = Keeper(provider, each, folders[each.model], progress, fetched)
+                keeper = ArtifactSaver(provider, each, folders[each.model], progress, fetched)
                 _save_files(keeper, each, wishes)
             except UnreachableError:
                 raise  # it would be the same for every model; the same command resumes
@@ -153,7 +153,7 @@ def migrate_all(
     return {"folder": str(out), "models": rows, "usd": float(sum_spent(every))}
 
 
-def _refuse_others_folder(out: Path, model: str) -> None:
+def _check_folder_owner(out: Path, model: str) -> None:
     """Raise ConfigError if a folder belongs to another model, or holds folders of models."""
     owner, inside = artifacts.read_owner(out), artifacts.find_saved(out)
     if model in inside:
@@ -169,7 +169,7 @@ def _refuse_others_folder(out: Path, model: str) -> None:
         )
 
 
-def _refuse_folder(out: Path, wishes: Wishes) -> None:
+def _check_folder(out: Path, wishes: MigrationOptions) -> None:
     """Raise ConfigError if the folder belongs to one model, or there is a `train` file."""
     owner = artifacts.read_owner(out)
     if owner is not None:
@@ -180,24 +180,24 @@ def _refuse_folder(out: Path, wishes: Wishes) -> None:
     if wishes.train is not None:
         raise ConfigError(
             "--train is one model's file, and --all saves many; put your copy into the model's "
-            f"folder as {TRAIN}."
+            f"folder as {TRAIN_FILE}."
         )
 
 
-def _save_files(keeper: Keeper, model: TunedModel, wishes: Wishes) -> None:
+def _save_files(keeper: ArtifactSaver, model: TunedModel, wishes: MigrationOptions) -> None:
     """Save the files of a model."""
     if wishes.train is None:
-        keeper.save_examples(TRAIN, model.training_file)
-    if model.validation_file is not None or (keeper.folder / TEST).exists():
-        keeper.save_examples(TEST, model.validation_file)
+        keeper.save_examples(TRAIN_FILE, model.training_file)
+    if model.validation_file is not None or (keeper.folder / TEST_FILE).exists():
+        keeper.save_examples(TEST_FILE, model.validation_file)
     keeper.save_job()
 
 
 def _save_one(
     model: TunedModel,
     folder: Path,
-    source: Source,
-    wishes: Wishes,
+    source: ProviderAccount,
+    wishes: MigrationOptions,
     budget_usd: float | None,
     progress: Progress,
     today: datetime.date,
@@ -206,11 +206,11 @@ def _save_one(
     missing = Manifest(folder).missing
     row: dict[str, Any] = {"model": model.model, "folder": str(folder), "missing": missing}
     noted = Manifest(folder).answers()
-    row |= {"state": SAVED if noted else FILES_ALONE, "why": None}
+    row |= {"state": SAVED if noted else FILES_ONLY, "why": None}
     if noted:
-        row |= {name: noted[name] for name in NOTED}
-    lost = [f"{name}: {why}" for name, why in missing.items() if name in (TRAIN, TEST)]
-    has_test = wishes.test is not None or (folder / TEST).exists() or TEST in missing
+        row |= {name: noted[name] for name in SHOWN_FACTS}
+    lost = [f"{name}: {why}" for name, why in missing.items() if name in (TRAIN_FILE, TEST_FILE)]
+    has_test = wishes.test is not None or (folder / TEST_FILE).exists() or TEST_FILE in missing
     try:
         if not wishes.answers:
             row |= {"state": FAILED, "why": "; ".join(lost)} if lost else {}
@@ -238,42 +238,42 @@ def _save_one(
 def _save_answers(
     model: TunedModel,
     folder: Path,
-    source: Source,
-    wishes: Wishes,
+    source: ProviderAccount,
+    wishes: MigrationOptions,
     budget_usd: float | None,
     progress: Progress,
 ) -> dict[str, Any]:
     """Have a model answer examples that it has not seen, and write the bake-off file."""
     missing = Manifest(folder).missing
-    train = _choose_file(model, folder, TRAIN, wishes.train, "--train", missing)
-    if wishes.test is None and not (folder / TEST).exists() and TEST not in missing:
+    train = _choose_file(model, folder, TRAIN_FILE, wishes.train, "--train", missing)
+    if wishes.test is None and not (folder / TEST_FILE).exists() and TEST_FILE not in missing:
         raise ConfigError(
             f"{model.model} was tuned without a validation file, so all that the provider has are "
             "examples it has seen; give examples it has not seen as --test (or save its files "
             "alone: --no-answers)."
         )
-    test = _choose_file(model, folder, TEST, wishes.test, "--test", missing)
+    test = _choose_file(model, folder, TEST_FILE, wishes.test, "--test", missing)
     task: dict[str, Any] = {"id": "chat", "train": train, "test": test}
-    task["max_new_tokens"] = find_longest(folder / train)
+    task["max_new_tokens"] = compute_max_new_tokens(folder / train)
     metrics = wishes.choices.read_metrics(folder)
     if metrics:
         task["metrics"] = metrics
     if wishes.limit is not None:
         task["limit"] = {"test": wishes.limit}
-    answers = capture(model.model, folder, source, task, budget_usd, wishes.yes, progress)
+    answers = capture_answers(model.model, folder, source, task, budget_usd, wishes.yes, progress)
     file = folder / BAKEOFF_FILE
     if file.exists():
         progress.say(f"{file} is there already, and stays as it is")
     else:
         name, examples = folder.resolve().name, len(chat.read_examples(folder / train))
         ends = find_end(model, source).day
-        left = Left(model.model, model.base, source, name, task, examples, ends)
+        left = LeftModel(model.model, model.base, source, name, task, examples, ends)
         write_text(file, render_bakeoff(left, wishes.choices))
     return {
         "file": str(file),
         "run_dir": str(find_run_dir(file)),
         "train": len(chat.read_examples(folder / train)),
-        **{name: answers[name] for name in NOTED},
+        **{name: answers[name] for name in SHOWN_FACTS},
     }
 
 

@@ -14,22 +14,22 @@ from typing import Any
 
 from tuneoff import machine
 from tuneoff.compare import ScoredRun, read_scored_run
-from tuneoff.costs.serving import HOURS_A_MONTH
+from tuneoff.costs.serving import HOURS_PER_MONTH
 from tuneoff.errors import DataError
-from tuneoff.migration.exits import HOSTED
+from tuneoff.migration.exits import CAPTURED_NAME
 from tuneoff.report import format as f
-from tuneoff.report.pairs import join
+from tuneoff.report.pairs import join_names
 from tuneoff.report.parity import describe_parity
 from tuneoff.results import ContenderResult, Results
-from tuneoff.scoring.equivalence import MARGIN
+from tuneoff.scoring.equivalence import DEFAULT_MARGIN
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.parity import Parity, judge_parity
 from tuneoff.scoring.way_of_training import find_seeds
 
-IMPROVING = "still improving"
+STILL_IMPROVING = "still improving"
 
 
-def parity_of(run_dir: Path | str, margin: float | None = None) -> list[dict[str, Any]]:
+def judge_exits(run_dir: Path | str, margin: float | None = None) -> list[dict[str, Any]]:
     """Return the verdict of a finished run on each exit.
 
     The exits are all contenders but the model that is being left (`migrating_from`; in an earlier
@@ -53,14 +53,14 @@ def parity_of(run_dir: Path | str, margin: float | None = None) -> list[dict[str
     results = run.results
     if margin is None:
         points = results.requirements.get("margin_points")
-        margin = MARGIN if points is None else points / 100
+        margin = DEFAULT_MARGIN if points is None else points / 100
     left = _find_left(results)
-    own, others = _pairs(run, left)
-    label = "the hosted model" if left == HOSTED else left
+    own, others = _build_pairs(run, left)
+    label = "the hosted model" if left == CAPTURED_NAME else left
     judged = judge_parity(own, results.primary_metric, run.clusters, run.cluster, margin, others)
     known = {parity.name: parity for parity in judged}
     return [
-        _say(contender, known.get(contender.name), label, results)
+        _describe_exit(contender, known.get(contender.name), label, results)
         for contender in results.contenders
         if contender.name != left
     ]
@@ -79,7 +79,7 @@ def summarize_exits(rows: Sequence[Mapping[str, Any]]) -> str:
             else (f"By {metric}, the only exit does not hold.")
         )
     verb = "holds" if len(holding) == 1 else "hold"
-    names = join([row["name"] for row in holding])
+    names = join_names([row["name"] for row in holding])
     sentence = f"By {metric}, {len(holding)} of {len(rows)} exits {verb}: {names}."
     priced = [row for row in holding if row["usd_per_month"] is not None]
     if len(holding) < 2 or not priced:
@@ -93,7 +93,7 @@ def summarize_exits(rows: Sequence[Mapping[str, Any]]) -> str:
 def _find_left(results: Results) -> str:
     """Return the name of the model that is being left."""
     names = [each.name for each in results.contenders]
-    left = str(results.settings.get("migrating_from") or HOSTED)
+    left = str(results.settings.get("migrating_from") or CAPTURED_NAME)
     if left not in names:
         raise DataError(
             f"{results.name}: there is no contender {left!r} in this run (there are: "
@@ -105,7 +105,7 @@ def _find_left(results: Results) -> str:
     return left
 
 
-def _pairs(run: ScoredRun, left: str) -> tuple[list[Pair], list[Pair]]:
+def _build_pairs(run: ScoredRun, left: str) -> tuple[list[Pair], list[Pair]]:
     """Return the run's pairs: each contender with the one that is left, and all others."""
     there = [
         each.name for each in run.results.contenders if not each.error and run.values[each.name]
@@ -118,23 +118,23 @@ def _pairs(run: ScoredRun, left: str) -> tuple[list[Pair], list[Pair]]:
         pair = Pair(
             a, b, run.values[a], run.values[b], run.seeds[a], run.seeds[b], between[a], between[b]
         )
-        if pair.common():
+        if pair.list_common_ids():
             (own if b == left else others).append(pair)
     return own, others
 
 
-def _say(
+def _describe_exit(
     contender: ContenderResult, parity: Parity | None, label: str, results: Results
 ) -> dict[str, Any]:
     """Return an exit's verdict as plain values.
 
     `label` is what the model that is being left is called.
     """
-    verdict, outcome, words = _judge(contender, parity, label)
+    verdict, outcome, words = _judge_exit(contender, parity, label)
     ended = contender.ends is not None and date.fromisoformat(contender.ends) <= machine.today()
-    is_improving = contender.training is not None and contender.training.verdict == IMPROVING
-    month, cost = _say_cost(contender, results)
-    facts = [cost, _say_end(contender, ended)]
+    is_improving = contender.training is not None and contender.training.verdict == STILL_IMPROVING
+    month, cost = _describe_cost(contender, results)
+    facts = [cost, _describe_end(contender, ended)]
     if is_improving:
         facts.append("its training was still improving, so more epochs may help")
     sentence = f"{words}."
@@ -158,7 +158,9 @@ def _say(
     }
 
 
-def _judge(contender: ContenderResult, parity: Parity | None, label: str) -> tuple[str, str, str]:
+def _judge_exit(
+    contender: ContenderResult, parity: Parity | None, label: str
+) -> tuple[str, str, str]:
     """Return an exit's verdict, its outcome, and both in words without a full stop."""
     name = contender.name
     if contender.error is not None:
@@ -178,7 +180,7 @@ def _judge(contender: ContenderResult, parity: Parity | None, label: str) -> tup
     return verdict, parity.outcome, describe_parity(parity, label)
 
 
-def _say_cost(contender: ContenderResult, results: Results) -> tuple[float | None, str]:
+def _describe_cost(contender: ContenderResult, results: Results) -> tuple[float | None, str]:
     """Return an exit's monthly cost at the run's load, None if it is not known, and in words."""
     cost = contender.cost
     each, fixed = cost.serving_usd_per_1k_requests, cost.fixed_usd_per_month
@@ -187,7 +189,7 @@ def _say_cost(contender: ContenderResult, results: Results) -> tuple[float | Non
         return None, "no price known" + (f" ({why})" if why else "")
     hosting = cost.unit_prices.get("hosting_usd_per_hour")
     if hosting is not None and "input_usd_per_million_tokens" not in cost.unit_prices:
-        fee = f.usd(hosting * HOURS_A_MONTH)
+        fee = f.usd(hosting * HOURS_PER_MONTH)
         return None, f"hosting costs {fee} a month, and no price of its tokens is known"
     requests = (results.settings.get("serving") or {}).get("requests_per_month")
     if requests is not None:
@@ -202,7 +204,7 @@ def _say_cost(contender: ContenderResult, results: Results) -> tuple[float | Non
     )
 
 
-def _say_end(contender: ContenderResult, ended: bool) -> str:
+def _describe_end(contender: ContenderResult, ended: bool) -> str:
     """Return when an exit ends, in words."""
     if contender.ends is not None:
         return f"it {'ended' if ended else 'ends'} on {contender.ends}"

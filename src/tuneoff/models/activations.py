@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.models.parameters import Matrix, Parameters
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Activations:
         return self.backward + (self.kept if gradient_checkpointing else 0)
 
 
-def activations_of(
+def estimate_activations(
     config: PretrainedConfig,
-    settings: LocalSettings,
+    settings: LocalConfig,
     dtype: torch.dtype,
     parameters: Parameters,
     on_accelerator: bool = False,
@@ -70,7 +70,7 @@ def activations_of(
     # Float32 embeddings (trained, or beside quantized layers) make the residual stream float32.
     stream = FLOAT32 if full or quantized else compute
     inner = compute if full else stream
-    width = _feed_forward_width(text)
+    width = _find_feed_forward_width(text)
     norms = 2 * hidden * (FLOAT32 + (stream if full else 0))
     if parameters.norms_queries:
         norms += 2 * attended * FLOAT32
@@ -79,7 +79,7 @@ def activations_of(
     feed_forward = 3 * width * inner  # gate, its activation, up
     # Dropout saves its mask: booleans on an accelerator, float32 on a CPU.
     mask = (1 if on_accelerator else FLOAT32) if settings.lora.dropout > 0 else 0
-    inputs = _input_bytes(settings, compute, stream, parameters, mask) / layers
+    inputs = _count_input_bytes(settings, compute, stream, parameters, mask) / layers
     return Activations(
         layers=layers,
         boundary=hidden * stream,
@@ -89,7 +89,7 @@ def activations_of(
     )
 
 
-def _feed_forward_width(text: PretrainedConfig) -> int:
+def _find_feed_forward_width(text: PretrainedConfig) -> int:
     """Return the feed-forward width that a token passes through; its experts' widths summed."""
     width = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None)
     width = int(width or 4 * text.hidden_size)
@@ -97,8 +97,8 @@ def _feed_forward_width(text: PretrainedConfig) -> int:
     return int(getattr(text, "moe_intermediate_size", None) or width) * int(experts or 1)
 
 
-def _input_bytes(
-    settings: LocalSettings, compute: int, stream: int, parameters: Parameters, mask: int
+def _count_input_bytes(
+    settings: LocalConfig, compute: int, stream: int, parameters: Parameters, mask: int
 ) -> float:
     """Return the bytes per token that all linear layers save of their inputs.
 

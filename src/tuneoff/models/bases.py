@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Key = tuple[str, str, Any]
-_kept: dict[Key, PreTrainedModel] = {}
+BaseKey = tuple[str, str, Any]
+_cached_base: dict[BaseKey, PreTrainedModel] = {}
 
 
-def borrow(
+def borrow_base(
     base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype
 ) -> PreTrainedModel:
     """Return the cached base if it is the right one; else drop it and load the base.
@@ -28,12 +28,12 @@ def borrow(
         ConfigError: it cannot be loaded.
         MissingExtraError: bitsandbytes is needed and not installed.
     """
-    kept = _kept.pop((base, quantization, dtype), None)
-    forget()
+    kept = _cached_base.pop((base, quantization, dtype), None)
+    drop_cached_base()
     return load_model(base, quantization, dtype) if kept is None else kept
 
 
-def give_back(
+def release_base(
     base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype, model: Any
 ) -> None:
     """Remove the adapter from a borrowed base and cache the base."""
@@ -50,10 +50,10 @@ def give_back(
     for parameter in model.parameters():
         parameter.grad = None
     torch.nn.Module.eval(model)
-    forget()
-    _kept[(base, quantization, dtype)] = model
+    drop_cached_base()
+    _cached_base[(base, quantization, dtype)] = model
 
 
-def forget() -> None:
+def drop_cached_base() -> None:
     """Drop the cached base."""
-    _kept.clear()
+    _cached_base.clear()

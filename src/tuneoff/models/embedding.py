@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneoff.errors import DataError
-from tuneoff.tokens import file_of
+from tuneoff.tokens import find_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Keys of the text model's configuration in a configuration of several models.
-TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
+TEXT_CONFIG_KEYS = ("text_config", "llm_config", "language_config")
 # Names of embedding weights, for configurations that do not state the size.
-EMBEDDINGS = (
+EMBEDDING_NAMES = (
     "embed_tokens.weight",
     "wte.weight",
     "word_embeddings.weight",
@@ -36,21 +36,21 @@ def count_rows(base: str) -> int | None:
 
     None if its files are not here, or do not state it.
     """
-    file = file_of(base, "config.json")
+    file = find_file(base, "config.json")
     if file is None:
         return None
     config = json.loads(file.read_text())
-    texts = next((config[name] for name in TEXT_CONFIGS if name in config), config)
+    texts = next((config[name] for name in TEXT_CONFIG_KEYS if name in config), config)
     size = texts.get("vocab_size") or config.get("vocab_size")
-    return int(size) if size else _rows_in_weights(base)
+    return int(size) if size else _read_rows_from_weights(base)
 
 
-def find_beyond(ids: Iterable[int], rows: int | None) -> int | None:
+def find_unknown_token(ids: Iterable[int], rows: int | None) -> int | None:
     """Return the first token id without an embedding row; None if all have one."""
     return None if rows is None else next((token for token in ids if token >= rows), None)
 
 
-def explain_beyond(base: str, text: str, token: int, known: int, rows: int) -> str:
+def explain_unknown_token(base: str, text: str, token: int, known: int, rows: int) -> str:
     """Return the error for a token without an embedding row.
 
     Args:
@@ -74,32 +74,32 @@ def check_tokens(
     """
     rows = count_rows(base)
     for id, ids in examples:
-        token = find_beyond(ids, rows)
+        token = find_unknown_token(ids, rows)
         if token is not None and rows is not None:
             text = str(tokenizer.convert_ids_to_tokens(token))
-            reason = explain_beyond(base, text, token, len(tokenizer), rows)
+            reason = explain_unknown_token(base, text, token, len(tokenizer), rows)
             raise DataError(f"example {id!r}: {reason}")
 
 
-def _rows_in_weights(base: str) -> int | None:
+def _read_rows_from_weights(base: str) -> int | None:
     """Return the embedding rows stated in the headers of the safetensors files."""
-    index = file_of(base, "model.safetensors.index.json")
+    index = find_file(base, "model.safetensors.index.json")
     names: Sequence[str] = ["model.safetensors"]
     if index is not None:
         mapped: Mapping[str, str] = json.loads(index.read_text())["weight_map"]
-        names = sorted({mapped[name] for name in mapped if name.endswith(EMBEDDINGS)})
+        names = sorted({mapped[name] for name in mapped if name.endswith(EMBEDDING_NAMES)})
     for name in names:
-        file = file_of(base, name)
-        shapes = _shapes(file) if file is not None else {}
+        file = find_file(base, name)
+        shapes = _read_shapes(file) if file is not None else {}
         embedding_shape = next(
-            (shape for key, shape in shapes.items() if key.endswith(EMBEDDINGS)), None
+            (shape for key, shape in shapes.items() if key.endswith(EMBEDDING_NAMES)), None
         )
         if embedding_shape is not None:
             return embedding_shape[0]
     return None
 
 
-def _shapes(file: Path) -> dict[str, list[int]]:
+def _read_shapes(file: Path) -> dict[str, list[int]]:
     """Return the shape of each tensor in a safetensors file's header."""
     with file.open("rb") as stream:
         (size,) = struct.unpack("<Q", stream.read(8))

@@ -19,7 +19,7 @@ VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
-def available_bytes(device: torch.device | None = None) -> int:
+def measure_available_bytes(device: torch.device | None = None) -> int:
     """Return the free bytes of a device (None or the CPU: main memory)."""
     if device is not None and device.type == "cuda":
         import torch
@@ -29,10 +29,10 @@ def available_bytes(device: torch.device | None = None) -> int:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     import psutil  # type: ignore[import-untyped]
 
-    return min([int(psutil.virtual_memory().available), *_cgroup_room()])
+    return min([int(psutil.virtual_memory().available), *_find_cgroup_free()])
 
 
-def _cgroup_room(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[int]:
+def _find_cgroup_free(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[int]:
     """Yield the free bytes below each memory limit that applies to this process."""
     try:
         lines = own.read_text().splitlines()
@@ -49,12 +49,12 @@ def _cgroup_room(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[int]
         below = path.strip("/")
         parts = Path(below).parts
         for depth in range(len(parts), -1, -1):
-            room = _room(top.joinpath(*parts[:depth]), *names)
+            room = _read_free_bytes(top.joinpath(*parts[:depth]), *names)
             if room is not None:
                 yield room
 
 
-def _room(folder: Path, limit: str, used: str, reclaimable: str) -> int | None:
+def _read_free_bytes(folder: Path, limit: str, used: str, reclaimable: str) -> int | None:
     """Return the free bytes below one cgroup's limit; None if it has none."""
     try:
         most, now = (folder / limit).read_text().strip(), int((folder / used).read_text())

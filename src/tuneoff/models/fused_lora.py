@@ -20,11 +20,11 @@ import torch
 
 
 @contextlib.contextmanager
-def fused_lora(model: torch.nn.Module) -> Iterator[int]:
+def fuse_lora(model: torch.nn.Module) -> Iterator[int]:
     """Fuse the plain LoRA layers of `model` while inside; yield their number."""
     layers = [layer for layer in model.modules() if _is_plain(layer)]
     for layer in layers:
-        layer.forward = partial(_forward, layer)
+        layer.forward = partial(_compute_fused, layer)
     try:
         yield len(layers)
     finally:
@@ -47,7 +47,7 @@ def _is_plain(layer: Any) -> bool:
     return narrow and b.bias is None and not layer.merged
 
 
-def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+def _compute_fused(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     """Return a LoRA layer's output, computed by one fused product where possible."""
     name = layer.active_adapters[0]
     a, b = layer.lora_A[name], layer.lora_B[name]

@@ -23,9 +23,9 @@ def correct_tie_flag(model: Any) -> None:
 
     Transformers loads both weights of such a file; other runtimes would drop one.
     """
-    configs = _called_tied(model)
+    configs = _find_tied_configs(model)
     if configs and model.get_output_embeddings() is not None and not is_tied(model):
-        _flag(model, configs, False)
+        _set_tie_flag(model, configs, False)
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def untie_head(model: Any) -> Iterator[None]:
         return
     import torch
 
-    configs = _called_tied(model)
+    configs = _find_tied_configs(model)
     head = model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     with warnings.catch_warnings():
@@ -49,7 +49,7 @@ def untie_head(model: Any) -> Iterator[None]:
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if torch.equal(head.weight, embedding.weight):
         head.weight = embedding.weight
-    _flag(model, configs, is_tied(model))
+    _set_tie_flag(model, configs, is_tied(model))
 
 
 def ignore_tie_warnings() -> None:
@@ -58,13 +58,13 @@ def ignore_tie_warnings() -> None:
         warnings.filterwarnings("ignore", message, UserWarning)
 
 
-def _called_tied(model: Any) -> list[Any]:
+def _find_tied_configs(model: Any) -> list[Any]:
     """Return the configurations that call the head tied: the model's, and its text part's."""
     configs = (model.config, model.config.get_text_config())
     return [config for config in configs if getattr(config, "tie_word_embeddings", False)]
 
 
-def _flag(model: Any, configs: list[Any], tied: bool) -> None:
+def _set_tie_flag(model: Any, configs: list[Any], tied: bool) -> None:
     """Set the tie flag in the configurations and update the model's tied keys."""
     for config in configs:
         config.tie_word_embeddings = tied

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tuneoff.tokens import file_of
+from tuneoff.tokens import find_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 ARCHITECTURES = Path(__file__).parent / "architectures.yaml"
 
 
-def config_of(base: str) -> PretrainedConfig | None:
+def find_base_config(base: str) -> PretrainedConfig | None:
     """Return the configuration of a folder, a cached hub id, or a well-known base.
 
     None if it is none of these, or of a model type that this version of transformers lacks.
     """
     from transformers import CONFIG_MAPPING
 
-    file = file_of(base, "config.json")
-    values = dict(json.loads(file.read_text()) if file else architectures().get(base, {}))
+    file = find_file(base, "config.json")
+    values = dict(json.loads(file.read_text()) if file else load_architectures().get(base, {}))
     kind = values.pop("model_type", None)
     if kind not in CONFIG_MAPPING:
         return None
@@ -38,7 +38,7 @@ def config_of(base: str) -> PretrainedConfig | None:
 
 
 @cache
-def architectures() -> dict[str, dict[str, Any]]:
+def load_architectures() -> dict[str, dict[str, Any]]:
     """Return the well-known bases and the contents of their config.json."""
     known: dict[str, dict[str, Any]] = yaml.safe_load(ARCHITECTURES.read_text())
     return known

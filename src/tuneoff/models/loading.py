@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from tuneoff.contender_settings import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.models.head import correct_tie_flag
-from tuneoff.tokenization.chat_template import template_source
-from tuneoff.tokens import file_of, names_end
+from tuneoff.tokenization.chat_template import find_template_source
+from tuneoff.tokens import find_file, has_eos_token
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ASSET = Path(__file__).parent.parent / "assets" / "tiny-base"
+SHIPPED_BASE_DIR = Path(__file__).parent.parent / "assets" / "tiny-base"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 # Weights that share one scale in bitsandbytes.
 NF4_BLOCK = 64
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
 
-class EndlessError(ConfigError):
+class MissingEosError(ConfigError):
     """A base whose tokenizer has no end-of-sequence token."""
 
 
@@ -38,7 +38,7 @@ def resolve_base(base: str, folder: Path) -> str:
         ConfigError: it is none of the three. A hub id is not looked up here.
     """
     if base == SHIPPED_BASE:
-        return str(ASSET)
+        return str(SHIPPED_BASE_DIR)
     local = (folder / Path(base).expanduser()).resolve()
     if local.is_dir():
         if not (local / "config.json").is_file():
@@ -66,15 +66,15 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError) as error:
-        raise _not_loaded(base, error) from None
+        raise _build_load_error(base, error) from None
     if tokenizer.eos_token_id is None:
-        raise _endless(base)
+        raise _build_eos_error(base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def check_end(base: str, shown: str) -> None:
+def check_eos_token(base: str, shown: str) -> None:
     """Raise an error if a resolved base, as far as it is here, has no end-of-sequence token.
 
     Args:
@@ -83,29 +83,29 @@ def check_end(base: str, shown: str) -> None:
     Raises:
         ConfigError: it has none.
     """
-    named = names_end(base)
+    named = has_eos_token(base)
     if named is False:
-        raise _endless(shown)
+        raise _build_eos_error(shown)
     # Some tokenizer classes have one that no file names. Nothing is downloaded to find out.
-    if named is None and file_of(base, "tokenizer.json") is not None:
+    if named is None and find_file(base, "tokenizer.json") is not None:
         try:
             load_tokenizer(base)
-        except EndlessError:
-            raise _endless(shown) from None
+        except MissingEosError:
+            raise _build_eos_error(shown) from None
         except ConfigError:  # a run reports it; it needs more than the tokenizer
             return
 
 
-def _endless(base: str) -> EndlessError:
+def _build_eos_error(base: str) -> MissingEosError:
     """Return the error for a base without an end-of-sequence token."""
-    return EndlessError(
+    return MissingEosError(
         f"base {base!r} has no end-of-sequence token, so no answer could be ended; name one of its "
         "tokens as eos_token in its tokenizer_config.json (for a chat model the one with which its "
         "chat template ends a turn)."
     )
 
 
-def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -> Rendering:
+def choose_rendering(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -> Rendering:
     """Return how prompts are rendered: as chat if the tokenizer has a chat template, else as text.
 
     `rendering:` in the file overrides this.
@@ -113,7 +113,7 @@ def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -
     Raises:
         ConfigError: chat is asked for and there is no chat template.
     """
-    there = template_source(tokenizer.chat_template) is not None
+    there = find_template_source(tokenizer.chat_template) is not None
     if wanted == "chat" and not there:
         raise ConfigError(
             "rendering: chat needs a tokenizer with a chat template, and this base has none; "
@@ -122,7 +122,7 @@ def rendering_of(tokenizer: PreTrainedTokenizerBase, wanted: Rendering | None) -
     return wanted or ("chat" if there else "text")
 
 
-def positions_of(base: str) -> int:
+def count_positions(base: str) -> int:
     """Return the number of positions of a resolved base, without loading weights.
 
     Raises:
@@ -133,7 +133,7 @@ def positions_of(base: str) -> int:
     try:
         config = AutoConfig.from_pretrained(base)
     except (OSError, ValueError) as error:
-        raise _not_loaded(base, error) from None
+        raise _build_load_error(base, error) from None
     return int(getattr(config, "max_position_embeddings", 0)) or 2**31
 
 
@@ -155,7 +155,7 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def device() -> torch.device:
+def get_device() -> torch.device:
     """Return the accelerator if there is one, else the CPU."""
     import torch
 
@@ -164,7 +164,7 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def dtype_of(precision: Precision) -> torch.dtype:
+def choose_dtype(precision: Precision) -> torch.dtype:
     """Return the data type of a precision.
 
     `auto` is float32 on a CPU, bf16 on an accelerator that supports it, else fp16.
@@ -174,7 +174,7 @@ def dtype_of(precision: Precision) -> torch.dtype:
     named = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision != "auto":
         return named[precision]
-    if device().type == "cpu":
+    if get_device().type == "cpu":
         return torch.float32
     return (
         torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
@@ -202,28 +202,28 @@ def load_model(
 
     options: dict[str, Any] = {"dtype": dtype}
     if quantization != "none":
-        options["quantization_config"] = _quantization(quantization, dtype)
-        options["device_map"] = {"": device()}
+        options["quantization_config"] = _build_quantization(quantization, dtype)
+        options["device_map"] = {"": get_device()}
     elif over_all:
         options["device_map"] = "auto"
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, **options)
     except (OSError, ValueError) as error:
-        raise _not_loaded(base, error) from None
+        raise _build_load_error(base, error) from None
     if over_all:
         return model
     if quantization == "none":
         whole: Any = model
-        placed: PreTrainedModel = whole.to(place or device())
+        placed: PreTrainedModel = whole.to(place or get_device())
         correct_tie_flag(placed)
         return placed
     if quantization == "nf4":
-        _refuse_narrow(base, model)
-        _never_pack(model)
+        _check_layer_widths(base, model)
+        _disable_weight_packing(model)
     return model
 
 
-def _refuse_narrow(base: str, model: PreTrainedModel) -> None:
+def _check_layer_widths(base: str, model: PreTrainedModel) -> None:
     """Raise an error if a layer is too narrow for bitsandbytes' nf4 kernels on a CPU.
 
     They compute wrong weights for layers whose inputs do not fill whole blocks, in training too,
@@ -239,7 +239,7 @@ def _refuse_narrow(base: str, model: PreTrainedModel) -> None:
             )
 
 
-def _never_pack(model: PreTrainedModel) -> None:
+def _disable_weight_packing(model: PreTrainedModel) -> None:
     """Switch off bitsandbytes' weight packing on CPUs with AVX512-BF16.
 
     It packs a layer's weights permanently at its first forward pass in eval mode. The packed
@@ -251,7 +251,7 @@ def _never_pack(model: PreTrainedModel) -> None:
             setattr(layer, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
-def _quantization(kind: str, dtype: torch.dtype) -> Any:
+def _build_quantization(kind: str, dtype: torch.dtype) -> Any:
     """Return the bitsandbytes configuration of a quantization.
 
     Raises:
@@ -273,7 +273,7 @@ def _quantization(kind: str, dtype: torch.dtype) -> Any:
     )
 
 
-def _not_loaded(base: str, error: Exception) -> ConfigError:
+def _build_load_error(base: str, error: Exception) -> ConfigError:
     """Return the error for a model that could not be loaded."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return ConfigError(

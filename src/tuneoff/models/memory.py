@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.models.activations import FLOAT32, activations_of
-from tuneoff.models.parameters import Parameters, parameters_of
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.models.activations import FLOAT32, estimate_activations
+from tuneoff.models.parameters import Parameters, inspect_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +30,9 @@ LIBRARIES_BYTES, CUDA_BYTES = 600 * 2**20, 600 * 2**20
 # Checkpointing allocates and frees most.
 CPU_FRAGMENTATION, CPU_FRAGMENTATION_CHECKPOINTED = 1.5, 3.0
 # The usable fraction of memory: allocators fragment, and others use the machine.
-USABLE = 0.9
+USABLE_FRACTION = 0.9
 # Tokens of one forward pass beyond which a step gets no faster per token.
-MOST_TOKENS = 16_384
+MAX_TOKENS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class MemoryEstimate:
         return fixed + tokens * (self.activation_bytes_per_token + longest * self.mask_bytes)
 
 
-def estimate(
+def estimate_memory(
     config: PretrainedConfig,
-    settings: LocalSettings,
+    settings: LocalConfig,
     dtype: torch.dtype,
     *,
     gradient_checkpointing: bool,
@@ -78,10 +78,10 @@ def estimate(
     Raises:
         ConfigError: the target modules cannot be found.
     """
-    parameters = parameters_of(config, settings.lora)
+    parameters = inspect_parameters(config, settings.lora)
     full = settings.method == "full"
     trained = parameters.total if full else parameters.adapter(settings.lora.r)
-    activations = activations_of(config, settings, dtype, parameters, on_accelerator)
+    activations = estimate_activations(config, settings, dtype, parameters, on_accelerator)
     overhead, factor = (CUDA_BYTES, 1.0) if on_accelerator else (LIBRARIES_BYTES, CPU_FRAGMENTATION)
     if gradient_checkpointing and not on_accelerator:
         factor = CPU_FRAGMENTATION_CHECKPOINTED
@@ -95,7 +95,7 @@ def estimate(
         # The backward pass multiplies with a layer's weights as they were before quantization.
         overhead += max(matrix.size for matrix in parameters.linear) * FLOAT32
     return MemoryEstimate(
-        weights_bytes=_weights_bytes(settings, parameters, dtype),
+        weights_bytes=_count_weight_bytes(settings, parameters, dtype),
         adapter_bytes=0 if full else trained * FLOAT32,
         gradient_bytes=trained * FLOAT32,
         optimizer_bytes=trained * FLOAT32 * ADAMW_MOMENTS,
@@ -105,7 +105,7 @@ def estimate(
     )
 
 
-def divided(estimate: MemoryEstimate, parts: int) -> MemoryEstimate:
+def shard_estimate(estimate: MemoryEstimate, parts: int) -> MemoryEstimate:
     """Return the estimate of one of several processes that share the model's parameters (FSDP).
 
     The layers that are gathered while they are computed are few and left out.
@@ -119,20 +119,20 @@ def divided(estimate: MemoryEstimate, parts: int) -> MemoryEstimate:
     )
 
 
-def pack_tokens(
-    estimate: MemoryEstimate, available_bytes: int, longest: int, most: int = MOST_TOKENS
+def count_micro_batch_tokens(
+    estimate: MemoryEstimate, available_bytes: int, longest: int, most: int = MAX_TOKENS
 ) -> int:
     """Return how many tokens of a micro-batch fit into `available_bytes`.
 
     Never less than `longest`, the tokens of the longest example; `total_bytes` says whether even
     that fits.
     """
-    free = USABLE * available_bytes - estimate.total_bytes(0)
+    free = USABLE_FRACTION * available_bytes - estimate.total_bytes(0)
     per_token = estimate.total_bytes(1, longest) - estimate.total_bytes(0)
     return max(longest, min(int(free // per_token), most))
 
 
-def _weights_bytes(settings: LocalSettings, parameters: Parameters, dtype: torch.dtype) -> int:
+def _count_weight_bytes(settings: LocalConfig, parameters: Parameters, dtype: torch.dtype) -> int:
     """Return the bytes of the base's weights, as trained or quantized."""
     linear = sum(matrix.size for matrix in parameters.linear)
     if settings.method == "full":

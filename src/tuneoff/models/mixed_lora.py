@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import linear
 
 # Maximum relative difference of a trial's logits.
-EXACT, ROUNDED = 1e-4, 5e-2
+EXACT_TOLERANCE, ROUNDED_TOLERANCE = 1e-4, 5e-2
 Names = tuple[str | None, ...]
 
 
@@ -27,13 +27,13 @@ class MixedLora:
 
     def __init__(self) -> None:
         self._rows: Names | None = None
-        self._masked: Names = ()
+        self._masked_names: Names = ()
         self._used: tuple[str, ...] = ()
         # By layer: the adapters in use, and the layer's stack of them.
-        self._beside: dict[int, tuple[tuple[str, ...], _Beside]] = {}
+        self._beside: dict[int, tuple[tuple[str, ...], _StackedAdapters]] = {}
         self._masks: dict[Any, torch.Tensor] = {}
 
-    def take_over(self, model: torch.nn.Module) -> None:
+    def wrap_layers(self, model: torch.nn.Module) -> None:
         """Wrap all LoRA layers that exist now; those wrapped already stay unchanged."""
         for layer in model.modules():
             if hasattr(layer, "lora_A") and "forward" not in vars(layer):
@@ -55,8 +55,8 @@ class MixedLora:
         if not wanted <= set(self._used) or len(self._used) > 2 * max(1, len(wanted)):
             self._used = tuple(sorted(wanted))
             self._masks.clear()
-        if names != self._masked:
-            self._masked = names
+        if names != self._masked_names:
+            self._masked_names = names
             self._masks.clear()
         self._rows = names
         try:
@@ -88,17 +88,17 @@ class MixedLora:
         for name in beside.others:
             rows = torch.tensor([i for i, other in enumerate(names) if other == name])
             if len(rows):
-                out = _by_peft(layer, name, x, out, rows.to(x.device))
+                out = _apply_with_peft(layer, name, x, out, rows.to(x.device))
         return out
 
-    def _of(self, layer: Any) -> _Beside:
+    def _of(self, layer: Any) -> _StackedAdapters:
         """Return a layer's stack of the adapters in use, built at the first call."""
         known = self._beside.get(id(layer))
         if known is None or known[0] != self._used:
-            known = self._beside[id(layer)] = self._used, _Beside(layer, self._used)
+            known = self._beside[id(layer)] = self._used, _StackedAdapters(layer, self._used)
         return known[1]
 
-    def _mask(self, beside: _Beside, names: Names) -> torch.Tensor:
+    def _mask(self, beside: _StackedAdapters, names: Names) -> torch.Tensor:
         """Return (rows, 1, all ranks): 1 where a rank belongs to the row's adapter."""
         key = beside.ranks, beside.narrow.dtype
         if key not in self._masks:
@@ -109,7 +109,7 @@ class MixedLora:
 
 
 @torch.inference_mode()
-def unmixed(wrapped: Any, mixer: MixedLora, name: str) -> str | None:
+def explain_unmixable(wrapped: Any, mixer: MixedLora, name: str) -> str | None:
     """Explain why this adapter cannot be mixed with others in a batch; None if it can.
 
     A trial with two rows, one with the active adapter of PEFT's wrapper and one with the base
@@ -130,12 +130,12 @@ def unmixed(wrapped: Any, mixer: MixedLora, name: str) -> str | None:
     difference = float((both.float() - alone).norm() / alone.norm().clamp_min(1e-12))
     rounded = model.dtype != torch.float32 or getattr(model, "is_quantized", False)
     # Written so that a NaN difference is refused too.
-    if not difference <= (ROUNDED if rounded else EXACT):
+    if not difference <= (ROUNDED_TOLERANCE if rounded else EXACT_TOLERANCE):
         return f"logits differ by {difference:.1e} beside other adapters"
     return None
 
 
-class _Beside:
+class _StackedAdapters:
     """A layer's adapters, stacked.
 
     `narrow` is (all ranks, in); `wide` is (out, all ranks) and includes the scalings; `ranks` are
@@ -161,7 +161,7 @@ def _is_plain(layer: Any, name: str) -> bool:
     return narrow and name not in layer.lora_variant and a.bias is None and b.bias is None
 
 
-def _by_peft(
+def _apply_with_peft(
     layer: Any, name: str, x: torch.Tensor, out: torch.Tensor, mine: torch.Tensor
 ) -> torch.Tensor:
     """Return the output with PEFT's result added for one adapter's rows."""

@@ -20,16 +20,16 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from tuneoff.models import prefix_tree, tree_attention
-from tuneoff.models.fused_lora import fused_lora
-from tuneoff.models.prefix_tree import Weighted
+from tuneoff.models.fused_lora import fuse_lora
+from tuneoff.models.prefix_tree import WeightedSequence
 from tuneoff.models.tree_attention import Backend, TreeAttention
 
 # Logits held at once, in numbers (float32: 64 MiB). More are recomputed in the backward pass.
-LOGITS_AT_ONCE = 2**24
+MAX_LOGITS = 2**24
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
+class MicroBatch:
     """One forward pass: the model's inputs, and the targets of its flattened positions."""
 
     inputs: dict[str, Any]
@@ -46,13 +46,13 @@ class Pack:
     """Tokens of the examples without sharing."""
 
 
-def tree_pack(
-    sequences: Sequence[Weighted],
+def build_tree_batch(
+    sequences: Sequence[WeightedSequence],
     device: torch.device,
     backend: Backend | None = None,
     shortest: int = 1,
     multiple: int = 1,
-) -> Pack:
+) -> MicroBatch:
     """Return sequences as one prefix tree: `input_ids` of shape (1, tokens of the tree).
 
     Args:
@@ -60,8 +60,8 @@ def tree_pack(
         multiple: tokens and targets are padded to a multiple of it, by a tree that predicts
             nothing, so that batches have few shapes.
     """
-    unshared = prefix_tree.tokens_of(sequences)
-    tree = prefix_tree.filled(prefix_tree.build(sequences, shortest), multiple)
+    unshared = prefix_tree.count_tokens(sequences)
+    tree = prefix_tree.pad_to_multiple(prefix_tree.build_tree(sequences, shortest), multiple)
     inputs = {
         "input_ids": torch.tensor([tree.tokens], device=device),
         "position_ids": torch.tensor([tree.positions], device=device),
@@ -70,10 +70,10 @@ def tree_pack(
     predict, ids, weights = tree.targets()
     rest = -len(ids) % multiple
     predict, ids, weights = predict + [0] * rest, ids + [0] * rest, weights + [0.0] * rest
-    return _pack(inputs, predict, ids, weights, len(tree), unshared, device)
+    return _build_micro_batch(inputs, predict, ids, weights, len(tree), unshared, device)
 
 
-def padded_pack(sequences: Sequence[Weighted], device: torch.device) -> Pack:
+def build_padded_batch(sequences: Sequence[WeightedSequence], device: torch.device) -> MicroBatch:
     """Return sequences as right-padded rows: `input_ids` of shape (sequences, longest)."""
     longest = max(len(sequence.ids) for sequence in sequences)
     rows = [[*s.ids, *[0] * (longest - len(s.ids))] for s in sequences]
@@ -89,11 +89,11 @@ def padded_pack(sequences: Sequence[Weighted], device: torch.device) -> Pack:
         "attention_mask": torch.tensor(mask, device=device),
     }
     predict, ids, weights = map(list, zip(*targets, strict=True)) if targets else ([], [], [])
-    unshared = prefix_tree.tokens_of(sequences)
-    return _pack(inputs, predict, ids, weights, len(rows) * longest, unshared, device)
+    unshared = prefix_tree.count_tokens(sequences)
+    return _build_micro_batch(inputs, predict, ids, weights, len(rows) * longest, unshared, device)
 
 
-def _pack(
+def _build_micro_batch(
     inputs: dict[str, Any],
     predict: list[int],
     targets: list[int],
@@ -101,8 +101,8 @@ def _pack(
     tokens: int,
     unshared: int,
     device: torch.device,
-) -> Pack:
-    return Pack(
+) -> MicroBatch:
+    return MicroBatch(
         inputs,
         torch.tensor(predict, dtype=torch.long, device=device),
         torch.tensor(targets, dtype=torch.long, device=device),
@@ -112,7 +112,7 @@ def _pack(
     )
 
 
-def causal_lm(model: Any) -> PreTrainedModel:
+def unwrap_causal_lm(model: Any) -> PreTrainedModel:
     """Return the model itself, without a PEFT wrapper."""
     # `peft_config` would not tell: PEFT sets it on the inner model, too.
     inner: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -120,7 +120,7 @@ def causal_lm(model: Any) -> PreTrainedModel:
 
 
 @contextlib.contextmanager
-def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
+def install_micro_batch_loss(model: PreTrainedModel, trees: bool) -> Iterator[None]:
     """Make `model(pack=pack)` return the loss while inside.
 
     The call goes through all wrappers (PEFT, accelerate's mixed precision, DDP); calling a part of
@@ -129,13 +129,13 @@ def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
     Args:
         trees: whether micro-batches are trees, which need another attention implementation.
     """
-    inner = causal_lm(model)
+    inner = unwrap_causal_lm(model)
     before = inner.config._attn_implementation
     if trees:
-        inner.set_attn_implementation(tree_attention.NAME)
-    inner.forward = partial(_forward, inner)
+        inner.set_attn_implementation(tree_attention.TREE_ATTENTION)
+    inner.forward = partial(_run_forward, inner)
     try:
-        with fused_lora(model):
+        with fuse_lora(model):
             yield
     finally:
         inner.__dict__.pop("forward", None)
@@ -143,21 +143,23 @@ def loss_over_packs(model: PreTrainedModel, trees: bool) -> Iterator[None]:
             inner.set_attn_implementation(before)
 
 
-def _forward(inner: PreTrainedModel, *args: Any, pack: Pack | None = None, **kwargs: Any) -> Any:
+def _run_forward(
+    inner: PreTrainedModel, *args: Any, pack: MicroBatch | None = None, **kwargs: Any
+) -> Any:
     """Return the loss of a micro-batch; without one, the model's own output."""
     if pack is None:
         return type(inner).forward(inner, *args, **kwargs)
-    return CausalLMOutput(loss=_loss(inner, pack))
+    return CausalLMOutput(loss=_compute_loss(inner, pack))
 
 
-def _loss(inner: PreTrainedModel, pack: Pack) -> torch.Tensor:
+def _compute_loss(inner: PreTrainedModel, pack: MicroBatch) -> torch.Tensor:
     """Return the loss of one forward pass over a micro-batch."""
     hidden = inner.base_model(**pack.inputs, use_cache=False).last_hidden_state
     chosen = hidden.flatten(0, 1).index_select(0, pack.predict)
-    return weighted_loss(inner, chosen, pack.targets, pack.weights)
+    return compute_weighted_loss(inner, chosen, pack.targets, pack.weights)
 
 
-def logits(inner: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+def compute_logits(inner: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     """Return the float32 logits (positions, vocabulary) of hidden states (positions, width)."""
     head: Any = inner.get_output_embeddings()
     scores: torch.Tensor = head(hidden).float()
@@ -165,15 +167,17 @@ def logits(inner: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     return scores if cap is None else torch.tanh(scores / cap) * cap
 
 
-def weighted_loss(
+def compute_weighted_loss(
     inner: PreTrainedModel, hidden: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
     """Return the sum of weight × cross-entropy in nats over (positions, width) hidden states."""
     vocabulary = inner.config.get_text_config().vocab_size
-    rows = max(1, LOGITS_AT_ONCE // vocabulary)
+    rows = max(1, MAX_LOGITS // vocabulary)
 
     def part(states: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        losses = torch.nn.functional.cross_entropy(logits(inner, states), ids, reduction="none")
+        losses = torch.nn.functional.cross_entropy(
+            compute_logits(inner, states), ids, reduction="none"
+        )
         return losses @ weight
 
     if len(targets) <= rows:

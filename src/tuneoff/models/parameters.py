@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LoraSettings
+from tuneoff.contender_settings import LoraConfig
 from tuneoff.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ class Parameters:
         return sum(r * (matrix.inputs + matrix.outputs) for matrix in self.adapted)
 
 
-def count_of(base: str) -> int:
+def count_parameters(base: str) -> int:
     """Return the number of parameters of a resolved base, without loading weights."""
     from transformers import AutoConfig
 
-    every = LoraSettings(target_modules="all-linear")  # every architecture has such layers
-    return parameters_of(AutoConfig.from_pretrained(base), every).total
+    every = LoraConfig(target_modules="all-linear")  # every architecture has such layers
+    return inspect_parameters(AutoConfig.from_pretrained(base), every).total
 
 
-def parameters_of(config: PretrainedConfig, lora: LoraSettings) -> Parameters:
+def inspect_parameters(config: PretrainedConfig, lora: LoraConfig) -> Parameters:
     """Return the parameter counts of a configuration, without allocating memory.
 
     Raises:
@@ -76,13 +76,13 @@ def parameters_of(config: PretrainedConfig, lora: LoraSettings) -> Parameters:
     model.tie_weights()
     head = model.get_output_embeddings()
     matrices = {
-        path: _matrix(path, module)
+        path: _build_matrix(path, module)
         for path, module in model.named_modules()
         if getattr(module, "weight", None) is not None and module.weight.ndim == 2
     }
     heads = {path for path, module in model.named_modules() if module is head}
     linear = tuple(m for path, m in matrices.items() if m.linear and path not in heads)
-    wanted = target_modules(model, lora)
+    wanted = resolve_target_modules(model, lora)
     return Parameters(
         total=sum(parameter.numel() for parameter in model.parameters()),
         linear=linear,
@@ -93,7 +93,7 @@ def parameters_of(config: PretrainedConfig, lora: LoraSettings) -> Parameters:
     )
 
 
-def target_modules(model: PreTrainedModel, lora: LoraSettings) -> list[str] | str:
+def resolve_target_modules(model: PreTrainedModel, lora: LoraConfig) -> list[str] | str:
     """Return the modules that LoRA is applied to, as PEFT takes them.
 
     `attention` becomes the names of the linear layers inside attention blocks, which differ between
@@ -123,7 +123,7 @@ def target_modules(model: PreTrainedModel, lora: LoraSettings) -> list[str] | st
     return sorted({path if name in others else name for name, path in inside})
 
 
-def _matrix(path: str, module: object) -> Matrix:
+def _build_matrix(path: str, module: object) -> Matrix:
     """Return the matrix of a module's weight."""
     from torch.nn import Embedding, Linear
 

@@ -25,7 +25,7 @@ from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
-class Weighted:
+class WeightedSequence:
     """One sequence of token ids, with the weight of each prediction in the loss."""
 
     ids: Sequence[int]
@@ -92,7 +92,7 @@ class PrefixTree:
         )
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def count_common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Return the length of the common prefix of two sequences."""
     shorter = min(len(a), len(b))
     low = 0
@@ -106,7 +106,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return shorter
 
 
-def build(sequences: Sequence[Weighted], shortest: int = 1) -> PrefixTree:
+def build_tree(sequences: Sequence[WeightedSequence], shortest: int = 1) -> PrefixTree:
     """Return the prefix tree of some sequences.
 
     Args:
@@ -117,10 +117,10 @@ def build(sequences: Sequence[Weighted], shortest: int = 1) -> PrefixTree:
     Raises:
         ValueError: there is no sequence, an empty one, or one whose weights do not fit.
     """
-    _check(sequences)
+    _check_sequences(sequences)
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i].ids))
-    shared = [common_prefix(sequences[a].ids, sequences[b].ids) for a, b in pairwise(order)]
-    builder = _Builder(sequences, shortest)
+    shared = [count_common_prefix(sequences[a].ids, sequences[b].ids) for a, b in pairwise(order)]
+    builder = _TreeBuilder(sequences, shortest)
     return builder.grow(order, shared)
 
 
@@ -129,10 +129,10 @@ def build(sequences: Sequence[Weighted], shortest: int = 1) -> PrefixTree:
 _Branch = tuple[Sequence[int], Sequence[int], int, int]
 
 
-class _Builder:
+class _TreeBuilder:
     """Builds a prefix tree from sorted sequences."""
 
-    def __init__(self, sequences: Sequence[Weighted], shortest: int) -> None:
+    def __init__(self, sequences: Sequence[WeightedSequence], shortest: int) -> None:
         self.sequences, self.shortest = sequences, shortest
         self.tokens: list[int] = []
         self.positions: list[int] = []
@@ -165,7 +165,7 @@ class _Builder:
         """Return the branches of a group, last one first: the first is popped next."""
         branches = [
             (group[first:last], shared[first : last - 1], position, parent)
-            for first, last in _groups(shared, len(group), position, self.shortest)
+            for first, last in _split_groups(shared, len(group), position, self.shortest)
         ]
         return branches[::-1]
 
@@ -194,7 +194,7 @@ class _Builder:
         )
 
 
-def _groups(
+def _split_groups(
     shared: Sequence[int], count: int, position: int, shortest: int
 ) -> Iterator[tuple[int, int]]:
     """Yield ranges of sorted sequences that continue alike for at least `shortest` tokens."""
@@ -205,7 +205,7 @@ def _groups(
             first = i + 1
 
 
-def _check(sequences: Sequence[Weighted]) -> None:
+def _check_sequences(sequences: Sequence[WeightedSequence]) -> None:
     """Raise ValueError if there is no sequence, an empty one, or one with wrong weights."""
     if not sequences:
         raise ValueError("a prefix tree needs at least one sequence")
@@ -217,7 +217,7 @@ def _check(sequences: Sequence[Weighted]) -> None:
             )
 
 
-def filled(tree: PrefixTree, multiple: int) -> PrefixTree:
+def pad_to_multiple(tree: PrefixTree, multiple: int) -> PrefixTree:
     """Return the tree padded to a multiple of `multiple` tokens, by a separate tree."""
     size = len(tree)
     rest = -size % multiple
@@ -233,8 +233,8 @@ def filled(tree: PrefixTree, multiple: int) -> PrefixTree:
     )
 
 
-def packs(
-    sequences: Sequence[Weighted],
+def pack_sequences(
+    sequences: Sequence[WeightedSequence],
     most_tokens: int,
     most_sequences: int | None = None,
     shortest: int = 1,
@@ -248,7 +248,7 @@ def packs(
     Returns:
         indices of the sequences of each group.
     """
-    _check(sequences)
+    _check_sequences(sequences)
     order = sorted(range(len(sequences)), key=lambda i: tuple(sequences[i].ids))
     groups: list[list[int]] = []
     tokens = 0
@@ -257,7 +257,7 @@ def packs(
         new = len(ids)
         if place:
             # `build` keeps a shared prefix only from `shortest` tokens on.
-            shared = common_prefix(sequences[order[place - 1]].ids, ids)
+            shared = count_common_prefix(sequences[order[place - 1]].ids, ids)
             new -= max(0, shared - shortest + 1)
         full = most_sequences is not None and groups and len(groups[-1]) == most_sequences
         if not groups or full or tokens + new > most_tokens:
@@ -268,13 +268,13 @@ def packs(
     return groups
 
 
-def computed_tokens(sequences: Sequence[Weighted], shortest: int = 1) -> int:
+def count_tree_tokens(sequences: Sequence[WeightedSequence], shortest: int = 1) -> int:
     """Return the tokens of the tree of these sequences, or a few more, without building it."""
     ids = sorted(tuple(sequence.ids) for sequence in sequences)
-    shared = sum(max(0, common_prefix(a, b) - shortest + 1) for a, b in pairwise(ids))
+    shared = sum(max(0, count_common_prefix(a, b) - shortest + 1) for a, b in pairwise(ids))
     return sum(map(len, ids)) - shared
 
 
-def tokens_of(sequences: Iterable[Weighted]) -> int:
+def count_tokens(sequences: Iterable[WeightedSequence]) -> int:
     """Return the tokens of the sequences without sharing."""
     return sum(len(sequence.ids) for sequence in sequences)

@@ -15,27 +15,27 @@ import torch
 from transformers import PreTrainedModel
 
 from tuneoff.models import prefix_tree, tree_attention
-from tuneoff.models.packing import causal_lm, logits
-from tuneoff.models.prefix_tree import Weighted
-from tuneoff.models.tree_attention import TreeAttention, UnservedError
+from tuneoff.models.packing import compute_logits, unwrap_causal_lm
+from tuneoff.models.prefix_tree import WeightedSequence
+from tuneoff.models.tree_attention import TreeAttention, UnsupportedAttentionError
 
 # Relative difference of logits (2-norm): rounding gives 1e-6, a wrong ancestor tens of percent.
 # Quantized and low-precision arithmetic depends on what else is in a batch, by a percent.
 TOLERANCE = 1e-3
 COARSE_TOLERANCE = 0.05
-TAKES_NO_TREE = "its attention cannot be exchanged"
+NO_TREE_ATTENTION = "its attention cannot be exchanged"
 
 
-def reason_against(model: PreTrainedModel, longest: int) -> str | None:
+def explain_unshareable(model: PreTrainedModel, longest: int) -> str | None:
     """Explain why a model does not support prefix trees; None if it does.
 
     Args:
         longest: tokens of the longest training example.
     """
-    inner = causal_lm(model)
+    inner = unwrap_causal_lm(model)
     if not inner._can_set_attn_implementation():
-        return TAKES_NO_TREE
-    window = _window(inner.config.get_text_config())
+        return NO_TREE_ATTENTION
+    window = _find_sliding_window(inner.config.get_text_config())
     if window is not None and window < longest:
         return (
             f"its sliding window of {window} tokens is shorter than the longest example's {longest}"
@@ -43,15 +43,15 @@ def reason_against(model: PreTrainedModel, longest: int) -> str | None:
     before, training = inner.config._attn_implementation, model.training
     model.eval()
     try:
-        return _disagreement(model, inner, before)
-    except UnservedError as error:
+        return _compare_logits(model, inner, before)
+    except UnsupportedAttentionError as error:
         return str(error)
     finally:
         inner.set_attn_implementation(before)
         model.train(training)
 
 
-def _window(config: Any) -> int | None:
+def _find_sliding_window(config: Any) -> int | None:
     """Return the sliding window of a configuration; None if no layer uses one."""
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
@@ -63,10 +63,10 @@ def _window(config: Any) -> int | None:
 
 
 @torch.no_grad()
-def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) -> str | None:
+def _compare_logits(model: PreTrainedModel, inner: PreTrainedModel, plain: str) -> str | None:
     """Compare the logits over a tree with those one by one; explain a difference, None without."""
-    sequences = _sequences(int(inner.config.get_text_config().vocab_size))
-    tree = prefix_tree.build(sequences)
+    sequences = _build_sequences(int(inner.config.get_text_config().vocab_size))
+    tree = prefix_tree.build_tree(sequences)
     embeddings: Any = inner.get_input_embeddings()
     device = embeddings.weight.device
     inputs = {
@@ -74,22 +74,22 @@ def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) ->
         "position_ids": torch.tensor([tree.positions], device=device),
         "tree": TreeAttention(tree, device),
     }
-    inner.set_attn_implementation(tree_attention.NAME)
-    if inner.config._attn_implementation != tree_attention.NAME:
-        return TAKES_NO_TREE
+    inner.set_attn_implementation(tree_attention.TREE_ATTENTION)
+    if inner.config._attn_implementation != tree_attention.TREE_ATTENTION:
+        return NO_TREE_ATTENTION
     try:
         hidden = inner.base_model(**inputs, use_cache=False).last_hidden_state[0]
-    except UnservedError:
+    except UnsupportedAttentionError:
         raise
     except Exception as error:  # any failure: padded batches do not need trees
         first = (str(error).strip() or "no message").splitlines()[0]
         return f"it fails over a tree ({type(error).__name__}: {first})"
-    shared = logits(inner, hidden)
+    shared = compute_logits(inner, hidden)
     inner.set_attn_implementation(plain)
     for i, sequence in enumerate(sequences):
         ids = torch.tensor([list(sequence.ids)], device=device)
         alone = model(input_ids=ids, use_cache=False).logits[0].float()
-        places = [p for n in tree.path(tree.ends[i]) for p in _places(tree.nodes[n])]
+        places = [p for n in tree.path(tree.ends[i]) for p in _get_token_range(tree.nodes[n])]
         apart = float((shared[places] - alone).norm() / alone.norm().clamp_min(1e-12))
         exact = hidden.dtype == torch.float32 and not getattr(inner, "is_quantized", False)
         if not apart <= (TOLERANCE if exact else COARSE_TOLERANCE):
@@ -97,12 +97,12 @@ def _disagreement(model: PreTrainedModel, inner: PreTrainedModel, plain: str) ->
     return None
 
 
-def _places(node: prefix_tree.Node) -> range:
+def _get_token_range(node: prefix_tree.Node) -> range:
     """Return the places of a node's tokens."""
     return range(node.start, node.end)
 
 
-def _sequences(vocabulary: int) -> list[Weighted]:
+def _build_sequences(vocabulary: int) -> list[WeightedSequence]:
     """Return probe sequences: two levels of sharing, different lengths, one a prefix of another."""
     ids = [(7 * i * i + 11 * i + 3) % vocabulary for i in range(40)]
     bodies = [
@@ -112,4 +112,4 @@ def _sequences(vocabulary: int) -> list[Weighted]:
         ids[:9] + ids[33:40],
         ids[1:6],
     ]
-    return [Weighted(body, [0.0] * len(body)) for body in bodies]
+    return [WeightedSequence(body, [0.0] * len(body)) for body in bodies]

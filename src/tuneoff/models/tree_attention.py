@@ -26,17 +26,17 @@ from transformers.modeling_utils import AttentionInterface
 
 from tuneoff.models.prefix_tree import PrefixTree
 
-NAME = "tuneoff_tree"
+TREE_ATTENTION = "tuneoff_tree"
 Backend = Literal["cascade", "flex", "dense"]
 # (first query, last query, first key, last key, whether the two are one node)
-Part = tuple[int, int, int, int, bool]
+AttentionBlock = tuple[int, int, int, int, bool]
 
 
-class UnservedError(Exception):
+class UnsupportedAttentionError(Exception):
     """A layer needs something that our attention does not support; the message says what."""
 
 
-def backend_for(device: torch.device) -> Backend:
+def choose_backend(device: torch.device) -> Backend:
     """Return the fastest measured backend on a device (`benchmarks/engine_parts.py`)."""
     if device.type == "cpu":
         return "cascade"
@@ -50,9 +50,11 @@ class TreeAttention:
         self.size = len(tree)
         self.longest = max(tree.positions) + 1
         self.device = device
-        self.backend = backend or backend_for(device)
+        self.backend = backend or choose_backend(device)
         # Nodes attend to themselves first: that writes every token once; ancestors are merged in.
-        self.parts: list[Part] = [(n.start, n.end, n.start, n.end, True) for n in tree.nodes]
+        self.parts: list[AttentionBlock] = [
+            (n.start, n.end, n.start, n.end, True) for n in tree.nodes
+        ]
         last: list[int] = []
         for node in tree.nodes:
             if node.subtree_end > node.end:
@@ -106,7 +108,7 @@ class TreeAttention:
                 query.float(), key.float(), value.float(), self.parts, scale
             )
             return merged.to(value.dtype)
-        query, key, value = _autocast(query, key, value)
+        query, key, value = _cast_as_autocast(query, key, value)
         if self.backend == "flex" and not dropout:
             from transformers.integrations.flex_attention import flex_attention_forward
 
@@ -121,7 +123,7 @@ class TreeAttention:
         ).transpose(1, 2)
 
 
-def _autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _cast_as_autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Cast tensors as autocast casts the arguments of attention.
 
     Rotary positions leave queries and keys in float32; values come in the lower precision.
@@ -132,7 +134,7 @@ def _autocast(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
 
 
-def attention(
+def attend_to_tree(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -149,24 +151,24 @@ def attention(
         UnservedError: a layer needs something that a tree does not support.
     """
     if tree is None:
-        raise UnservedError("its layers do not hand keyword arguments on")
+        raise UnsupportedAttentionError("its layers do not hand keyword arguments on")
     window = options.get("sliding_window")
     if window is not None and window < tree.longest:
-        raise UnservedError(
+        raise UnsupportedAttentionError(
             f"its sliding window of {window} tokens is shorter than the {tree.longest} of an "
             "example"
         )
     for option, reason in (("softcap", "caps its attention scores"), ("s_aux", "has sinks")):
         if options.get(option) is not None:
-            raise UnservedError(f"it {reason}")
+            raise UnsupportedAttentionError(f"it {reason}")
     return tree.attend(module, query, key, value, scaling, dropout), None
 
 
-AttentionInterface.register(NAME, attention)
+AttentionInterface.register(TREE_ATTENTION, attend_to_tree)
 
 
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_flash_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class _Cascade(torch.autograd.Function):
@@ -178,17 +180,17 @@ class _Cascade(torch.autograd.Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        parts: list[Part],
+        parts: list[AttentionBlock],
         scale: float,
     ) -> torch.Tensor:
         """Return the merged attention (1, tokens, heads, size) of all parts."""
-        q, k, v = _by_key_head(query, key, value)
+        q, k, v = _group_by_key_head(query, key, value)
         heads, group, tokens, size = q.shape
         out = q.new_empty(tokens, heads, group, size).permute(1, 2, 0, 3)
         total = q.new_empty(heads, group, tokens, dtype=torch.float32)
         for first, last, start, end, own in parts:
             queries = slice(first, last)
-            attended, weight = _forward(
+            attended, weight = _flash_forward(
                 q[:, :, queries], k[:, :, start:end], v[:, :, start:end], 0.0, own, scale=scale
             )
             if own:
@@ -203,14 +205,14 @@ class _Cascade(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         """Return the gradients of query, key and value, from the same parts."""
         query, key, value, out, total = ctx.saved_tensors
-        q, k, v = _by_key_head(query, key, value)
+        q, k, v = _group_by_key_head(query, key, value)
         heads, group, tokens, size = q.shape
         grad = grads[0].reshape(tokens, heads, group, size).permute(1, 2, 0, 3)
         dq = q.new_empty(tokens, heads, group, size).permute(1, 2, 0, 3)
         dk, dv = k.new_empty(heads, tokens, size), k.new_empty(heads, tokens, size)
         for first, last, start, end, own in ctx.parts:
             queries, keys = slice(first, last), slice(start, end)
-            part = _backward(
+            part = _flash_backward(
                 grad[:, :, queries], q[:, :, queries], k[:, :, keys], v[:, :, keys],
                 out[:, :, queries], total[:, :, queries].contiguous(), 0.0, own,
                 scale=ctx.scale,
@@ -226,7 +228,7 @@ class _Cascade(torch.autograd.Function):
         return dq, dk[None], dv[None], None, None
 
 
-def _by_key_head(
+def _group_by_key_head(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (key heads, query heads of each, tokens, size) views, keys repeated without a copy."""

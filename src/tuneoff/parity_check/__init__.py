@@ -15,27 +15,35 @@ from typing import Any
 
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.parity_check.answers import score_answers
-from tuneoff.parity_check.flips import count_flips, show_flips
-from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_clusters, find_places
+from tuneoff.parity_check.flips import count_flips, find_flip_examples
+from tuneoff.parity_check.sides import (
+    AnswerSet,
+    AnswerSource,
+    ParityOptions,
+    RunContender,
+    ScoredAnswers,
+    find_clusters,
+    resolve_sources,
+)
 from tuneoff.prepare import is_metric_file
-from tuneoff.progress import Progress, Silent
+from tuneoff.progress import Progress, SilentProgress
 from tuneoff.records import to_dict
 from tuneoff.report.parity import describe_parity
 from tuneoff.results import TESTS_RULE
 from tuneoff.scoring import RULES
-from tuneoff.scoring.aggregate import aggregate, over_seeds, values_by_seed
-from tuneoff.scoring.equivalence import MARGIN
+from tuneoff.scoring.aggregate import aggregate, average_seeds, compute_seed_values
+from tuneoff.scoring.equivalence import DEFAULT_MARGIN
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.pairs import TESTS_VERSION
 from tuneoff.scoring.parity import judge_parity
-from tuneoff.scoring.rows import Kind
+from tuneoff.scoring.rows import MetricKind
 
 __all__ = ["How", "check_parity", "parity"]
 
 # The number of left-out ids that are named.
-FIRST = 5
+MAX_NAMED = 5
 # Fields of a comparison that are elsewhere in the result.
-NAMES = ("a", "b", "metric", "verdict", "outcome", "flips", "corrected")
+OMITTED_FIELDS = ("a", "b", "metric", "verdict", "outcome", "flips", "corrected")
 
 
 def parity(
@@ -46,7 +54,7 @@ def parity(
     references: Path | str | None = None,
     databases: Path | str | None = None,
     source: str | None = None,
-    margin: float = MARGIN,
+    margin: float = DEFAULT_MARGIN,
     cluster: str | None = None,
 ) -> dict[str, Any]:
     """Compare candidates with a reference; return what `tuneoff parity --json` prints.
@@ -58,7 +66,7 @@ def parity(
         ConfigError: a task, metric or contender is unknown, or does not fit.
         DataError: a file cannot be used, or nothing is in common.
     """
-    how = How(
+    how = ParityOptions(
         task=task,
         source=source,
         metrics=tuple(metrics),
@@ -73,7 +81,7 @@ def parity(
 def check_parity(
     reference: Path | str,
     candidates: Sequence[Path | str],
-    how: How,
+    how: ParityOptions,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare candidates with a reference; return the result as plain values.
@@ -94,17 +102,17 @@ def check_parity(
         raise ConfigError(f"--margin: {how.margin:g} is no share; give 0.03 for 3 points.")
     if how.budget_usd is not None and how.judge is None:
         raise ConfigError("--budget-usd: only a judge is paid; give --judge FILE, or drop it.")
-    places = find_places([reference, *candidates], how.contenders)
-    scored = _read(places, how, progress or Silent())
+    places = resolve_sources([reference, *candidates], how.contenders)
+    scored = _load_sides(places, how, progress or SilentProgress())
     first, *others = scored.sides
     clusters = find_clusters(scored.examples, scored.cluster, how.cluster is not None)
-    pairs = [_pair(side, first, scored.metric) for side in others]
+    pairs = [_build_pair(side, first, scored.metric) for side in others]
     judged = judge_parity(pairs, scored.metric, clusters, scored.cluster or "", how.margin)
     return {
         "metric": scored.metric,
         "margin": how.margin,
         "cluster": scored.cluster if clusters else None,
-        "reference": {"name": first.name, **_measure(first, scored, others, clusters)},
+        "reference": {"name": first.name, **_measure_side(first, scored, others, clusters)},
         "candidates": [
             {
                 "name": side.name,
@@ -114,11 +122,11 @@ def check_parity(
                 "p_not_worse": each.p_not_worse,
                 "n": each.n,
                 "needed": each.needed,
-                **{k: v for k, v in asdict(each.pair).items() if k not in NAMES},
+                **{k: v for k, v in asdict(each.pair).items() if k not in OMITTED_FIELDS},
                 "flips": count_flips(pair),
-                "examples": show_flips(pair, side, first, scored.examples),
+                "examples": find_flip_examples(pair, side, first, scored.examples),
                 "left_out": _count_left_out(side, first, scored.metric),
-                **_measure(side, scored, [first], clusters),
+                **_measure_side(side, scored, [first], clusters),
             }
             for side, pair, each in zip(others, pairs, judged, strict=True)
         ],
@@ -128,9 +136,11 @@ def check_parity(
     }
 
 
-def _read(places: Sequence[Place], how: How, progress: Progress) -> Scored:
+def _load_sides(
+    places: Sequence[AnswerSource], how: ParityOptions, progress: Progress
+) -> ScoredAnswers:
     """Return the sides with their scores: those stored in runs, unless an option needs others."""
-    chosen = [each for each in places if isinstance(each, Chosen)]
+    chosen = [each for each in places if isinstance(each, RunContender)]
     others = (how.judge, how.references, how.mode, how.databases, how.source)
     is_stored = len(chosen) == len(places) and others == (None,) * len(others)
     if chosen:
@@ -144,13 +154,13 @@ def _read(places: Sequence[Place], how: How, progress: Progress) -> Scored:
     return score_answers(places, how, progress)
 
 
-def _pair(side: Side, reference: Side, metric: str) -> Pair:
+def _build_pair(side: AnswerSet, reference: AnswerSet, metric: str) -> Pair:
     """Return the pair of a candidate and the reference, over the examples that both have.
 
     Raises:
         DataError: there are none.
     """
-    ours, theirs = _values(side, metric), _values(reference, metric)
+    ours, theirs = _get_values(side, metric), _get_values(reference, metric)
     common = [id for id in theirs if id in ours]
     if not common:
         raise DataError(
@@ -162,20 +172,20 @@ def _pair(side: Side, reference: Side, metric: str) -> Pair:
         reference.name,
         {id: ours[id] for id in common},
         {id: theirs[id] for id in common},
-        _by_training(side, metric, common),
-        _by_training(reference, metric, common),
+        _group_by_training(side, metric, common),
+        _group_by_training(reference, metric, common),
         side.between,
         reference.between,
     )
 
 
-def _values(side: Side, metric: str) -> dict[str, float]:
+def _get_values(side: AnswerSet, metric: str) -> dict[str, float]:
     """Return a side's values of one metric by example id."""
-    rows = over_seeds(side.scored)
+    rows = average_seeds(side.scored)
     return {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
 
 
-def _by_training(side: Side, metric: str, ids: Sequence[str]) -> list[dict[str, float]]:
+def _group_by_training(side: AnswerSet, metric: str, ids: Sequence[str]) -> list[dict[str, float]]:
     """Return the scores of each training that has all of these examples."""
     return [
         {id: float(rows[id].scores[metric]) for id in ids}
@@ -184,15 +194,18 @@ def _by_training(side: Side, metric: str, ids: Sequence[str]) -> list[dict[str, 
     ]
 
 
-def _measure(
-    side: Side, scored: Scored, others: Sequence[Side], clusters: Mapping[str, str] | None
+def _measure_side(
+    side: AnswerSet,
+    scored: ScoredAnswers,
+    others: Sequence[AnswerSet],
+    clusters: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Return a side's scores over the examples that at least one of the others has too."""
-    there = {id for other in others for id in over_seeds(other.scored)}
-    rows = {id: row for id, row in over_seeds(side.scored).items() if id in there}
+    there = {id for other in others for id in average_seeds(other.scored)}
+    rows = {id: row for id, row in average_seeds(side.scored).items() if id in there}
     names = dict.fromkeys(name for row in rows.values() for name in row.scores)
-    kinds: dict[str, Kind] = {name: scored.kinds.get(name, "yes/no") for name in names}
-    by_seed = {name: values_by_seed(side.scored, rows, name) for name in kinds}
+    kinds: dict[str, MetricKind] = {name: scored.kinds.get(name, "yes/no") for name in names}
+    by_seed = {name: compute_seed_values(side.scored, rows, name) for name in kinds}
     errors = len(set(side.errors) & set(rows))
     scores = aggregate(rows.values(), kinds, errors, clusters, by_seed, side.samples)
     deciding = {scored.metric: scores[scored.metric]}
@@ -202,7 +215,7 @@ def _measure(
     }
 
 
-def _count_left_out(side: Side, reference: Side, metric: str) -> dict[str, Any]:
+def _count_left_out(side: AnswerSet, reference: AnswerSet, metric: str) -> dict[str, Any]:
     """Return the number of ids that are not compared, by reason, with the first few."""
     only = {
         "reference_only": [id for id in reference.ids if id not in side.ids],
@@ -210,10 +223,13 @@ def _count_left_out(side: Side, reference: Side, metric: str) -> dict[str, Any]:
     }
     unusable = {**reference.left_out, **side.left_out}
     both = [id for id in reference.ids if id in side.ids and id not in unusable]
-    ours, theirs = _values(side, metric), _values(reference, metric)
+    ours, theirs = _get_values(side, metric), _get_values(reference, metric)
     unscored = [id for id in both if id not in ours or id not in theirs]
     kinds = {**only, "no_score": unscored}
     return {
-        **{name: {"n": len(ids), "first": ids[:FIRST]} for name, ids in kinds.items()},
-        "unusable_reference": {"n": len(unusable), "first": dict(list(unusable.items())[:FIRST])},
+        **{name: {"n": len(ids), "first": ids[:MAX_NAMED]} for name, ids in kinds.items()},
+        "unusable_reference": {
+            "n": len(unusable),
+            "first": dict(list(unusable.items())[:MAX_NAMED]),
+        },
     }

@@ -10,22 +10,32 @@ from tempfile import TemporaryDirectory
 from typing import cast
 
 from tuneoff import prepare
-from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.parity_check.paid_judge import open_judge, pay_judge
-from tuneoff.parity_check.references import AnswerFile, build_file_rows, join_examples, look_through
-from tuneoff.parity_check.sides import Chosen, How, Place, Scored, Side, find_clusters, name_first
+from tuneoff.parity_check.references import AnswerFile, build_file_rows, join_examples, scan_answers
+from tuneoff.parity_check.sides import (
+    AnswerSet,
+    AnswerSource,
+    ParityOptions,
+    RunContender,
+    ScoredAnswers,
+    find_clusters,
+    format_first_ids,
+)
 from tuneoff.progress import Progress
 from tuneoff.records import Example, ScoredRow
 from tuneoff.score_file import MODES
-from tuneoff.scoring import Options, Scorer, load_scorer, primary_metric
+from tuneoff.scoring import Options, Scorer, get_primary_metric, load_scorer
 from tuneoff.scoring.aggregate import merge_answers
-from tuneoff.scoring.combined import combined
+from tuneoff.scoring.combined import combine_scorers
 from tuneoff.scoring.model_grader import ModelGrader
-from tuneoff.scoring.rows import Mode, Row, find_reason_left_out
+from tuneoff.scoring.rows import ScoringInput, ScoringMode, find_reason_left_out
 from tuneoff.tasks import load_task
 
 
-def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scored:
+def score_answers(
+    places: Sequence[AnswerSource], how: ParityOptions, progress: Progress
+) -> ScoredAnswers:
     """Return the sides with scores of the examples that the reference and any candidate answered.
 
     Raises:
@@ -34,7 +44,7 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
     """
     task_id, folder, fallback = how.task or "chat", None, None
     cluster, mode = how.cluster, how.mode
-    chosen = [each for each in places if isinstance(each, Chosen)]
+    chosen = [each for each in places if isinstance(each, RunContender)]
     if chosen:
         from tuneoff.parity_check import runs
 
@@ -44,7 +54,7 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
     task = load_task(task_id, folder)
     scorer, metric = _build_scorer(task.SCORER, how, fallback)
     of_runs = runs.read_examples(chosen, how.references is not None) if chosen else {}
-    files = {each: look_through(each) for each in places if isinstance(each, Path)}
+    files = {each: scan_answers(each) for each in places if isinstance(each, Path)}
     rows_of = {each: runs.build_run_rows(each) for each in chosen}
     ids = [
         list(files[each].ids) if isinstance(each, Path) else _list_ids(rows_of[each])
@@ -55,12 +65,12 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
     examples, parts = join_examples(list(files.values()), of_runs, common, asked)
     cluster = cluster or task.CLUSTER
     find_clusters(examples, cluster, how.cluster is not None)  # before a judge is paid
-    with _databases(how, parts) as databases:
+    with _prepare_databases(how, parts) as databases:
         sides = _score_sides(
             places, files, rows_of, examples, scorer, asked, databases, metric, progress
         )
     kinds = dict(scorer.METRICS)
-    metric = metric or primary_metric(scorer, Options(databases=databases))
+    metric = metric or get_primary_metric(scorer, Options(databases=databases))
     measured = all(any(metric in r.scores for r in side.scored[0].values()) for side in sides)
     if not measured:
         raise DataError(_explain_unmeasured(metric, sides))
@@ -75,10 +85,10 @@ def score_answers(places: Sequence[Place], how: How, progress: Progress) -> Scor
             "the judge was shown no task, for nothing says what was asked; give --references FILE "
             "with the messages."
         )
-    return Scored(sides, examples, metric, kinds, cluster, warnings)
+    return ScoredAnswers(sides, examples, metric, kinds, cluster, warnings)
 
 
-def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str | None]:
+def _build_scorer(id: str, how: ParityOptions, fallback: str | None) -> tuple[Scorer, str | None]:
     """Return the scorer of the chosen metrics, and the one that decides; None: the scorer's first.
 
     Raises:
@@ -90,7 +100,7 @@ def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str 
     for metric in how.metrics:
         if metric.endswith(".py") and not Path(metric).is_file():
             raise ConfigError(f"--metric: there is no file {metric}; check the path.")
-        made = prepare.build_added(metric, Path())
+        made = prepare.build_added_scorer(metric, Path())
         if isinstance(made, ModelGrader):
             raise ConfigError(
                 f"--metric: the grader {metric} asks a model, which costs money; give it as a "
@@ -98,7 +108,7 @@ def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str 
             )
         if made is None and metric not in own.METRICS:
             raise ConfigError(
-                f"--metric: {unknown('metric', metric, own.METRICS)}, or a file: Python (.py) or a "
+                f"--metric: {explain_unknown('metric', metric, own.METRICS)}, or a file: Python (.py) or a "
                 "grader (.json, .yaml)."
             )
         added += [] if made is None else [made]
@@ -116,14 +126,14 @@ def _build_scorer(id: str, how: How, fallback: str | None) -> tuple[Scorer, str 
         names = [fallback]
     needs_own = not added or any(name in own.METRICS for name in names)
     first, *others = [own, *added] if needs_own else added
-    _check(how, first)
-    return combined(first, others), names[0] if names else None
+    _check_options(how, first)
+    return combine_scorers(first, others), names[0] if names else None
 
 
-def _check(how: How, scorer: Scorer) -> None:
+def _check_options(how: ParityOptions, scorer: Scorer) -> None:
     """Raise an error for an option that would do nothing."""
     if how.mode is not None and how.mode not in MODES:
-        raise ConfigError(f"--mode: {unknown('mode', how.mode, MODES)}.")
+        raise ConfigError(f"--mode: {explain_unknown('mode', how.mode, MODES)}.")
     if how.databases is not None and not how.databases.is_dir():
         raise DataError(f"--databases: there is no folder {how.databases}; check the path.")
     if "execution_accuracy" not in scorer.METRICS:
@@ -132,28 +142,30 @@ def _check(how: How, scorer: Scorer) -> None:
                 raise ConfigError(f"--{name}: only metrics of SQL have it; drop it.")
 
 
-def _list_ids(rows: Sequence[Sequence[Row]]) -> dict[str, None]:
+def _list_ids(rows: Sequence[Sequence[ScoringInput]]) -> dict[str, None]:
     """Return the ids of rows, in order."""
     return dict.fromkeys(row.id for row in rows[0])
 
 
-def _find_common(places: Sequence[Place], ids: Sequence[Collection[str]]) -> dict[str, None]:
+def _find_common(places: Sequence[AnswerSource], ids: Sequence[Collection[str]]) -> dict[str, None]:
     """Return the ids that the reference and any candidate have, in the reference's order."""
     reference, *candidates = ids
     there = {id for each in candidates for id in each}
     for place, each in zip(places[1:], candidates, strict=True):
         if not set(each) & set(reference):
-            name = place.name if isinstance(place, Chosen) else place
-            other = places[0].name if isinstance(places[0], Chosen) else places[0]
+            name = place.name if isinstance(place, RunContender) else place
+            other = places[0].name if isinstance(places[0], RunContender) else places[0]
             raise DataError(
-                f"{other} and {name} have no id in common ({name_first(list(reference)[:1])} in "
-                f"one, {name_first(list(each)[:1])} in the other); answers are joined by id."
+                f"{other} and {name} have no id in common ({format_first_ids(list(reference)[:1])} in "
+                f"one, {format_first_ids(list(each)[:1])} in the other); answers are joined by id."
             )
     return {id: None for id in reference if id in there}
 
 
 @contextmanager
-def _databases(how: How, parts: prepare.Parts | None) -> Iterator[Path | None]:
+def _prepare_databases(
+    how: ParityOptions, parts: prepare.ResolvedBakeOff | None
+) -> Iterator[Path | None]:
     """Give the folder of databases: the given one, else the task's own, if any."""
     if how.databases is not None or parts is None:
         yield how.databases
@@ -163,29 +175,29 @@ def _databases(how: How, parts: prepare.Parts | None) -> Iterator[Path | None]:
 
 
 def _score_sides(
-    places: Sequence[Place],
+    places: Sequence[AnswerSource],
     files: Mapping[Path, AnswerFile],
-    rows_of: Mapping[Chosen, list[list[Row]]],
+    rows_of: Mapping[RunContender, list[list[ScoringInput]]],
     examples: Mapping[str, Example],
     scorer: Scorer,
-    how: How,
+    how: ParityOptions,
     databases: Path | None,
     metric: str | None,
     progress: Progress,
-) -> list[Side]:
+) -> list[AnswerSet]:
     """Return the sides with their scores."""
     wanted = tuple(name for name in how.metrics if name in scorer.METRICS)
     options = Options(
         databases=databases,
-        mode=cast(Mode, how.mode or "strict"),
+        mode=cast(ScoringMode, how.mode or "strict"),
         workers=how.workers,
         metrics=wanted if how.metrics and len(wanted) == len(how.metrics) else None,
         time_limit_seconds=how.seconds,
         memory_limit_bytes=how.memory_bytes,
     )
-    prepared: list[tuple[str, Collection[str], list[list[Row]], int]] = []
+    prepared: list[tuple[str, Collection[str], list[list[ScoringInput]], int]] = []
     for place in places:
-        if isinstance(place, Chosen):
+        if isinstance(place, RunContender):
             rows = [list(join_rows(each, examples)) for each in rows_of[place]]
             samples = 1 + max(row.sample for row in rows[0])
             prepared.append((place.name, _list_ids(rows_of[place]), rows, samples))
@@ -199,7 +211,9 @@ def _score_sides(
         return [_score_side(*each, scorer, used, progress) for each in prepared]
 
 
-def join_rows(rows: Sequence[Row], examples: Mapping[str, Example]) -> Iterator[Row]:
+def join_rows(
+    rows: Sequence[ScoringInput], examples: Mapping[str, Example]
+) -> Iterator[ScoringInput]:
     """Yield a run's rows of these examples, with their references."""
     for row in rows:
         if row.id in examples:
@@ -212,12 +226,12 @@ def join_rows(rows: Sequence[Row], examples: Mapping[str, Example]) -> Iterator[
 def _score_side(
     name: str,
     ids: Collection[str],
-    trainings: Sequence[Sequence[Row]],
+    trainings: Sequence[Sequence[ScoringInput]],
     samples: int,
     scorer: Scorer,
     options: Options,
     progress: Progress,
-) -> Side:
+) -> AnswerSet:
     """Return one side with its scores."""
     scored, left_out, incomplete = [], dict[str, str](), 0
     step, done = progress.stage(f"{name}: scoring", sum(map(len, trainings))), 0
@@ -237,7 +251,7 @@ def _score_side(
             for id, each in by_id.items() if id not in left_out
         })  # fmt: skip
     first = [row for row in trainings[0] if row.sample == 0] or trainings[0]
-    return Side(
+    return AnswerSet(
         name=name,
         ids=ids,
         answers={row.id: row.given for row in first},
@@ -249,7 +263,7 @@ def _score_side(
     )
 
 
-def _explain_unmeasured(metric: str, sides: Sequence[Side]) -> str:
+def _explain_unmeasured(metric: str, sides: Sequence[AnswerSet]) -> str:
     """Return why a metric measured nothing."""
     reasons = {id: why for side in sides for id, why in side.left_out.items()}
     if reasons and all(not side.scored[0] for side in sides):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuneoff.parity_check.sides import Side
+from tuneoff.parity_check.sides import AnswerSet
 from tuneoff.records import Example
-from tuneoff.scoring.judge import show_inputs
+from tuneoff.scoring.judge import render_inputs
 from tuneoff.scoring.paired import Pair
 
 
@@ -17,7 +17,7 @@ def count_flips(pair: Pair) -> dict[str, int]:
     For yes/no scores the keys are `both`, `only_reference`, `only_candidate` and `neither`. For
     others they say how often the candidate's score is `higher`, `lower` or `equal`.
     """
-    scores = [(pair.scores_a[id], pair.scores_b[id]) for id in pair.common()]
+    scores = [(pair.scores_a[id], pair.scores_b[id]) for id in pair.list_common_ids()]
     if all(value in (0, 1) for both in scores for value in both):
         return {
             "both": scores.count((1, 1)),
@@ -32,15 +32,15 @@ def count_flips(pair: Pair) -> dict[str, int]:
     }
 
 
-def show_flips(
-    pair: Pair, side: Side, reference: Side, examples: Mapping[str, Example]
+def find_flip_examples(
+    pair: Pair, side: AnswerSet, reference: AnswerSet, examples: Mapping[str, Example]
 ) -> dict[str, dict[str, Any]]:
     """Return an example where the candidate is `better` and one where it is `worse`.
 
     They are the first ones with the largest difference.
     """
     largest: dict[str, tuple[float, str]] = {}
-    for id in pair.common():
+    for id in pair.list_common_ids():
         difference = pair.scores_a[id] - pair.scores_b[id]
         kind = "better" if difference > 0 else "worse"
         if abs(difference) > largest.get(kind, (0.0, ""))[0]:
@@ -48,7 +48,7 @@ def show_flips(
     return {
         kind: {
             "id": id,
-            "inputs": show_inputs(examples[id].inputs),
+            "inputs": render_inputs(examples[id].inputs),
             "reference": examples[id].completion,
             "reference_answer": reference.answers.get(id, ""),
             "candidate_answer": side.answers.get(id, ""),

@@ -13,17 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuneoff.bakeoff_file import load_judge
-from tuneoff.config import JudgeSettings
+from tuneoff.config import JudgeConfig
 from tuneoff.costs.ledger import Ledger
-from tuneoff.costs.pricebook import book
+from tuneoff.costs.pricebook import build_price_book
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.progress import Progress
-from tuneoff.rundir import alone_in
+from tuneoff.rundir import lock_run_dir
 from tuneoff.scoring import judge
 from tuneoff.scoring.rows import Options
-from tuneoff.spending import judge_name, judge_price
+from tuneoff.spending import build_judge_name, find_judge_price
 
-KEPT = ".kept"
+KEPT_SUFFIX = ".kept"
 
 
 def open_judge(file: Path) -> judge.Judge:
@@ -33,7 +33,7 @@ def open_judge(file: Path) -> judge.Judge:
         ConfigError: the file cannot be used, or the judge cannot be asked: no SDK, or no key.
     """
     settings = load_judge(file)
-    judge.ready(settings)
+    judge.check_ready(settings)
     return judge.Judge(settings)
 
 
@@ -48,26 +48,26 @@ def pay_judge(
             is asking it.
     """
     settings = load_judge(file)
-    folder = file.with_name(file.stem + KEPT)
-    price, unpriced = judge_price(settings, book(None))
+    folder = file.with_name(file.stem + KEPT_SUFFIX)
+    price, unpriced = find_judge_price(settings, build_price_book(None))
     if unpriced is not None and budget_usd is not None:
         raise ConfigError(f"{file}: {unpriced.removesuffix('.')}, which --budget-usd needs.")
     if unpriced is not None and not yes:
         raise ConfigError(f"{file}: {unpriced.removesuffix('.')}, or ask it all the same: --yes.")
     with ExitStack() as stack:
         try:
-            stack.enter_context(alone_in(folder))
+            stack.enter_context(lock_run_dir(folder))
         except RunDirectoryError:
             raise ConfigError(
                 f"{folder}: another command is asking this judge; wait for its end."
             ) from None
         ledger = Ledger(folder / "events.jsonl", budget_usd, progress.spent)
-        purse = None if price is None else ledger.purse(judge_name(settings), price)
+        purse = None if price is None else ledger.purse(build_judge_name(settings), price)
         yield replace(options, judgements=folder / "judgements.jsonl", purse=purse)
-        progress.say(_say_spent(settings, ledger, folder))
+        progress.say(_describe_spent(settings, ledger, folder))
 
 
-def _say_spent(settings: JudgeSettings, ledger: Ledger, folder: Path) -> str:
+def _describe_spent(settings: JudgeConfig, ledger: Ledger, folder: Path) -> str:
     """Return what a judge has cost so far, as a sentence."""
     spent = ledger.spent()
     cost = f"${spent.known:.2f}" + (

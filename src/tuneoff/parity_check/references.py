@@ -9,16 +9,16 @@ from typing import Any
 
 from tuneoff import prepare
 from tuneoff.errors import DataError
-from tuneoff.parity_check.sides import How, name_first, refuse_differing
+from tuneoff.parity_check.sides import ParityOptions, format_first_ids, refuse_differing
 from tuneoff.records import Example
 from tuneoff.score_file import find_own_test_set
-from tuneoff.scoring.rows import Row
+from tuneoff.scoring.rows import ScoringInput
 from tuneoff.scoring.stored import check_rows, read_id, read_objects, read_rows
 from tuneoff.tasks import chat, load_task
-from tuneoff.tasks.rows import read
+from tuneoff.tasks.rows import read_records
 
 # The keys of inputs that a row of references may have.
-INPUTS = ("input", "prompt", "question", "context", "sentence")
+INPUT_KEYS = ("input", "prompt", "question", "context", "sentence")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class AnswerFile:
     meta: Mapping[str, Mapping[str, Any]]
 
 
-def look_through(path: Path) -> AnswerFile:
+def scan_answers(path: Path) -> AnswerFile:
     """Return the ids, references and meta of a file of answers.
 
     Raises:
@@ -61,8 +61,8 @@ def join_examples(
     files: Sequence[AnswerFile],
     of_runs: Mapping[str, Example],
     common: Collection[str],
-    how: How,
-) -> tuple[dict[str, Example], prepare.Parts | None]:
+    how: ParityOptions,
+) -> tuple[dict[str, Example], prepare.ResolvedBakeOff | None]:
     """Return the example of each common id, and the task's own test set if it was needed.
 
     Raises:
@@ -70,24 +70,24 @@ def join_examples(
     """
     if how.references is not None:
         named = read_references(how.references)
-        known, parts = {**of_runs, **dict(_keep_inputs(named, of_runs))}, None
+        known, parts = {**of_runs, **dict(_add_inputs(named, of_runs))}, None
     else:
-        known, parts = _own_references(files, of_runs, common), None
+        known, parts = _collect_references(files, of_runs, common), None
         if how.source is not None or any(id not in known for id in common):
-            own, parts = _read_own(files, how, [id for id in common if id not in known])
+            own, parts = _load_test_set(files, how, [id for id in common if id not in known])
             known = {**known, **own}
     missing = [id for id in common if id not in known]
     if missing and how.references is not None:
-        own = _own_references(files, of_runs, common)
+        own = _collect_references(files, of_runs, common)
         known = {**{id: own[id] for id in missing if id in own}, **known}
         missing = [id for id in missing if id not in known]
     if missing:
         where = ""
         if how.references is not None:
-            where = f" in {how.references}, whose ids are {name_first(list(named))}"
+            where = f" in {how.references}, whose ids are {format_first_ids(list(named))}"
         raise DataError(
             f"{len(missing)} of {len(common)} common ids have no reference "
-            f'({name_first(missing)}){where}; add "reference" to their rows, or give '
+            f'({format_first_ids(missing)}){where}; add "reference" to their rows, or give '
             "--references FILE (rows of id and reference, or the data file)."
         )
     examples = {}
@@ -101,7 +101,7 @@ def join_examples(
     return examples, parts
 
 
-def _keep_inputs(
+def _add_inputs(
     named: Mapping[str, Example], of_runs: Mapping[str, Example]
 ) -> Iterator[tuple[str, Example]]:
     """Yield the given references, with the inputs and meta of runs."""
@@ -111,7 +111,7 @@ def _keep_inputs(
         yield id, Example(id, example.inputs or run.inputs, example.completion, meta)
 
 
-def _own_references(
+def _collect_references(
     files: Sequence[AnswerFile], of_runs: Mapping[str, Example], common: Collection[str]
 ) -> dict[str, Example]:
     """Return the references that runs and rows have themselves.
@@ -136,16 +136,16 @@ def _own_references(
     return by_id
 
 
-def _read_own(
-    files: Sequence[AnswerFile], how: How, missing: Sequence[str]
-) -> tuple[dict[str, Example], prepare.Parts | None]:
+def _load_test_set(
+    files: Sequence[AnswerFile], how: ParityOptions, missing: Sequence[str]
+) -> tuple[dict[str, Example], prepare.ResolvedBakeOff | None]:
     """Return the task's own test set by id; empty if it has none."""
     task = how.task or "chat"
     if not load_task(task).SOURCES and how.source is None:
         return {}, None
     parts = find_own_test_set(task, how.source)
     try:
-        examples, _ = prepare.data(parts)
+        examples, _ = prepare.load_examples(parts)
     except DataError as error:
         if not missing:
             raise
@@ -163,9 +163,9 @@ def read_references(path: Path) -> dict[str, Example]:
         DataError: a row cannot be used, or an id is there twice with different references.
     """
     by_id: dict[str, Example] = {}
-    first = next(read(path)).row
+    first = next(read_records(path)).row
     is_plain = isinstance(first.get("reference"), str) and "messages" not in first
-    for example in _plain_references(path) if is_plain else _read_data(path):
+    for example in _read_plain_references(path) if is_plain else _read_data(path):
         known = by_id.setdefault(example.id, example)
         if known.completion.strip() != example.completion.strip():
             raise DataError(
@@ -185,21 +185,23 @@ def _read_data(path: Path) -> list[Example]:
         ) from None
 
 
-def _plain_references(path: Path) -> list[Example]:
+def _read_plain_references(path: Path) -> list[Example]:
     """Return the examples of rows of `id` and `reference`."""
     examples = []
-    for record in read(path):
+    for record in read_records(path):
         row = record.row
         id, reference = read_id(row, record.where), row.get("reference")
         if not isinstance(reference, str):
             raise DataError(f'{record.where}: "reference" of {id!r} must be a text.')
-        inputs = {key: row[key] for key in INPUTS if key in row}
+        inputs = {key: row[key] for key in INPUT_KEYS if key in row}
         meta = row.get("meta")
         examples.append(Example(id, inputs, reference, meta if isinstance(meta, dict) else {}))
     return examples
 
 
-def build_file_rows(file: AnswerFile, examples: Mapping[str, Example]) -> tuple[list[Row], int]:
+def build_file_rows(
+    file: AnswerFile, examples: Mapping[str, Example]
+) -> tuple[list[ScoringInput], int]:
     """Return a file's rows of these examples, and the number of answers per example.
 
     Raises:
@@ -210,7 +212,7 @@ def build_file_rows(file: AnswerFile, examples: Mapping[str, Example]) -> tuple[
     known |= {id: (e.completion, e.meta) for id, e in examples.items()}
     _, samples = check_rows(file.path, known)
     rows = [
-        Row(
+        ScoringInput(
             row.id,
             row.reference,
             row.given,

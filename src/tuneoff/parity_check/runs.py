@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.compare import ScoredRun, find_known_seeds, label, list_whole, read_scored_run
+from tuneoff.compare import (
+    ScoredRun,
+    find_known_seeds,
+    format_label,
+    list_whole_dirs,
+    read_scored_run,
+)
 from tuneoff.config import BakeOff
-from tuneoff.contenders.samples import divide_answers, list_scored
-from tuneoff.errors import ConfigError, unknown
-from tuneoff.opening import stored_bakeoff
-from tuneoff.parity_check.sides import Chosen, Scored, Side, refuse_differing
+from tuneoff.contenders.samples import list_scored, split_by_sample
+from tuneoff.errors import ConfigError, explain_unknown
+from tuneoff.opening import load_stored_bakeoff
+from tuneoff.parity_check.sides import AnswerSet, RunContender, ScoredAnswers, refuse_differing
 from tuneoff.records import Example
 from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring import load_scorer
-from tuneoff.scoring.aggregate import over_samples
+from tuneoff.scoring.aggregate import average_samples
 from tuneoff.scoring.judge import Judge
-from tuneoff.scoring.rows import Row, build_rows
+from tuneoff.scoring.rows import ScoringInput, build_scoring_inputs
 from tuneoff.tasks import load_task
 
 
-def check_task(chosen: Sequence[Chosen], task: str | None) -> None:
+def check_task(chosen: Sequence[RunContender], task: str | None) -> None:
     """Raise ConfigError if the runs have different tasks, or another one than is given."""
-    tasks = {each.folder: stored_bakeoff(each.folder).task.id for each in chosen}
+    tasks = {each.folder: load_stored_bakeoff(each.folder).task.id for each in chosen}
     first = next(iter(tasks.values()))
     if len(set(tasks.values())) > 1:
         said = ", ".join(f"{folder}: {name}" for folder, name in tasks.items())
@@ -32,8 +38,8 @@ def check_task(chosen: Sequence[Chosen], task: str | None) -> None:
 
 
 def read_stored(
-    chosen: Sequence[Chosen], metrics: Sequence[str], cluster: str | None
-) -> Scored | None:
+    chosen: Sequence[RunContender], metrics: Sequence[str], cluster: str | None
+) -> ScoredAnswers | None:
     """Return contenders with their stored scores; None if one lacks one of the metrics.
 
     Raises:
@@ -60,9 +66,9 @@ def read_stored(
     sides = [_read_side(each, runs[each.folder.resolve()], between) for each in chosen]
     if not all(_has_score(side, name) for side in sides for name in metrics):
         return None
-    bakeoff = stored_bakeoff(chosen[0].folder)
+    bakeoff = load_stored_bakeoff(chosen[0].folder)
     scorer = load_scorer(load_task(bakeoff.task.id, bakeoff.folder).SCORER)
-    return Scored(
+    return ScoredAnswers(
         sides=sides,
         examples=read_examples(chosen),
         metric=metric,
@@ -72,31 +78,31 @@ def read_stored(
     )
 
 
-def _read_side(chosen: Chosen, run: ScoredRun, between: Mapping[str, Any]) -> Side:
+def _read_side(chosen: RunContender, run: ScoredRun, between: Mapping[str, Any]) -> AnswerSet:
     """Return a contender's answers with their stored scores."""
-    settings, folders = _settings(chosen)
+    settings, folders = _find_settings(chosen)
     left_out = run.results.left_out
-    scored = (over_samples(list_scored(settings, each)) for each in folders)
+    scored = (average_samples(list_scored(settings, each)) for each in folders)
     kept = ({id: row for id, row in rows.items() if id not in left_out} for rows in scored)
-    samples = divide_answers(settings, folders[0])
-    return Side(
+    samples = split_by_sample(settings, folders[0])
+    return AnswerSet(
         name=chosen.name,
         ids=samples[0],
         answers={id: answer.prediction for id, answer in samples[0].items()},
         scored=[rows for rows in kept if rows],
         samples=len(samples),
         errors={id for id, answer in samples[0].items() if answer.error is not None},
-        between=between[label(run, chosen.contender)],
+        between=between[format_label(run, chosen.contender)],
         left_out=left_out,
     )
 
 
-def _has_score(side: Side, metric: str) -> bool:
+def _has_score(side: AnswerSet, metric: str) -> bool:
     """Return whether any answer has a score by a metric."""
     return any(metric in row.scores for rows in side.scored for row in rows.values())
 
 
-def read_examples(chosen: Sequence[Chosen], only_inputs: bool = False) -> dict[str, Example]:
+def read_examples(chosen: Sequence[RunContender], only_inputs: bool = False) -> dict[str, Example]:
     """Return the test examples of runs by id. If runs differ, the first one's counts.
 
     Args:
@@ -109,7 +115,7 @@ def read_examples(chosen: Sequence[Chosen], only_inputs: bool = False) -> dict[s
     folders = list(dict.fromkeys(each.folder for each in chosen))
     for folder in folders:
         differing = []
-        for example in RunDir(folder).each_example("test"):
+        for example in RunDir(folder).iterate_examples("test"):
             known = by_id.setdefault(example.id, example)
             is_same = known.inputs == example.inputs
             if not is_same or (not only_inputs and known.completion != example.completion):
@@ -119,19 +125,21 @@ def read_examples(chosen: Sequence[Chosen], only_inputs: bool = False) -> dict[s
     return by_id
 
 
-def build_run_rows(chosen: Chosen) -> list[list[Row]]:
+def build_run_rows(chosen: RunContender) -> list[list[ScoringInput]]:
     """Return a contender's answers as rows to score, for each of its trainings."""
     run = RunDir(chosen.folder)
     left_out = run.results().left_out
     test = [each for each in run.examples("test") if each.id not in left_out]
-    settings, folders = _settings(chosen)
+    settings, folders = _find_settings(chosen)
     trainings = []
     for directory in folders:
         rows = []
-        for sample, predictions in enumerate(divide_answers(settings, directory)):
+        for sample, predictions in enumerate(split_by_sample(settings, directory)):
             rows += [
-                Row(r.id, r.reference, r.given, r.meta, r.error, r.inputs, r.is_unfinished, sample)
-                for r in build_rows(test, predictions)
+                ScoringInput(
+                    r.id, r.reference, r.given, r.meta, r.error, r.inputs, r.is_unfinished, sample
+                )
+                for r in build_scoring_inputs(test, predictions)
             ]
         if rows:
             trainings.append(rows)
@@ -140,17 +148,19 @@ def build_run_rows(chosen: Chosen) -> list[list[Row]]:
     return trainings
 
 
-def find_task(chosen: Sequence[Chosen]) -> tuple[BakeOff, str]:
+def find_task(chosen: Sequence[RunContender]) -> tuple[BakeOff, str]:
     """Return the bake-off of the first of these runs, and its primary metric."""
     folder = chosen[0].folder
-    return stored_bakeoff(folder), RunDir(folder).results().primary_metric
+    return load_stored_bakeoff(folder), RunDir(folder).results().primary_metric
 
 
-def _settings(chosen: Chosen) -> tuple[Any, list[ContenderDir]]:
+def _find_settings(chosen: RunContender) -> tuple[Any, list[ContenderDir]]:
     """Return a contender's settings, and the directories of its trainings on all examples."""
-    bakeoff = stored_bakeoff(chosen.folder)
+    bakeoff = load_stored_bakeoff(chosen.folder)
     named = {each.name: each for each in bakeoff.contenders}
     if chosen.contender not in named:
-        raise ConfigError(f"{chosen.folder}: {unknown('contender', chosen.contender, named)}.")
+        raise ConfigError(
+            f"{chosen.folder}: {explain_unknown('contender', chosen.contender, named)}."
+        )
     settings = named[chosen.contender]
-    return settings, list_whole(RunDir(chosen.folder), settings)
+    return settings, list_whole_dirs(RunDir(chosen.folder), settings)

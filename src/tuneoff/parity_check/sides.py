@@ -6,18 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.records import Example, ScoredRow
 from tuneoff.rundir import RunDir
-from tuneoff.scoring.equivalence import MARGIN
+from tuneoff.scoring.equivalence import DEFAULT_MARGIN
 from tuneoff.scoring.paired import KnownSeeds
-from tuneoff.scoring.rows import Kind
+from tuneoff.scoring.rows import MetricKind
 
-NAMED = 3
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class ParityOptions:
     """How two or more sets of answers are compared. None: as the runs, or the task, have it.
 
     Fields without a docstring are those of `tuneoff score`.
@@ -41,14 +41,14 @@ class How:
     seconds: float = 5.0
     memory_bytes: int = 1_000_000_000
     cluster: str | None = None
-    margin: float = MARGIN
+    margin: float = DEFAULT_MARGIN
     """The equivalence margin, as a share of 1."""
     contenders: tuple[str, ...] = ()
     """Names of contenders: one for all runs, or one for each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class RunContender:
     """A contender of a finished run."""
 
     folder: Path
@@ -61,7 +61,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class AnswerSet:
     """Answers and their scores."""
 
     name: str
@@ -85,21 +85,21 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredAnswers:
     """Sides with their scores, their examples, and the metrics that they were scored by."""
 
-    sides: list[Side]
+    sides: list[AnswerSet]
     examples: Mapping[str, Example]
     metric: str
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, MetricKind]
     cluster: str | None
     warnings: list[str]
 
 
-Place = Path | Chosen
+AnswerSource = Path | RunContender
 
 
-def find_places(given: Sequence[Path | str], contenders: Sequence[str]) -> list[Place]:
+def resolve_sources(given: Sequence[Path | str], contenders: Sequence[str]) -> list[AnswerSource]:
     """Return the files and contenders that the arguments name, in order.
 
     Raises:
@@ -114,14 +114,14 @@ def find_places(given: Sequence[Path | str], contenders: Sequence[str]) -> list[
             "or one for each."
         )
     names = iter(list(contenders) * len(runs) if len(contenders) == 1 else contenders)
-    places: list[Place] = []
+    places: list[AnswerSource] = []
     for each in given:
         run = _split_run(str(each))
-        places.append(Path(each) if run is None else _choose(*run, next(names, None)))
+        places.append(Path(each) if run is None else _choose_contender(*run, next(names, None)))
     for number, place in enumerate(places):
         if any(_is_same(place, other) for other in places[:number]):
             raise ConfigError(
-                f"{place.name if isinstance(place, Chosen) else place} is given twice, and nothing "
+                f"{place.name if isinstance(place, RunContender) else place} is given twice, and nothing "
                 "can differ; give another file, or another contender (RUN:NAME)."
             )
     return places
@@ -137,7 +137,7 @@ def _split_run(given: str) -> tuple[Path, str] | None:
     return None
 
 
-def _choose(folder: Path, written: str, named: str | None) -> Chosen:
+def _choose_contender(folder: Path, written: str, named: str | None) -> RunContender:
     """Return the contender of a run that is named, or else recommended.
 
     Raises:
@@ -154,14 +154,14 @@ def _choose(folder: Path, written: str, named: str | None) -> Chosen:
     if choice not in names:
         failed = next((each.error for each in results.contenders if each.name == choice), None)
         what = f"contender {choice} failed: {failed}" if failed else None
-        raise ConfigError(f"{folder}: {what or unknown('contender', choice, names)}.")
-    return Chosen(folder, choice)
+        raise ConfigError(f"{folder}: {what or explain_unknown('contender', choice, names)}.")
+    return RunContender(folder, choice)
 
 
-def _is_same(a: Place, b: Place) -> bool:
+def _is_same(a: AnswerSource, b: AnswerSource) -> bool:
     """Return whether two places are the same file or contender."""
-    if isinstance(a, Chosen) or isinstance(b, Chosen):
-        both = isinstance(a, Chosen) and isinstance(b, Chosen)
+    if isinstance(a, RunContender) or isinstance(b, RunContender):
+        both = isinstance(a, RunContender) and isinstance(b, RunContender)
         return both and a.contender == b.contender and a.folder.resolve() == b.folder.resolve()  # type: ignore[union-attr]
     return a.exists() and b.exists() and a.samefile(b)
 
@@ -171,13 +171,13 @@ def refuse_differing(first: str, second: str, ids: Sequence[str], what: str, adv
     if ids:
         raise DataError(
             f"{first} and {second} have another {what} for {len(ids)} of their common ids "
-            f"({name_first(ids)}), so these are not answers to the same; {advice}."
+            f"({format_first_ids(ids)}), so these are not answers to the same; {advice}."
         )
 
 
-def name_first(ids: Sequence[str]) -> str:
+def format_first_ids(ids: Sequence[str]) -> str:
     """Return the first few ids, in quotes."""
-    return ", ".join(map(repr, ids[:NAMED])) + (", …" if len(ids) > NAMED else "")
+    return ", ".join(map(repr, ids[:MAX_NAMED])) + (", …" if len(ids) > MAX_NAMED else "")
 
 
 def find_clusters(

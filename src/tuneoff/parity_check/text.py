@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneoff.report import format as f
-from tuneoff.scoring.power import count_units
-from tuneoff.summary import plain
+from tuneoff.scoring.power import describe_units
+from tuneoff.summary import render_plain
 
 # Max characters of a text on one line.
-LINE = 100
-LEFT_OUT = {
+MAX_LINE_LETTERS = 100
+LEFT_OUT_TEMPLATES = {
     "reference_only": "ids in {reference} only",
     "candidate_only": "ids in {candidate} only",
     "no_score": "ids without a score on one side (the judge did not say)",
@@ -19,10 +19,10 @@ LEFT_OUT = {
 }
 
 
-def describe(result: Mapping[str, Any]) -> str:
+def render_parity(result: Mapping[str, Any]) -> str:
     """Return the result of `check_parity` as text."""
     reference, candidates = result["reference"], result["candidates"]
-    lines = [each["sentence"] for each in candidates] + ["", _draw_scores(result).rstrip()]
+    lines = [each["sentence"] for each in candidates] + ["", _render_scores(result).rstrip()]
     for each in candidates:
         lines += ["", *_list_flips(each, reference["name"], result["metric"])]
     lines += [line for each in candidates for line in _list_left_out(each, reference["name"])]
@@ -31,7 +31,7 @@ def describe(result: Mapping[str, Any]) -> str:
     return "\n".join(map(f.clean, lines))
 
 
-def _draw_scores(result: Mapping[str, Any]) -> str:
+def _render_scores(result: Mapping[str, Any]) -> str:
     """Return the table of scores."""
     from rich.table import Table
     from rich.text import Text
@@ -39,7 +39,7 @@ def _draw_scores(result: Mapping[str, Any]) -> str:
     sides = [result["reference"], *result["candidates"]]
     counts = sorted({each["n"] for each in result["candidates"]})
     count = " to ".join(f.count(n) for n in (counts[0], counts[-1])[: len(counts)])
-    key = f", in {count_units(result['candidates'][0]['units'], result['cluster'])}"
+    key = f", in {describe_units(result['candidates'][0]['units'], result['cluster'])}"
     title = f"{count} example{'s' * (counts != [1])} in common{key if result['cluster'] else ''}"
     shown = Table(title=Text(title), title_justify="left")
     shown.add_column("metric")
@@ -48,11 +48,11 @@ def _draw_scores(result: Mapping[str, Any]) -> str:
     for metric in result["reference"]["scores"]:
         values = [each["scores"].get(metric) for each in sides]
         share = f.is_share(*(each["value"] for each in values if each))
-        shown.add_row(metric, *(_show_score(each, share) for each in values))
-    return plain(shown)
+        shown.add_row(metric, *(_format_score(each, share) for each in values))
+    return render_plain(shown)
 
 
-def _show_score(score: Mapping[str, Any] | None, share: bool) -> str:
+def _format_score(score: Mapping[str, Any] | None, share: bool) -> str:
     """Return a score with its bounds."""
     if score is None:
         return f.MISSING
@@ -89,15 +89,15 @@ def _list_flips(candidate: Mapping[str, Any], reference: str, metric: str) -> li
         if "both" not in flips:  # the texts do not show them
             old, new = (f"{example[f'{side}_score']:.3g}" for side in ("reference", "candidate"))
             scores = f" ({new} instead of {old})"
-        lines.append(f"{name} is {kind}, for instance {show_line(example['id'])}{scores}:")
-        lines += [f"  {label:<{width}}  {show_line(text) or '(empty)'}" for label, text in texts]
+        lines.append(f"{name} is {kind}, for instance {format_line(example['id'])}{scores}:")
+        lines += [f"  {label:<{width}}  {format_line(text) or '(empty)'}" for label, text in texts]
     return lines
 
 
 def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
     """Return a line per reason why ids were left out."""
     lines = []
-    for kind, words in LEFT_OUT.items():
+    for kind, words in LEFT_OUT_TEMPLATES.items():
         of = candidate["left_out"][kind]
         if of["n"]:
             label = words.format(reference=reference, candidate=candidate["name"])
@@ -105,7 +105,7 @@ def _list_left_out(candidate: Mapping[str, Any], reference: str) -> list[str]:
             names: Sequence[str] = list(first)
             if isinstance(first, Mapping):
                 names = [f"{id}: {why}" for id, why in first.items()]
-            shown = ", ".join(map(show_line, names)) + (", …" if of["n"] > len(names) else "")
+            shown = ", ".join(map(format_line, names)) + (", …" if of["n"] > len(names) else "")
             lines.append(f"left out, {label}: {f.count(of['n'])} ({shown}).")
     return lines
 
@@ -116,7 +116,7 @@ def _list_errors(side: Mapping[str, Any], result: Mapping[str, Any]) -> list[str
     return [f"no answer, counted as wrong: {f.count(errors)} of {side['name']}."] if errors else []
 
 
-def show_line(text: str) -> str:
+def format_line(text: str) -> str:
     """Return a text on one line, shortened, without control characters."""
     line = f.clean(" ".join(text.split()))
-    return line if len(line) <= LINE else f"{line[: LINE - 1]}…"
+    return line if len(line) <= MAX_LINE_LETTERS else f"{line[: MAX_LINE_LETTERS - 1]}…"

@@ -15,46 +15,46 @@ from decimal import Decimal
 from typing import Any
 
 from tuneoff import machine, prepare
-from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, counter_for, trained_on
+from tuneoff.billing import COUNTED_AS_OPENAI, HostedCounter, build_counter, find_training_limit
 from tuneoff.config import BakeOff
-from tuneoff.contender_settings import HostedSettings, LocalSettings, PromptedSettings
-from tuneoff.contenders import Work, template_for
-from tuneoff.contenders.shots import NO_SHOTS, shot_places, shots_of
+from tuneoff.contender_settings import HostedConfig, LocalConfig, PromptedConfig
+from tuneoff.contenders import ContenderContext, choose_template
+from tuneoff.contenders.shots import NO_SHOTS, find_shot_indices, select_shots
 from tuneoff.costs.pricebook import PriceBook
-from tuneoff.models.loading import rendering_of, resolve_base
+from tuneoff.models.loading import choose_rendering, resolve_base
 from tuneoff.planning.counting import (
     ApproximateView,
     HostedView,
-    OfSplit,
     OpenView,
-    Tallies,
-    View,
-    sample,
-    tally,
+    SplitExamples,
+    SplitTallies,
+    TokenView,
+    count_tokens,
+    sample_training,
 )
-from tuneoff.planning.hosted import planned_answers, planned_hosted
-from tuneoff.planning.most import about_judges, most_of_run
+from tuneoff.planning.hosted import plan_answers, plan_hosted
+from tuneoff.planning.most import compute_max_run_usd, warn_about_judges
 from tuneoff.planning.schema import Plan, PlannedContender
 from tuneoff.planning.seeds import plan_seeds
-from tuneoff.prepare import Parts
-from tuneoff.pricing import find_end, place_of
-from tuneoff.progress import Silent
+from tuneoff.prepare import ResolvedBakeOff
+from tuneoff.pricing import find_end, find_hosting
+from tuneoff.progress import SilentProgress
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.rundir import NOWHERE
+from tuneoff.rundir import NULL_DIR
 from tuneoff.scoring.margins import find_margin_examples
 from tuneoff.scoring.power import find_detectable
-from tuneoff.spending import refused_today
-from tuneoff.tasks.streaming import Stream, stream
-from tuneoff.tokens import UNLIMITED, TokenCounter, counter_of
+from tuneoff.spending import explain_refusal_today
+from tuneoff.tasks.streaming import ExampleStream, open_stream
+from tuneoff.tokens import UNLIMITED_POSITIONS, TokenCounter, load_counter
 
 # Chat files beyond this size are streamed, and not checked for overlap.
-HELD_BYTES = 32 * 2**20
+MAX_HELD_BYTES = 32 * 2**20
 # Training examples from which shared prefixes and speed are estimated.
-SAMPLED = 512
+SAMPLED_EXAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ExampleSource:
     """A task's examples."""
 
     sizes: Mapping[Split, int]
@@ -78,55 +78,55 @@ def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
     Raises:
         ConfigError, DataError: file or data cannot be used.
     """
-    parts = prepare.parts(bakeoff)
-    source = _source(parts)
-    todays_plan = _plan(parts, source, measure)
-    prices = prepare.price_book(bakeoff)
-    max_usd = most_of_run(bakeoff, _work(parts, source), prices)
-    return replace(_with_today(todays_plan, bakeoff, prices), most_usd=float(max_usd))
+    parts = prepare.resolve(bakeoff)
+    source = _load_source(parts)
+    todays_plan = _build_plan(parts, source, measure)
+    prices = prepare.load_price_book(bakeoff)
+    max_usd = compute_max_run_usd(bakeoff, _build_context(parts, source), prices)
+    return replace(_add_todays_refusals(todays_plan, bakeoff, prices), most_usd=float(max_usd))
 
 
-def plan_examples(parts: Parts, examples: Mapping[Split, Sequence[Example]]) -> Plan:
+def plan_examples(parts: ResolvedBakeOff, examples: Mapping[Split, Sequence[Example]]) -> Plan:
     """Return the plan for a run's own examples, without a training probe.
 
     The maximum bill is left out, too: the run has reserved it.
     """
-    return _plan(parts, _held(parts, examples, []), measure=False)
+    return _build_plan(parts, _hold_examples(parts, examples, []), measure=False)
 
 
-def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
+def _build_plan(parts: ResolvedBakeOff, source: ExampleSource, measure: bool) -> Plan:
     """Return the plan of a bake-off without the maximum bill."""
     bakeoff = parts.bakeoff
-    prices, day = prepare.price_book(bakeoff), bakeoff.as_of or machine.today()
-    work = _work(parts, source)
-    views = [_view(contender, work) for contender in bakeoff.contenders]
-    tallies = iter(tally(source.rows, source.sizes, [v for v in views if v is not None]))
+    prices, day = prepare.load_price_book(bakeoff), bakeoff.as_of or machine.today()
+    work = _build_context(parts, source)
+    views = [_build_view(contender, work) for contender in bakeoff.contenders]
+    tallies = iter(count_tokens(source.rows, source.sizes, [v for v in views if v is not None]))
     counted = [next(tallies) if view is not None else None for view in views]
     examples = (
-        sample(source.rows, source.sizes, SAMPLED)
-        if any(isinstance(contender, LocalSettings) for contender in bakeoff.contenders)
+        sample_training(source.rows, source.sizes, SAMPLED_EXAMPLES)
+        if any(isinstance(contender, LocalConfig) for contender in bakeoff.contenders)
         else []
     )
     planned = [
-        _planned(contender, view, count, work, examples, prices, day, measure)
+        _plan_contender(contender, view, count, work, examples, prices, day, measure)
         for contender, view, count in zip(bakeoff.contenders, views, counted, strict=True)
     ]
     planned = [
         replace(
             contender_plan,
-            place=place_of(contender),
+            place=find_hosting(contender),
             ends=contender_plan.ends or find_end(contender, prices),
         )
         for contender, contender_plan in zip(bakeoff.contenders, planned, strict=True)
     ]
     # Warnings about the data or the whole file are shown once, with the first contender.
-    shared_warnings = (*source.warnings, *about_judges(bakeoff, prices))
+    shared_warnings = (*source.warnings, *warn_about_judges(bakeoff, prices))
     planned[0] = replace(planned[0], warnings=(*shared_warnings, *planned[0].warnings))
     detectable = find_detectable(source.sizes["test"], source.clusters, len(planned))
     return Plan(
         task=bakeoff.task.id,
         as_of=day,
-        total_usd=_total(planned),
+        total_usd=_sum_usd(planned),
         most_usd=None,
         budget_usd=bakeoff.budget_usd,
         smallest_detectable_difference=detectable.few,
@@ -139,19 +139,19 @@ def _plan(parts: Parts, source: Source, measure: bool) -> Plan:
     )
 
 
-def _with_today(plan_of_day: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
+def _add_todays_refusals(plan_of_day: Plan, bakeoff: BakeOff, prices: PriceBook) -> Plan:
     """Return a plan of another day with the refusals of a run that begins today."""
     if plan_of_day.as_of == machine.today():
         return plan_of_day
     planned = []
     for settings, contender in zip(bakeoff.contenders, plan_of_day.contenders, strict=True):
-        refused = refused_today(settings, prices)
+        refused = explain_refusal_today(settings, prices)
         new = [] if refused is None or refused in contender.warnings else [refused]
         planned.append(replace(contender, warnings=(*contender.warnings, *new)))
     return replace(plan_of_day, contenders=tuple(planned))
 
 
-def _total(planned: Iterable[PlannedContender]) -> float:
+def _sum_usd(planned: Iterable[PlannedContender]) -> float:
     """Return the sum of all known costs in USD."""
     known = [
         usd
@@ -162,50 +162,53 @@ def _total(planned: Iterable[PlannedContender]) -> float:
     return float(sum((Decimal(str(usd)) for usd in known), Decimal()))
 
 
-def _source(parts: Parts) -> Source:
+def _load_source(parts: ResolvedBakeOff) -> ExampleSource:
     """Return a task's examples, streamed where the files are too large to hold."""
-    if parts.settings.id == "chat" and _bytes(parts) > HELD_BYTES:
-        return _streamed(parts)
-    return _held(parts, *prepare.data(parts))
+    if parts.settings.id == "chat" and _count_bytes(parts) > MAX_HELD_BYTES:
+        return _stream_examples(parts)
+    return _hold_examples(parts, *prepare.load_examples(parts))
 
 
-def _held(
-    parts: Parts, examples: Mapping[Split, Sequence[Example]], warnings: Sequence[str]
-) -> Source:
+def _hold_examples(
+    parts: ResolvedBakeOff, examples: Mapping[Split, Sequence[Example]], warnings: Sequence[str]
+) -> ExampleSource:
     """Return examples that are held in memory."""
     rows = [(split, example) for split in SPLITS for example in examples[split]]
     clusters = None
     if parts.cluster is not None:
         clusters = list(Counter(str(e.meta[parts.cluster]) for e in examples["test"]).values())
     sizes = {split: len(examples[split]) for split in SPLITS}
-    return Source(sizes, rows, examples, clusters, warnings)
+    return ExampleSource(sizes, rows, examples, clusters, warnings)
 
 
-def _bytes(parts: Parts) -> int:
+def _count_bytes(parts: ResolvedBakeOff) -> int:
     """Return the size of a chat task's files in bytes."""
     named = [getattr(parts.settings, split) for split in SPLITS]
     paths = [parts.place.path(file) for file in named if file is not None]
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def _streamed(parts: Parts) -> Source:
+def _stream_examples(parts: ResolvedBakeOff) -> ExampleSource:
     """Return examples that are streamed from their files."""
     warnings: list[str] = []
-    examples = stream(parts.settings, replace(parts.place, warn=warnings.append))
+    examples = open_stream(parts.settings, replace(parts.place, warn=warnings.append))
     clusters: Counter[str] = Counter()
     if parts.cluster is not None:
         tested = (example for split, example in examples if split == "test")
         clusters.update(str(example.meta.get(parts.cluster, "")) for example in tested)
-    shots = _shots(parts.bakeoff, examples)
+    shots = _load_shots(parts.bakeoff, examples)
     splits = {
-        s: OfSplit(examples, s, examples.sizes[s], shots if s == "train" else {}) for s in SPLITS
+        s: SplitExamples(examples, s, examples.sizes[s], shots if s == "train" else {})
+        for s in SPLITS
     }
     line = "the files are too large to hold: overlap of splits was not looked for (tuneoff check)."
     warnings.append(line)
-    return Source(examples.sizes, examples, splits, list(clusters.values()) or None, warnings)
+    return ExampleSource(
+        examples.sizes, examples, splits, list(clusters.values()) or None, warnings
+    )
 
 
-def _shots(bakeoff: BakeOff, examples: Stream) -> dict[int, Example]:
+def _load_shots(bakeoff: BakeOff, examples: ExampleStream) -> dict[int, Example]:
     """Return the training examples that contenders show in their prompts, by index."""
 
     def of(wanted: Split) -> Iterator[Example]:
@@ -214,17 +217,17 @@ def _shots(bakeoff: BakeOff, examples: Stream) -> dict[int, Example]:
     places = {
         place
         for settings in bakeoff.contenders
-        if isinstance(settings, PromptedSettings) and settings.shots
-        for place in shot_places(settings, of("train"), of("test")).all()
+        if isinstance(settings, PromptedConfig) and settings.shots
+        for place in find_shot_indices(settings, of("train"), of("test")).all()
     }
     if not places:
         return {}
     return {place: example for place, example in enumerate(of("train")) if place in places}
 
 
-def _work(parts: Parts, source: Source) -> Work:
+def _build_context(parts: ResolvedBakeOff, source: ExampleSource) -> ContenderContext:
     """Return the context of a contender that keeps nothing."""
-    return Work(
+    return ContenderContext(
         folder=parts.bakeoff.folder,
         train=source.splits["train"],
         validation=source.splits["validation"],
@@ -232,41 +235,43 @@ def _work(parts: Parts, source: Source) -> Work:
         template=parts.template,
         prompt=parts.settings.prompt,
         max_new_tokens=parts.max_new_tokens,
-        directory=NOWHERE,
-        progress=Silent(),
+        directory=NULL_DIR,
+        progress=SilentProgress(),
     )
 
 
-def _view(settings: Any, work: Work) -> View | None:
+def _build_view(settings: Any, work: ContenderContext) -> TokenView | None:
     """Return how a contender sees examples; None where nothing is tuned or asked."""
-    hosted = isinstance(settings, HostedSettings)
-    local = isinstance(settings, LocalSettings)
-    if not hosted and not local and not isinstance(settings, PromptedSettings):
+    hosted = isinstance(settings, HostedConfig)
+    local = isinstance(settings, LocalConfig)
+    if not hosted and not local and not isinstance(settings, PromptedConfig):
         return None
-    template = template_for(settings, work)
-    shots = NO_SHOTS if hosted else shots_of(settings, work)
+    template = choose_template(settings, work)
+    shots = NO_SHOTS if hosted else select_shots(settings, work)
     model = getattr(settings, "model", None)
     if model is not None and (settings.provider or "openai") in COUNTED_AS_OPENAI:
-        return HostedView(counter_for(model), template, shots, trained_on(model))
+        return HostedView(build_counter(model), template, shots, find_training_limit(model))
     base = model if model is not None else resolve_base(settings.base, work.folder)
-    max_tokens = (settings.train.max_length if local else None) or UNLIMITED
-    counter = counter_of(base)
+    max_tokens = (settings.train.max_length if local else None) or UNLIMITED_POSITIONS
+    counter = load_counter(base)
     if counter is None:
         # Bills are counted to the last example, with whatever tokenizer there is.
         return ApproximateView(HostedCounter("o200k_base"), template, shots, max_tokens, hosted)
-    return OpenView(counter, template, _rendering(counter, settings), shots, max_tokens, hosted)
+    return OpenView(
+        counter, template, _choose_rendering(counter, settings), shots, max_tokens, hosted
+    )
 
 
-def _rendering(counter: TokenCounter, settings: Any) -> Any:
+def _choose_rendering(counter: TokenCounter, settings: Any) -> Any:
     """Return how a contender's prompts are rendered."""
-    return rendering_of(counter, settings.rendering)  # type: ignore[arg-type]
+    return choose_rendering(counter, settings.rendering)  # type: ignore[arg-type]
 
 
-def _planned(
+def _plan_contender(
     settings: Any,
-    view: View | None,
-    tallies: Tallies | None,
-    work: Work,
+    view: TokenView | None,
+    tallies: SplitTallies | None,
+    work: ContenderContext,
     examples: Sequence[Example],
     prices: PriceBook,
     day: datetime.date,
@@ -275,25 +280,27 @@ def _planned(
     """Return the plan of one contender."""
     if tallies is None or view is None:
         return PlannedContender(name=settings.name, id=settings.id)
-    if isinstance(settings, HostedSettings):
-        hosted = planned_hosted(settings, tallies, prices, day, work.max_new_tokens)
-        return _approximate(hosted, settings.model, view)
-    if isinstance(settings, PromptedSettings):
+    if isinstance(settings, HostedConfig):
+        hosted = plan_hosted(settings, tallies, prices, day, work.max_new_tokens)
+        return _warn_if_approximate(hosted, settings.model, view)
+    if isinstance(settings, PromptedConfig):
         if settings.model is None:
             return PlannedContender(name=settings.name, id=settings.id)
-        answers_plan = planned_answers(settings, tallies, prices, day, work.max_new_tokens)
-        return _approximate(answers_plan, settings.model, view)
-    from tuneoff.planning.local import Asked, planned_local
+        answers_plan = plan_answers(settings, tallies, prices, day, work.max_new_tokens)
+        return _warn_if_approximate(answers_plan, settings.model, view)
+    from tuneoff.planning.local import LocalPlanInput, plan_local
 
     assert isinstance(view, OpenView | ApproximateView)
     base = resolve_base(settings.base, work.folder)
-    template = template_for(settings, work)
-    return planned_local(
-        Asked(settings, base, view, template, tallies, examples, prices, day, measure)
+    template = choose_template(settings, work)
+    return plan_local(
+        LocalPlanInput(settings, base, view, template, tallies, examples, prices, day, measure)
     )
 
 
-def _approximate(planned: PlannedContender, model: str, view: View) -> PlannedContender:
+def _warn_if_approximate(
+    planned: PlannedContender, model: str, view: TokenView
+) -> PlannedContender:
     """Return a plan with a warning if another tokenizer counted its tokens."""
     if not isinstance(view, ApproximateView):
         return planned

@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tuneoff import prompts
-from tuneoff.billing import CACHED_FROM, HostedCounter
+from tuneoff.billing import MIN_CACHED_PROMPT, HostedCounter
 from tuneoff.contender_settings import Rendering
 from tuneoff.contenders.shots import Shots
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.tokens import TokenCounter
 
-MOST_SAMPLED = 20_000
-ASSISTANT = {"role": "assistant", "content": ""}
+MAX_SAMPLED = 20_000
+EMPTY_ANSWER = {"role": "assistant", "content": ""}
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ExampleTokens:
     """Tokens of one example."""
 
     prompt: int
@@ -36,7 +36,7 @@ class Size:
     """Both as trained."""
 
 
-class View(Protocol):
+class TokenView(Protocol):
     """How a model sees an example. `exact`: count every example. `most`: maximum tokens of an
     example; longer ones are truncated."""
 
@@ -46,7 +46,7 @@ class View(Protocol):
     @property
     def most(self) -> int: ...
 
-    def size(self, example: Example) -> Size:
+    def size(self, example: Example) -> ExampleTokens:
         """Return the example's tokens, not truncated."""
         ...
 
@@ -61,12 +61,12 @@ class HostedView:
     most: int
     exact: bool = True
 
-    def size(self, example: Example) -> Size:
-        turns = prompts.messages(example, self.template, self.shots.of(example))
+    def size(self, example: Example) -> ExampleTokens:
+        turns = prompts.render_messages(example, self.template, self.shots.of(example))
         prompt = self.counter.conversation(turns)
         completion = self.counter.text(example.completion)
-        answer = self.counter.message(ASSISTANT) + completion
-        return Size(prompt, completion, prompt + answer)
+        answer = self.counter.message(EMPTY_ANSWER) + completion
+        return ExampleTokens(prompt, completion, prompt + answer)
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,22 @@ class OpenView:
     most: int
     exact: bool = False
 
-    def size(self, example: Example) -> Size:
+    def size(self, example: Example) -> ExampleTokens:
         prompt = self.counter.prompt(self.asked(example), self.template.today)
         completion = self.counter.completion(example.completion)
-        return Size(prompt, completion, prompt + completion)
+        return ExampleTokens(prompt, completion, prompt + completion)
 
     def asked(self, example: Example) -> str | list[prompts.Message]:
         """Return the prompt, as a text or as chat turns."""
         if self.rendering == "text":
-            return prompts.text(example, self.template, self.shots.of(example))
-        return prompts.messages(example, self.template, self.shots.of(example))
+            return prompts.render_text(example, self.template, self.shots.of(example))
+        return prompts.render_messages(example, self.template, self.shots.of(example))
 
     def ids(self, example: Example) -> list[int]:
         """Return prompt and answer as token ids."""
         encode = self.counter.encoder.encode_text
         return [
-            *self.counter.prompt_ids(self.asked(example), self.template.today),
+            *self.counter.encode_prompt(self.asked(example), self.template.today),
             *encode(example.completion),
         ]
 
@@ -111,19 +111,21 @@ class ApproximateView:
     most: int
     exact: bool = False
 
-    def size(self, example: Example) -> Size:
-        prompt = self.counter.text(prompts.text(example, self.template, self.shots.of(example)))
+    def size(self, example: Example) -> ExampleTokens:
+        prompt = self.counter.text(
+            prompts.render_text(example, self.template, self.shots.of(example))
+        )
         completion = self.counter.text(example.completion) + 1
-        return Size(prompt, completion, prompt + completion)
+        return ExampleTokens(prompt, completion, prompt + completion)
 
     def ids(self, example: Example) -> list[int]:
         """Return prompt and answer as token ids."""
-        text = prompts.text(example, self.template, self.shots.of(example))
+        text = prompts.render_text(example, self.template, self.shots.of(example))
         return [*self.counter.ids(text), *self.counter.ids(example.completion)]
 
 
 @dataclass(slots=True)
-class Tally:
+class TokenTally:
     """Sums over a split."""
 
     examples: int = 0
@@ -139,7 +141,7 @@ class Tally:
     cacheable: int = 0
     """Tokens of prompts that are long enough for a provider's cache."""
 
-    def add(self, size: Size, max_tokens: int) -> None:
+    def add(self, size: ExampleTokens, max_tokens: int) -> None:
         """Count one more example."""
         self.counted += 1
         self.prompt += size.prompt
@@ -148,15 +150,15 @@ class Tally:
         self.longest = max(self.longest, min(size.whole, max_tokens))
         self.longest_prompt = max(self.longest_prompt, size.prompt)
         self.cut += size.whole > max_tokens
-        self.cacheable += size.prompt if size.prompt >= CACHED_FROM else 0
+        self.cacheable += size.prompt if size.prompt >= MIN_CACHED_PROMPT else 0
 
-    def of_all(self, tokens: int) -> int:
+    def scale_to_split(self, tokens: int) -> int:
         """Return a sum over counted examples, scaled to the whole split."""
         return round(tokens * self.examples / max(1, self.counted))
 
 
 @dataclass(frozen=True, slots=True)
-class OfSplit(Sequence[Example]):
+class SplitExamples(Sequence[Example]):
     """The examples of one split, iterated anew each time, because a large file is not held."""
 
     rows: Iterable[tuple[Split, Example]]
@@ -175,19 +177,19 @@ class OfSplit(Sequence[Example]):
         return self.known[place]
 
 
-Tallies = Mapping[Split, Tally]
+SplitTallies = Mapping[Split, TokenTally]
 
 
-def tally(
-    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], views: Sequence[View]
-) -> list[Tallies]:
+def count_tokens(
+    rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], views: Sequence[TokenView]
+) -> list[SplitTallies]:
     """Return the counts of each view, in one pass over the examples; equal views count once."""
-    distinct_views: list[View] = []
+    distinct_views: list[TokenView] = []
     for view in views:
         if view not in distinct_views:
             distinct_views.append(view)
-    counts = [{split: Tally(examples=n) for split, n in sizes.items()} for _ in distinct_views]
-    steps = {split: max(1, math.ceil(n / MOST_SAMPLED)) for split, n in sizes.items()}
+    counts = [{split: TokenTally(examples=n) for split, n in sizes.items()} for _ in distinct_views]
+    steps = {split: max(1, math.ceil(n / MAX_SAMPLED)) for split, n in sizes.items()}
     seen = dict.fromkeys(sizes, 0)
     for split, example in rows:
         sampled = seen[split] % steps[split] == 0
@@ -198,14 +200,14 @@ def tally(
     return [counts[distinct_views.index(view)] for view in views]
 
 
-def sample(
+def sample_training(
     rows: Iterable[tuple[Split, Example]], sizes: Mapping[Split, int], max_count: int
 ) -> list[Example]:
     """Return at most `max_count` training examples, evenly spaced over the split."""
     step = max(1, math.ceil(sizes["train"] / max_count))
-    return [example for i, example in enumerate(_train(rows)) if i % step == 0]
+    return [example for i, example in enumerate(_iterate_training(rows)) if i % step == 0]
 
 
-def _train(rows: Iterable[tuple[Split, Example]]) -> Iterator[Example]:
+def _iterate_training(rows: Iterable[tuple[Split, Example]]) -> Iterator[Example]:
     """Yield the training examples."""
     return (example for split, example in rows if split == "train")

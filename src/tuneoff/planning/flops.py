@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.models.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ TERA = 1e12
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TokenOperations:
     """Floating-point operations per token."""
 
     training: float
@@ -40,9 +40,9 @@ class Work:
         return operations / (peak_teraflops * TERA * UTILIZATION)
 
 
-def work_of(
-    config: PretrainedConfig, settings: LocalSettings, parameters: Parameters, length: float
-) -> Work:
+def count_operations(
+    config: PretrainedConfig, settings: LocalConfig, parameters: Parameters, length: float
+) -> TokenOperations:
     """Return the operations per token in examples of this mean length.
 
     The head counts although only learned tokens pass through it; this errs on the safe side.
@@ -58,4 +58,4 @@ def work_of(
     forward = 2 * (multiplied + adapter) + attended
     gradients = 2 * (multiplied if settings.method == "full" else adapter)
     again = forward if settings.train.gradient_checkpointing else 0
-    return Work(training=2 * forward + gradients + again, forward=forward)
+    return TokenOperations(training=2 * forward + gradients + again, forward=forward)

@@ -6,38 +6,50 @@ import datetime
 from decimal import Decimal
 
 from tuneoff import providers
-from tuneoff.billing import CACHED_FROM
-from tuneoff.contender_settings import HostedSettings, PromptedSettings
-from tuneoff.contenders.asking import max_output_tokens
-from tuneoff.costs.arithmetic import answering_usd, training_usd
-from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, lifetime
-from tuneoff.planning.counting import Tallies, Tally
+from tuneoff.billing import MIN_CACHED_PROMPT
+from tuneoff.contender_settings import HostedConfig, PromptedConfig
+from tuneoff.contenders.asking import count_max_output_tokens
+from tuneoff.costs.arithmetic import price_answers, price_training
+from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, explain_lifetime
+from tuneoff.planning.counting import SplitTallies, TokenTally
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
 from tuneoff.records import SPLITS
-from tuneoff.spending import asks_nothing, explain_doubts, price_for, without_full_price
+from tuneoff.spending import (
+    explain_doubts,
+    explain_missing_price,
+    find_contender_price,
+    is_free_local_server,
+)
 
 
-def planned_hosted(
-    settings: HostedSettings,
-    tallies: Tallies,
+def plan_hosted(
+    settings: HostedConfig,
+    tallies: SplitTallies,
     prices: PriceBook,
     day: datetime.date,
     max_new_tokens: int,
 ) -> PlannedContender:
     """Return the plan of a model tuned through a provider's API that answers the test set."""
     train, validation, test = (tallies[split] for split in SPLITS)
-    schedule: providers.Schedule = providers.module_of(settings.provider).schedule(
+    schedule: providers.Schedule = providers.load_provider_module(settings.provider).schedule(
         settings.epochs, train.examples, validation.examples > 0
     )
-    per_epoch, validated = train.of_all(train.whole), validation.of_all(validation.whole)
+    per_epoch, validated = (
+        train.scale_to_split(train.whole),
+        validation.scale_to_split(validation.whole),
+    )
     billed = schedule.billed(per_epoch, validated)
-    price, warnings = _price(settings, settings.model, prices, day, tuned=True)
+    price, warnings = _find_price(settings, settings.model, prices, day, tuned=True)
     warnings += explain_doubts(settings, prices, day, max_new_tokens)
-    usd = training_usd(price, billed) if price else None
+    usd = price_training(price, billed) if price else None
     if train.cut:
         warnings.append(f"{train.cut} examples are longer than the model is trained on; cut there.")
     per_million = price.training_usd_per_million_tokens if price else None
-    rate = f" × ${per_million:f} per million ({_origin(price)})" if price and per_million else ""
+    rate = (
+        f" × ${per_million:f} per million ({_format_origin(price)})"
+        if price and per_million
+        else ""
+    )
     training = PlannedTraining(
         examples=train.examples,
         epochs=schedule.epochs,
@@ -45,21 +57,21 @@ def planned_hosted(
         tokens_billed=billed,
         seconds=None,
         memory_bytes=None,
-        usd=_float(usd),
-        basis=f"{_counted(schedule, per_epoch, validated)}{rate}",
+        usd=_to_float(usd),
+        basis=f"{_format_tokens(schedule, per_epoch, validated)}{rate}",
     )
     return PlannedContender(
         name=settings.name,
         id=settings.id,
         training=training,
-        answering_usd=_answering(settings, settings.model, price, test, warnings),
+        answering_usd=_price_answering(settings, settings.model, price, test, warnings),
         ends=price.ends if price else None,
         warnings=tuple(warnings),
         samples=settings.samples,
     )
 
 
-def _counted(schedule: providers.Schedule, per_epoch: int, validated: int) -> str:
+def _format_tokens(schedule: providers.Schedule, per_epoch: int, validated: int) -> str:
     """Return the billed tokens as a formula."""
     trained = f"{per_epoch:,} tokens × {schedule.epochs} epochs"
     if not schedule.validations:
@@ -67,43 +79,46 @@ def _counted(schedule: providers.Schedule, per_epoch: int, validated: int) -> st
     return f"({trained} + {validated:,} validation tokens × {schedule.validations})"
 
 
-def planned_answers(
-    settings: PromptedSettings,
-    tallies: Tallies,
+def plan_answers(
+    settings: PromptedConfig,
+    tallies: SplitTallies,
     prices: PriceBook,
     day: datetime.date,
     max_new_tokens: int,
 ) -> PlannedContender:
     """Return the plan of a provider's model that only answers the test set."""
     model = settings.model or ""
-    price, warnings = _price(settings, model, prices, day, tuned=False)
+    price, warnings = _find_price(settings, model, prices, day, tuned=False)
     warnings += explain_doubts(settings, prices, day, max_new_tokens)
     return PlannedContender(
         name=settings.name,
         id=settings.id,
-        answering_usd=_answering(settings, model, price, tallies["test"], warnings),
+        answering_usd=_price_answering(settings, model, price, tallies["test"], warnings),
         ends=price.ends if price else None,
         warnings=tuple(warnings),
         samples=settings.samples,
     )
 
 
-def _price(
-    settings: HostedSettings | PromptedSettings,
+def _find_price(
+    settings: HostedConfig | PromptedConfig,
     model: str,
     prices: PriceBook,
     day: datetime.date,
     tuned: bool,
 ) -> tuple[Price | None, list[str]]:
     """Return the price of a contender's model, and warnings about it."""
-    if asks_nothing(settings):
+    if is_free_local_server(settings):
         return None, []
-    price, unpriced = price_for(settings, prices, day), without_full_price(settings, prices, day)
+    price, unpriced = (
+        find_contender_price(settings, prices, day),
+        explain_missing_price(settings, prices, day),
+    )
     sentences = [] if unpriced is None else [unpriced]
     if price is None:
         provider = settings.provider or "openai"
-        return None, [*sentences, *_ended(provider, model, prices, day, tuned)]
-    warnings = [*sentences, *lifetime(price, model, day, trains=tuned)]
+        return None, [*sentences, *_explain_end(provider, model, prices, day, tuned)]
+    warnings = [*sentences, *explain_lifetime(price, model, day, trains=tuned)]
     if price.stale:
         warnings.append(
             f"the price of {model} was read on {price.retrieved}, more than {STALE_DAYS} days "
@@ -112,22 +127,22 @@ def _price(
     return price, warnings
 
 
-def _ended(
+def _explain_end(
     provider: str, model: str, prices: PriceBook, day: datetime.date, tuned: bool
 ) -> list[str]:
     """Return sentences about the end of a model that has no price."""
-    end = prices.end_of(provider, model, tuned)
+    end = prices.find_model_end(provider, model, tuned)
     if end is None:
         return []
     price = Price(ends=end.ends, training_ends=end.training_ends, replacement=end.replacement)
-    return lifetime(price, model, day, trains=tuned)
+    return explain_lifetime(price, model, day, trains=tuned)
 
 
-def _answering(
-    settings: HostedSettings | PromptedSettings,
+def _price_answering(
+    settings: HostedConfig | PromptedConfig,
     model: str,
     price: Price | None,
-    test: Tally,
+    test: TokenTally,
     warnings: list[str],
 ) -> float | None:
     """Return the USD of answering the test set with all samples; None without a price.
@@ -143,13 +158,13 @@ def _answering(
         )
     if price is None:
         return None
-    reasoning = max_output_tokens(settings, 0)
-    usd = answering_usd(
+    reasoning = count_max_output_tokens(settings, 0)
+    usd = price_answers(
         price,
-        times * test.of_all(test.prompt),
-        times * (test.of_all(test.completion) + reasoning * test.examples),
+        times * test.scale_to_split(test.prompt),
+        times * (test.scale_to_split(test.completion) + reasoning * test.examples),
         batch=settings.batch,
-        written_tokens_in=times * test.of_all(test.cacheable),
+        written_tokens_in=times * test.scale_to_split(test.cacheable),
     )
     if reasoning:
         warnings.append(
@@ -159,7 +174,7 @@ def _answering(
     write = price.cache_write_usd_per_million_tokens
     if write is not None and test.cacheable:
         warnings.append(
-            f"prompts of {CACHED_FROM:,} tokens and more are counted as written to the provider's "
+            f"prompts of {MIN_CACHED_PROMPT:,} tokens and more are counted as written to the provider's "
             f"cache, at ${write:f} per million; what it reads from there costs less."
         )
     limit = price.long_prompt_tokens
@@ -172,14 +187,14 @@ def _answering(
     hour = price.hosting_usd_per_hour
     if usd is None and hour is not None:
         warnings.append(f"answers of {model} are billed by the hour, ${hour:f}; not counted.")
-    return _float(usd)
+    return _to_float(usd)
 
 
-def _origin(price: Price) -> str:
+def _format_origin(price: Price) -> str:
     """Return the source of a price and the day it was read."""
     return price.source + (f", read {price.retrieved}" if price.retrieved else "")
 
 
-def _float(usd: Decimal | None) -> float | None:
+def _to_float(usd: Decimal | None) -> float | None:
     """Return USD as a float; None where not known."""
     return None if usd is None else float(usd)

@@ -13,25 +13,27 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from tuneoff.contender_settings import HostedSettings, LocalSettings
-from tuneoff.contenders.trainings import trainings
+from tuneoff.contender_settings import HostedConfig, LocalConfig
+from tuneoff.contenders.trainings import list_variants
 from tuneoff.errors import TuneoffError
-from tuneoff.opening import resolved
+from tuneoff.opening import dump_resolved
 from tuneoff.planning import plan_examples
-from tuneoff.prepare import Parts
+from tuneoff.prepare import ResolvedBakeOff
 from tuneoff.records import Example, PlannedRecord, Split
 from tuneoff.rundir import RunDir
-from tuneoff.spending import asks_nothing
+from tuneoff.spending import is_free_local_server
 
 
-def keep_plan(parts: Parts, examples: Mapping[Split, Sequence[Example]], run: RunDir) -> None:
+def save_plan(
+    parts: ResolvedBakeOff, examples: Mapping[Split, Sequence[Example]], run: RunDir
+) -> None:
     """Write `planned.json` of each contender whose training can have a price."""
-    written = json.dumps(resolved(parts.bakeoff), sort_keys=True)
+    written = json.dumps(dump_resolved(parts.bakeoff), sort_keys=True)
     sha256 = hashlib.sha256(written.encode()).hexdigest()
     left = [
         settings
         for settings in parts.bakeoff.contenders
-        if _may_cost(settings) and not _is_planned(run, settings.name, sha256)
+        if _can_cost(settings) and not _is_planned(run, settings.name, sha256)
     ]
     if not left:
         return
@@ -44,16 +46,16 @@ def keep_plan(parts: Parts, examples: Mapping[Split, Sequence[Example]], run: Ru
     for settings, contender_plan in zip(left, planned.contenders, strict=True):
         usd = contender_plan.training.usd if contender_plan.training else None
         if usd is not None:  # the plan's cost is for all seeds and fractions together
-            times = sum((Decimal(str(t.fraction)) for t in trainings(settings)), Decimal())
+            times = sum((Decimal(str(t.fraction)) for t in list_variants(settings)), Decimal())
             usd = float(Decimal(str(usd)) / times)
         run.contender(settings.name).write_planned(PlannedRecord(sha256, usd))
 
 
-def _may_cost(settings: Any) -> bool:
+def _can_cost(settings: Any) -> bool:
     """Return whether a contender's training can have a price."""
-    if isinstance(settings, HostedSettings):
-        return not asks_nothing(settings)
-    return isinstance(settings, LocalSettings) and settings.hardware is not None
+    if isinstance(settings, HostedConfig):
+        return not is_free_local_server(settings)
+    return isinstance(settings, LocalConfig) and settings.hardware is not None
 
 
 def _is_planned(run: RunDir, name: str, sha256: str) -> bool:

@@ -9,20 +9,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuneoff import machine
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.contenders.trainings import trainings
-from tuneoff.costs.arithmetic import hours_usd
-from tuneoff.costs.pricebook import PriceBook, hour_source, no_hour, priced, stale
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.contenders.trainings import list_variants
+from tuneoff.costs.arithmetic import price_hours
+from tuneoff.costs.pricebook import (
+    PriceBook,
+    add_hour_price,
+    explain_missing_hour_price,
+    format_hour_source,
+    is_stale,
+)
 from tuneoff.costs.pricefile import Accelerator
-from tuneoff.errors import TuneoffError, unknown
+from tuneoff.errors import TuneoffError, explain_unknown
 from tuneoff.models import prefix_tree
-from tuneoff.planning.counting import ApproximateView, OpenView, Tallies
+from tuneoff.planning.counting import ApproximateView, OpenView, SplitTallies
 from tuneoff.planning.schema import PlannedContender, PlannedTraining
 from tuneoff.prompts import Template
 from tuneoff.records import Example
-from tuneoff.training.arguments import evaluate_every, planned_steps
-from tuneoff.training.packer import SHORTEST_SHARED
-from tuneoff.training.search import RATES, STEPS, VALIDATION
+from tuneoff.training.arguments import compute_evaluation_interval, count_planned_steps
+from tuneoff.training.packer import MIN_SHARED_TOKENS
+from tuneoff.training.search import CANDIDATE_RATES, MAX_TRIAL_VALIDATION, TRIAL_STEPS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -30,18 +36,18 @@ if TYPE_CHECKING:
     from tuneoff.models.memory import MemoryEstimate
 
 GIB = 2**30
-BATCHES = 4
+SAMPLED_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LocalPlanInput:
     """One contender and what its plan needs."""
 
-    settings: LocalSettings
+    settings: LocalConfig
     base: str
     view: OpenView | ApproximateView
     template: Template
-    tallies: Tallies
+    tallies: SplitTallies
     sample: Sequence[Example]
     """Training examples."""
     prices: PriceBook
@@ -51,7 +57,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class TrainingExtent:
     """How much is trained."""
 
     steps: int
@@ -67,20 +73,20 @@ class Extent:
     """Share of tokens that is computed where prefixes are shared."""
 
 
-def planned_local(inputs: Asked) -> PlannedContender:
+def plan_local(inputs: LocalPlanInput) -> PlannedContender:
     """Return the plan of a model tuned on this machine, or on the hardware that the file names."""
     settings, warnings = inputs.settings, list[str]()
-    extent = _extent(inputs)
+    extent = _compute_extent(inputs)
     if isinstance(inputs.view, ApproximateView):
         warnings.append(
             f"the tokenizer of {settings.base} is not in the local cache; its tokens are counted "
             "with gpt-4o's, up to 20% fewer."
         )
-    times = sum(training.fraction for training in trainings(settings))
-    base_memory = _held(inputs, extent, warnings)
-    seconds, seconds_basis = _seconds(inputs, extent, base_memory, warnings)
+    times = sum(training.fraction for training in list_variants(settings))
+    base_memory = _find_base_memory(inputs, extent, warnings)
+    seconds, seconds_basis = _estimate_seconds(inputs, extent, base_memory, warnings)
     seconds = None if seconds is None else seconds * times
-    usd, rate = _usd(inputs, seconds, warnings)
+    usd, rate = _price_hours(inputs, seconds, warnings)
     over = f", {times:g} times" if times != 1 else ""
     at_most = "at most " if settings.train.until else ""
     basis = f"{at_most}{extent.steps:,} steps of {settings.train.batch_size} examples"
@@ -88,12 +94,12 @@ def planned_local(inputs: Asked) -> PlannedContender:
         basis += f" and {extent.searching:,} that look for a learning rate"
     basis += f"{over}{seconds_basis}{rate}"
     if base_memory is not None:
-        basis += f"; {_fits(base_memory.bytes, inputs.prices)}"
+        basis += f"; {_format_fitting(base_memory.bytes, inputs.prices)}"
     train = inputs.tallies["train"]
     training = PlannedTraining(
         examples=train.examples,
         epochs=round(extent.epochs, 2),
-        tokens_per_epoch=train.of_all(train.whole),
+        tokens_per_epoch=train.scale_to_split(train.whole),
         tokens_billed=None,
         seconds=seconds,
         memory_bytes=base_memory.bytes if base_memory else None,
@@ -105,36 +111,37 @@ def planned_local(inputs: Asked) -> PlannedContender:
     )
 
 
-def _extent(inputs: Asked) -> Extent:
+def _compute_extent(inputs: LocalPlanInput) -> TrainingExtent:
     """Return how much is trained."""
     rules, train = inputs.settings.train, inputs.tallies["train"]
     validation = inputs.tallies["validation"]
-    steps = planned_steps(rules, train.examples)
+    steps = count_planned_steps(rules, train.examples)
     epochs = steps / math.ceil(train.examples / rules.batch_size)
-    tokens = epochs * train.of_all(train.whole)
-    evaluations = steps // evaluate_every(rules, train.examples)
-    validated = float(evaluations * validation.of_all(validation.whole))
+    tokens = epochs * train.scale_to_split(train.whole)
+    evaluations = steps // compute_evaluation_interval(rules, train.examples)
+    validated = float(evaluations * validation.scale_to_split(validation.whole))
     searching = 0
     if rules.learning_rate == "search":
-        rates = len(RATES[inputs.settings.method])
-        searching = rates * min(STEPS, math.ceil(train.examples / rules.batch_size))
+        rates = len(CANDIDATE_RATES[inputs.settings.method])
+        searching = rates * min(TRIAL_STEPS, math.ceil(train.examples / rules.batch_size))
         tokens += searching * rules.batch_size * train.whole / max(1, train.counted)
-        judged = rates * min(VALIDATION, validation.examples)
+        judged = rates * min(MAX_TRIAL_VALIDATION, validation.examples)
         validated += judged * validation.whole / max(1, validation.counted)
-    share = _share(inputs) if rules.share_prefixes else 1.0
-    return Extent(steps, searching, epochs, tokens, validated, share)
+    share = _compute_prefix_share(inputs) if rules.share_prefixes else 1.0
+    return TrainingExtent(steps, searching, epochs, tokens, validated, share)
 
 
-def _share(inputs: Asked) -> float:
+def _compute_prefix_share(inputs: LocalPlanInput) -> float:
     """Return the share of tokens that prefix trees compute, in batches as trained."""
     rules = inputs.settings.train
     rows = [inputs.view.ids(example) for example in inputs.sample]
     size = min(rules.micro_batch_size or rules.batch_size, len(rows))
     computed = unshared = 0
-    for number in range(min(BATCHES, max(1, len(rows) // size))):
+    for number in range(min(SAMPLED_BATCHES, max(1, len(rows) // size))):
         batch = rows[number * size : (number + 1) * size]
-        tree = prefix_tree.build(
-            [prefix_tree.Weighted(row, [1.0] * len(row)) for row in batch if row], SHORTEST_SHARED
+        tree = prefix_tree.build_tree(
+            [prefix_tree.WeightedSequence(row, [1.0] * len(row)) for row in batch if row],
+            MIN_SHARED_TOKENS,
         )
         computed += len(tree)
         unshared += sum(map(len, batch))
@@ -142,7 +149,7 @@ def _share(inputs: Asked) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class BaseMemory:
     """What is known about the base."""
 
     config: PretrainedConfig
@@ -150,18 +157,20 @@ class Held:
     """Minimum memory that training takes."""
 
 
-def _held(inputs: Asked, extent: Extent, warnings: list[str]) -> Held | None:
+def _find_base_memory(
+    inputs: LocalPlanInput, extent: TrainingExtent, warnings: list[str]
+) -> BaseMemory | None:
     """Return what is known about the base; warn and return None for an unknown architecture."""
-    from tuneoff.models.known import config_of
+    from tuneoff.models.known import find_base_config
 
-    config = config_of(inputs.base)
+    config = find_base_config(inputs.base)
     if config is None:
         warnings.append(
             f"the architecture of {inputs.settings.base} is unknown here, so memory and seconds "
             "are, too: load it once, or give a local folder."
         )
         return None
-    estimated = _estimate(inputs, config)
+    estimated = _estimate_memory(inputs, config)
     rules, train = inputs.settings.train, inputs.tallies["train"]
     longest = max(train.longest, inputs.tallies["validation"].longest)
     at_once = longest
@@ -169,39 +178,41 @@ def _held(inputs: Asked, extent: Extent, warnings: list[str]) -> Held | None:
         mean = train.whole / max(1, train.counted)
         tokens_per_example = mean * extent.share if rules.share_prefixes else longest
         at_once = max(longest, math.ceil(rules.micro_batch_size * tokens_per_example))
-    return Held(config, estimated.total_bytes(at_once, 0 if rules.share_prefixes else longest))
+    return BaseMemory(
+        config, estimated.total_bytes(at_once, 0 if rules.share_prefixes else longest)
+    )
 
 
-def _estimate(inputs: Asked, config: PretrainedConfig) -> MemoryEstimate:
+def _estimate_memory(inputs: LocalPlanInput, config: PretrainedConfig) -> MemoryEstimate:
     """Return the memory estimate of training on the hardware that will be used."""
     import torch
 
-    from tuneoff.models.loading import device, dtype_of
-    from tuneoff.models.memory import divided, estimate
-    from tuneoff.models.packing import LOGITS_AT_ONCE
+    from tuneoff.models.loading import choose_dtype, get_device
+    from tuneoff.models.memory import estimate_memory, shard_estimate
+    from tuneoff.models.packing import MAX_LOGITS
 
     precision = inputs.settings.train.precision
-    is_other_machine = _accelerator_of(inputs.settings) is not None
+    is_other_machine = _find_other_accelerator(inputs.settings) is not None
     uses_bfloat16 = is_other_machine and precision == "auto"
-    dtype = torch.bfloat16 if uses_bfloat16 else dtype_of(precision)
-    memory = estimate(
+    dtype = torch.bfloat16 if uses_bfloat16 else choose_dtype(precision)
+    memory = estimate_memory(
         config,
         inputs.settings,
         dtype,
         gradient_checkpointing=inputs.settings.train.gradient_checkpointing,
-        logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
-        on_accelerator=is_other_machine or device().type != "cpu",
+        logits_chunk=MAX_LOGITS // config.get_text_config().vocab_size,
+        on_accelerator=is_other_machine or get_device().type != "cpu",
     )
     hardware, parallel = inputs.settings.hardware, inputs.settings.train.parallel
-    return divided(memory, hardware.count) if hardware and parallel == "fsdp" else memory
+    return shard_estimate(memory, hardware.count) if hardware and parallel == "fsdp" else memory
 
 
-def _fits(needed: int, prices: PriceBook) -> str:
+def _format_fitting(needed: int, prices: PriceBook) -> str:
     """Say which accelerators of the book hold this many bytes, one of them each."""
-    from tuneoff.models.memory import USABLE
+    from tuneoff.models.memory import USABLE_FRACTION
 
     def holds(accelerator: Accelerator) -> bool:
-        return needed <= USABLE * accelerator.memory_gb * GIB
+        return needed <= USABLE_FRACTION * accelerator.memory_gb * GIB
 
     accelerators = prices.accelerators()
     fitting = [
@@ -223,34 +234,38 @@ def _fits(needed: int, prices: PriceBook) -> str:
     return sentence + (f"; not {', '.join(too_small)}" if fitting else "")
 
 
-def _accelerator_of(settings: LocalSettings) -> str | None:
+def _find_other_accelerator(settings: LocalConfig) -> str | None:
     """Return the accelerator that the file names, unless it is this machine's."""
     named = settings.hardware.accelerator if settings.hardware else None
     if named is None:
         return None
-    return None if machine.is_accelerator(named, machine.accelerator()) else named
+    return None if machine.is_accelerator(named, machine.get_accelerator()) else named
 
 
-def _seconds(
-    inputs: Asked, extent: Extent, held: Held | None, warnings: list[str]
+def _estimate_seconds(
+    inputs: LocalPlanInput, extent: TrainingExtent, held: BaseMemory | None, warnings: list[str]
 ) -> tuple[float | None, str]:
     """Return the seconds of one training on all examples, and their basis in words."""
-    named = _accelerator_of(inputs.settings)
+    named = _find_other_accelerator(inputs.settings)
     if named is None:
-        return _here(inputs, extent, held, warnings)
+        return _measure_here(inputs, extent, held, warnings)
     accelerator = inputs.prices.accelerator(named)
     if accelerator is None:
         names = [each.name for each in inputs.prices.accelerators()]
-        warnings.append(f"hardware: {unknown('accelerator', named, names)}; hours are not known.")
+        warnings.append(
+            f"hardware: {explain_unknown('accelerator', named, names)}; hours are not known."
+        )
         return None, ""
     if held is None:
         return None, ""
-    from tuneoff.models.parameters import parameters_of
-    from tuneoff.planning.flops import UTILIZATION, work_of
+    from tuneoff.models.parameters import inspect_parameters
+    from tuneoff.planning.flops import UTILIZATION, count_operations
 
     train = inputs.tallies["train"]
-    parameters = parameters_of(held.config, inputs.settings.lora)
-    work = work_of(held.config, inputs.settings, parameters, train.whole / max(1, train.counted))
+    parameters = inspect_parameters(held.config, inputs.settings.lora)
+    work = count_operations(
+        held.config, inputs.settings, parameters, train.whole / max(1, train.counted)
+    )
     count = inputs.settings.hardware.count if inputs.settings.hardware else 1
     seconds = work.seconds(
         extent.tokens * extent.share,
@@ -259,21 +274,21 @@ def _seconds(
     )
     return seconds, (
         f", {extent.share:.0%} of their tokens computed, at {UTILIZATION:.0%} of "
-        f"{named}'s {accelerator.peak_teraflops:g} TFLOPS: {_long(seconds)}"
+        f"{named}'s {accelerator.peak_teraflops:g} TFLOPS: {_format_duration(seconds)}"
     )
 
 
-def _here(
-    inputs: Asked, extent: Extent, held: Held | None, warnings: list[str]
+def _measure_here(
+    inputs: LocalPlanInput, extent: TrainingExtent, held: BaseMemory | None, warnings: list[str]
 ) -> tuple[float | None, str]:
     """Return the seconds by a training probe on this machine, and their basis in words."""
-    from tuneoff.models.free_memory import available_bytes
-    from tuneoff.models.loading import device
-    from tuneoff.tokens import file_of
+    from tuneoff.models.free_memory import measure_available_bytes
+    from tuneoff.models.loading import get_device
+    from tuneoff.tokens import find_file
     from tuneoff.training.trainer import is_out_of_memory
 
     weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-    if not any(file_of(inputs.base, name) for name in weights):
+    if not any(find_file(inputs.base, name) for name in weights):
         warnings.append(
             f"{inputs.settings.base} is not on this machine, so its speed was not measured: load "
             "it once, or name hardware.accelerator."
@@ -281,13 +296,13 @@ def _here(
         return None, ""
     if not inputs.measure:
         return None, ""
-    if held is not None and held.bytes > available_bytes(device()):
+    if held is not None and held.bytes > measure_available_bytes(get_device()):
         warnings.append("it does not fit into this machine's memory; its speed was not measured.")
         return None, ""
-    from tuneoff.planning.measuring import measure
+    from tuneoff.planning.measuring import measure_speed
 
     try:
-        speed = measure(inputs.settings, inputs.base, inputs.template, inputs.sample)
+        speed = measure_speed(inputs.settings, inputs.base, inputs.template, inputs.sample)
     except (TuneoffError, RuntimeError, MemoryError) as error:
         if not isinstance(error, TuneoffError) and not is_out_of_memory(error):
             raise
@@ -297,34 +312,38 @@ def _here(
     seconds = speed.seconds(extent.steps + extent.searching, extent.tokens, extent.validated)
     return seconds, (
         f", {speed.computed:.0%} of their tokens computed, as fast as 20 s of training here: "
-        f"{_long(seconds)}"
+        f"{_format_duration(seconds)}"
     )
 
 
-def _long(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Return a duration in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.2f} h"
 
 
-def _usd(inputs: Asked, seconds: float | None, warnings: list[str]) -> tuple[float | None, str]:
+def _price_hours(
+    inputs: LocalPlanInput, seconds: float | None, warnings: list[str]
+) -> tuple[float | None, str]:
     """Return the price of the hours, and its basis in words.
 
     Nothing is priced where the file names no hardware.
     """
     if inputs.settings.hardware is None or seconds is None:
         return None, ""
-    hardware, hour = priced(inputs.settings.hardware, inputs.prices, inputs.day)
-    if hour is not None and stale(hour, inputs.day):
+    hardware, hour = add_hour_price(inputs.settings.hardware, inputs.prices, inputs.day)
+    if hour is not None and is_stale(hour, inputs.day):
         warnings.append(
             f"the price of an hour of {hour.accelerator} was read on {hour.retrieved}; "
             f"look again: {hour.source}."
         )
-    usd = hours_usd(seconds, hardware)
+    usd = price_hours(seconds, hardware)
     if usd is None:
-        unpriced = no_hour(inputs.settings.name, hardware, inputs.prices, inputs.day)
+        unpriced = explain_missing_hour_price(
+            inputs.settings.name, hardware, inputs.prices, inputs.day
+        )
         warnings += [unpriced] if unpriced else []
         return None, ""
     count = f" × {hardware.count}" if hardware.count > 1 else ""
-    return float(usd), f" × ${hardware.usd_per_hour:g}/h{count} ({hour_source(hour)})"
+    return float(usd), f" × ${hardware.usd_per_hour:g}/h{count} ({format_hour_source(hour)})"

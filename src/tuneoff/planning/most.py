@@ -10,12 +10,12 @@ from __future__ import annotations
 from decimal import Decimal
 
 from tuneoff.config import BakeOff
-from tuneoff.contenders import Work, load_contender
+from tuneoff.contenders import ContenderContext, load_contender
 from tuneoff.costs.pricebook import PriceBook
-from tuneoff.spending import asked_models, judge_price, most_usd, paid
+from tuneoff.spending import compute_max_usd, find_judge_price, is_hosted, list_judging_models
 
 
-def most_of_run(bakeoff: BakeOff, work: Work, prices: PriceBook) -> Decimal:
+def compute_max_run_usd(bakeoff: BakeOff, work: ContenderContext, prices: PriceBook) -> Decimal:
     """Return the maximum, in USD, that providers can bill for all contenders together.
 
     Args:
@@ -23,19 +23,19 @@ def most_of_run(bakeoff: BakeOff, work: Work, prices: PriceBook) -> Decimal:
     """
     return sum(
         (
-            most_usd(load_contender(settings.id), settings, work, prices)
+            compute_max_usd(load_contender(settings.id), settings, work, prices)
             for settings in bakeoff.contenders
-            if paid(settings)
+            if is_hosted(settings)
         ),
         Decimal(),
     )
 
 
-def about_judges(bakeoff: BakeOff, prices: PriceBook) -> list[str]:
+def warn_about_judges(bakeoff: BakeOff, prices: PriceBook) -> list[str]:
     """Return warnings about judges: their cost depends on answers that do not exist yet."""
     warnings = []
-    for settings in asked_models(bakeoff):
-        price, unpriced = judge_price(settings, prices)
+    for settings in list_judging_models(bakeoff):
+        price, unpriced = find_judge_price(settings, prices)
         if price is not None:
             warnings.append(
                 f"what the judge {settings.model} will cost is in no figure here; each of its "

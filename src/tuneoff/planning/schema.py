@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from tuneoff.results import Place
+from tuneoff.results import Hosting
 from tuneoff.scoring.margins import MarginExamples
 
 
@@ -41,7 +41,7 @@ class PlannedContender:
     ends: datetime.date | None = None
     warnings: tuple[str, ...] = ()
     samples: int = 1
-    place: Place | None = None
+    place: Hosting | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Plan:
     contenders: tuple[PlannedContender, ...]
 
     @property
-    def over_budget(self) -> bool:
+    def is_over_budget(self) -> bool:
         """Return whether a run would be refused for its budget."""
         if self.budget_usd is None or self.most_usd is None:
             return False

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tuneoff.contender_settings import LocalSettings
-from tuneoff.contenders.trainings import trainings
+from tuneoff.contender_settings import LocalConfig
+from tuneoff.contenders.trainings import list_variants
 from tuneoff.planning.schema import MoreSeeds, PlannedContender
 from tuneoff.scoring.power import find_way_detectable
 
@@ -29,14 +29,14 @@ def plan_seeds(
     trained_once = [
         (settings, variant.training)
         for settings, variant in zip(contenders, planned, strict=True)
-        if isinstance(settings, LocalSettings) and settings.seeds is None and variant.training
+        if isinstance(settings, LocalConfig) and settings.seeds is None and variant.training
     ]
     if not trained_once:
         return None
     more = len(SEEDS) - 1
     # A plan's figures are of all trainings, fractions of the learning curve included.
     times = [
-        more / sum(variant.fraction for variant in trainings(settings))
+        more / sum(variant.fraction for variant in list_variants(settings))
         for settings, _ in trained_once
     ]
     seconds = [training.seconds for _, training in trained_once]
@@ -46,14 +46,14 @@ def plan_seeds(
         contenders=tuple(settings.name for settings, _ in trained_once),
         seeds=SEEDS,
         trainings=more * len(trained_once),
-        seconds=_sum(seconds, times),
-        usd=_sum(usd, times),
+        seconds=_sum_weighted(seconds, times),
+        usd=_sum_weighted(usd, times),
         smallest_detectable_difference=detectable.few,
         smallest_detectable_difference_of_many=detectable.many,
     )
 
 
-def _sum(values: Sequence[float | None], times: Sequence[float]) -> float | None:
+def _sum_weighted(values: Sequence[float | None], times: Sequence[float]) -> float | None:
     """Return the weighted sum; None where one of the values is not known."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from tuneoff.planning.schema import MoreSeeds, Plan, PlannedContender
-from tuneoff.report.pairs import join
+from tuneoff.report.pairs import join_names
 from tuneoff.scoring.margins import MarginExamples
 from tuneoff.scoring.power import MEASURED_DEVIATION
 
 GIB = 2**30
 
 
-def table(plan: Plan) -> str:
+def render_plan(plan: Plan) -> str:
     """Render the plan as plain text."""
     from rich.table import Table
 
-    from tuneoff.summary import plain
+    from tuneoff.summary import render_plain
 
     shown = Table(title=f"{plan.task}, prices of {plan.as_of}", title_justify="left")
     shown.add_column("contender", no_wrap=True)
@@ -22,14 +22,14 @@ def table(plan: Plan) -> str:
         shown.add_column(column, justify="right")
     shown.add_column("ends", no_wrap=True)
     for contender in plan.contenders:
-        shown.add_row(*_cells(contender))
-    return plain(shown) + "".join(f"{line}\n" for line in _lines(plan))
+        shown.add_row(*_render_cells(contender))
+    return render_plain(shown) + "".join(f"{line}\n" for line in _render_notes(plan))
 
 
-def _cells(contender: PlannedContender) -> list[str]:
+def _render_cells(contender: PlannedContender) -> list[str]:
     """Return a contender's row."""
     training = contender.training
-    money = [_usd(training.usd if training else None), _usd(contender.answering_usd)]
+    money = [_format_usd(training.usd if training else None), _format_usd(contender.answering_usd)]
     ends = str(contender.ends or ("no end" if contender.place == "own" else ""))
     if training is None:
         # Not "not tuned": it may have been, before or elsewhere.
@@ -46,14 +46,14 @@ def _cells(contender: PlannedContender) -> list[str]:
     ]
 
 
-def _usd(usd: float | None) -> str:
+def _format_usd(usd: float | None) -> str:
     """Return USD as text."""
     if usd is None:
         return "–"
     return f"${usd:,.2f}" if usd >= 0.01 or usd == 0 else "under $0.01"
 
 
-def _lines(plan: Plan) -> list[str]:
+def _render_notes(plan: Plan) -> list[str]:
     """Return the notes below the table."""
     notes = [f"{c.name}: {c.training.basis}." for c in plan.contenders if c.training]
     notes += [
@@ -61,7 +61,7 @@ def _lines(plan: Plan) -> list[str]:
         for c in plan.contenders
         for line in c.warnings
     ]
-    notes.append(_money(plan))
+    notes.append(_explain_money(plan))
     if plan.smallest_detectable_difference is None:
         notes.append("The test set can show no difference, however large.")
     else:
@@ -70,29 +70,29 @@ def _lines(plan: Plan) -> list[str]:
         notes.append(
             f"The test set can show differences from {shown} points (15% to 35% of answers differ)."
         )
-    notes.append(_margin(plan.margin))
+    notes.append(_explain_margin(plan.margin))
     if plan.more_seeds is not None:
-        notes += _seeds(plan.more_seeds)
+        notes += _explain_seeds(plan.more_seeds)
     return notes
 
 
-def _margin(margin: MarginExamples) -> str:
+def _explain_margin(margin: MarginExamples) -> str:
     """Explain how many examples a margin takes."""
     clusters = ""
     if margin.clusters is not None:
-        clusters = f" in {_range(margin.clusters)} clusters like these"
+        clusters = f" in {_format_range(margin.clusters)} clusters like these"
     points = f"{margin.points:g} point{'s' * (margin.points != 1)}"
     return (
-        f"It takes {_range(margin.not_worse)} test examples{clusters} to show that an equal model "
-        f"is not worse by {points} (80% power), and {_range(margin.same)} to show that it is the "
+        f"It takes {_format_range(margin.not_worse)} test examples{clusters} to show that an equal model "
+        f"is not worse by {points} (80% power), and {_format_range(margin.same)} to show that it is the "
         f"same within {points}; there are {margin.examples:,}."
     )
 
 
-def _seeds(more: MoreSeeds) -> list[str]:
+def _explain_seeds(more: MoreSeeds) -> list[str]:
     """Explain what one training each leaves open, and what seeds would take and bring."""
     cost = [f"{more.seconds / 3600:.2f} h"] if more.seconds is not None else ["hours not known"]
-    cost += [_usd(more.usd)] if more.usd is not None else []
+    cost += [_format_usd(more.usd)] if more.usd is not None else []
     few = more.smallest_detectable_difference
     many = more.smallest_detectable_difference_of_many
     brings = "; this test set is too small for them to show any."
@@ -100,7 +100,7 @@ def _seeds(more: MoreSeeds) -> list[str]:
         shown = f"{100 * few:.1f}" + (f" to {100 * many:.1f}" if many else "")
         brings = f", and can show differences between ways of training from {shown} points."
     one = len(more.contenders) == 1
-    who = f"of {more.contenders[0]}" if one else f"each of {join(more.contenders)}"
+    who = f"of {more.contenders[0]}" if one else f"each of {join_names(more.contenders)}"
     return [
         f"One training {who} says little about the way of training: another seed may move a score "
         f"by about {100 * MEASURED_DEVIATION:g} points (measured on ViGGO).",
@@ -109,22 +109,22 @@ def _seeds(more: MoreSeeds) -> list[str]:
     ]
 
 
-def _range(values: tuple[int, int]) -> str:
+def _format_range(values: tuple[int, int]) -> str:
     """Return two numbers as a range."""
     return f"{values[0]:,} to {values[1]:,}"
 
 
-def _money(plan: Plan) -> str:
+def _explain_money(plan: Plan) -> str:
     """Explain the expected cost and the maximum bill in one sentence.
 
     Only the maximum is compared with the budget.
     """
     line = (
-        f"As far as prices are known, {_usd(plan.total_usd)} together is expected, and providers "
-        f"can bill up to {_usd(plan.most_usd)} (today's prices), which `tuneoff run` asks leave for"
+        f"As far as prices are known, {_format_usd(plan.total_usd)} together is expected, and providers "
+        f"can bill up to {_format_usd(plan.most_usd)} (today's prices), which `tuneoff run` asks leave for"
     )
     if plan.budget_usd is None:
         return f"{line}."
-    if plan.over_budget:
-        return f"{line}: over the budget of {_usd(plan.budget_usd)}, so it refuses."
-    return f"{line}: within the budget of {_usd(plan.budget_usd)}."
+    if plan.is_over_budget:
+        return f"{line}: over the budget of {_format_usd(plan.budget_usd)}, so it refuses."
+    return f"{line}: within the budget of {_format_usd(plan.budget_usd)}."

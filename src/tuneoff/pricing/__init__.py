@@ -14,32 +14,39 @@ from typing import Any
 
 from tuneoff import machine
 from tuneoff.config import BakeOff
-from tuneoff.contender_settings import Hardware, LocalSettings, PromptedSettings, RecordedSettings
+from tuneoff.contender_settings import Hardware, LocalConfig, PromptedConfig, RecordedConfig
 from tuneoff.costs import serving
-from tuneoff.costs.arithmetic import own_cost
-from tuneoff.costs.ledger import Ledger, api_cost
-from tuneoff.costs.pricebook import Price, PriceBook, hour_source, priced
-from tuneoff.costs.serving import Hosted, Own
+from tuneoff.costs.arithmetic import build_own_cost
+from tuneoff.costs.ledger import Ledger, build_provider_cost
+from tuneoff.costs.pricebook import Price, PriceBook, add_hour_price, format_hour_source
+from tuneoff.costs.serving import HostedMonthlyCost, OwnedMonthlyCost
 from tuneoff.files import read_lines
-from tuneoff.prepare import price_book
-from tuneoff.pricing.reported import reported_cost
+from tuneoff.prepare import load_price_book
+from tuneoff.pricing.reported import build_reported_cost
 from tuneoff.records import ServingRecord, TrainingRecord
-from tuneoff.results import Cost, Place, Serving
+from tuneoff.results import Cost, Hosting, LatencyStats
 from tuneoff.rundir import RunDir
-from tuneoff.settings import PriceSettings
-from tuneoff.spending import asked_models, asks_nothing, is_elsewhere, judge_name, paid, price_for
+from tuneoff.settings import PriceConfig
+from tuneoff.spending import (
+    build_judge_name,
+    find_contender_price,
+    is_free_local_server,
+    is_hosted,
+    is_outside_price_book,
+    list_judging_models,
+)
 
-NAME_HARDWARE = "not priced: name hardware"
-Monthly = Own | Hosted
+NO_HARDWARE = "not priced: name hardware"
+MonthlyCost = OwnedMonthlyCost | HostedMonthlyCost
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Measurements:
     """What a contender's directory says about it."""
 
     training: TrainingRecord | None
     answering_seconds: float | None
-    serving: Serving
+    serving: LatencyStats
     record: ServingRecord | None
     correct: float | None
     """Share of correct answers."""
@@ -49,86 +56,92 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class PricedContender:
     """A contender's money."""
 
     cost: Cost
-    monthly: Monthly | None = None
+    monthly: MonthlyCost | None = None
     """Its monthly cost, where answering has a price."""
     elsewhere: str | None = None
     """A sentence where its speed was measured on other hardware than is priced."""
 
 
-class Pricing:
+class RunPricing:
     """The prices of a run: those of its day, from the book and the file."""
 
     def __init__(self, bakeoff: BakeOff, run: RunDir) -> None:
-        self.bakeoff, self.prices = bakeoff, price_book(bakeoff)
-        self.ledger, self.day = Ledger(run.events), day_of(bakeoff, run)
+        self.bakeoff, self.prices = bakeoff, load_price_book(bakeoff)
+        self.ledger, self.day = Ledger(run.events), find_price_day(bakeoff, run)
 
-    def priced(self, settings: Any, measurements: Measured) -> Priced:
+    def priced(self, settings: Any, measurements: Measurements) -> PricedContender:
         """Return a contender's past and future costs."""
-        if isinstance(settings, RecordedSettings):
-            return Priced(reported_cost(settings, self.prices, self.day))
-        monthly: Monthly | None
-        if paid(settings):
+        if isinstance(settings, RecordedConfig):
+            return PricedContender(build_reported_cost(settings, self.prices, self.day))
+        monthly: MonthlyCost | None
+        if is_hosted(settings):
             billed = measurements.training.tokens_billed if measurements.training else None
-            cost = _once(api_cost(settings.name, billed, self.ledger), measurements.times_answered)
+            cost = _price_one_sample(
+                build_provider_cost(settings.name, billed, self.ledger), measurements.times_answered
+            )
             cost = replace(cost, unit_prices=self._unit_prices(settings))
             monthly, basis = self._hosted(settings, measurements, cost)
         else:
             seconds = measurements.training.seconds if measurements.training else None
             cost = self.hours(settings, seconds, measurements.answering_seconds)
             monthly, basis = self._own(settings, measurements)
-        elsewhere = _elsewhere(settings, measurements.record)
+        elsewhere = _explain_other_hardware(settings, measurements.record)
         cost = replace(
             cost,
-            training_basis=_minding(cost.training_basis, elsewhere),
+            training_basis=_append_warning(cost.training_basis, elsewhere),
             training_usd_planned=measurements.planned_usd,
-            serving_basis=_minding(basis, elsewhere) if monthly is not None else basis,
+            serving_basis=_append_warning(basis, elsewhere) if monthly is not None else basis,
         )
-        return Priced(self._served(cost, monthly, measurements.correct), monthly, elsewhere)
+        return PricedContender(
+            self._served(cost, monthly, measurements.correct), monthly, elsewhere
+        )
 
     def judge_usd(self) -> float | None:
         """Return the cost of the judge's answers from the ledger; None where they have no price."""
-        names = dict.fromkeys(judge_name(each) for each in asked_models(self.bakeoff))
+        names = dict.fromkeys(build_judge_name(each) for each in list_judging_models(self.bakeoff))
         known = [self.ledger.spent(name).known for name in names if name in self.ledger.priced]
-        return float(sum(known, serving.NOTHING)) if known else None
+        return float(sum(known, serving.ZERO)) if known else None
 
     def hours(self, settings: Any, training: float | None, answering: float | None) -> Cost:
         """Return the cost of an own model's hours."""
         hardware: Hardware | None = getattr(settings, "hardware", None)
         if hardware is None:
             return Cost()
-        known, hour = priced(hardware, self.prices, self.day)
-        return own_cost(known, hour_source(hour), training, answering)
+        known, hour = add_hour_price(hardware, self.prices, self.day)
+        return build_own_cost(known, format_hour_source(hour), training, answering)
 
     def ends(self, settings: Any) -> str | None:
         """Return the day on which a provider's model ends, as ISO text; None if it is not known."""
         day = find_end(settings, self.prices)
         return day.isoformat() if day else None
 
-    def _served(self, cost: Cost, monthly: Monthly | None, correct: float | None) -> Cost:
+    def _served(self, cost: Cost, monthly: MonthlyCost | None, correct: float | None) -> Cost:
         """Return the cost with the cost of answering added."""
         if monthly is None:
             return cost
         load = self.bakeoff.serving.requests_per_month
-        per_1k = serving.usd_per_1k(monthly, load)
+        per_1k = serving.compute_usd_per_1k(monthly, load)
         right = None
         if correct is not None and 0 <= correct <= 1:
-            right = serving.usd_per_correct(per_1k, Decimal(str(correct)))
+            right = serving.compute_usd_per_correct(per_1k, Decimal(str(correct)))
         return replace(
             cost,
             serving_usd_per_1k_requests=float(per_1k),
-            fixed_usd_per_month=float(serving.fixed_usd(monthly, load)),
+            fixed_usd_per_month=float(serving.compute_fixed_usd(monthly, load)),
             usd_per_correct_answer=None if right is None else float(right),
         )
 
-    def _own(self, settings: LocalSettings, measurements: Measured) -> tuple[Own | None, str]:
+    def _own(
+        self, settings: LocalConfig, measurements: Measurements
+    ) -> tuple[OwnedMonthlyCost | None, str]:
         """Return the monthly cost of reserved machines, and its basis in words."""
         if settings.hardware is None:
-            return None, NAME_HARDWARE
-        hardware, _ = priced(settings.hardware, self.prices, self.day)
+            return None, NO_HARDWARE
+        hardware, _ = add_hour_price(settings.hardware, self.prices, self.day)
         named = hardware.accelerator
         if hardware.usd_per_hour is None:
             return None, (
@@ -138,7 +151,7 @@ class Pricing:
         record, rules = measurements.record, self.bakeoff.serving
         if record is None or not record.requests_per_second:
             return None, "not priced: its throughput was not measured"
-        monthly = serving.own(
+        monthly = serving.build_owned_cost(
             Decimal(str(hardware.usd_per_hour)),
             hardware.count,
             Decimal(str(record.requests_per_second)),
@@ -148,21 +161,21 @@ class Pricing:
         times = f" × {hardware.count}" if hardware.count > 1 else ""
         reserved = f"{machines} × " if machines > 1 else ""
         basis = (
-            f"reserved: {reserved}${hardware.usd_per_hour:g}/h{times} × {serving.HOURS_A_MONTH} h "
+            f"reserved: {reserved}${hardware.usd_per_hour:g}/h{times} × {serving.HOURS_PER_MONTH} h "
             f"a month; used to {rules.utilization:.0%} of {record.requests_per_second:.3g} "
-            f"requests a second, a machine answers {_count(monthly.machine_requests)} a month"
+            f"requests a second, a machine answers {_format_requests(monthly.machine_requests)} a month"
         )
-        if _elsewhere(settings, record) is None:
+        if _explain_other_hardware(settings, record) is None:
             basis += f", measured on {record.accelerator or record.machine}"
         return monthly, basis
 
     def _hosted(
-        self, settings: Any, measurements: Measured, cost: Cost
-    ) -> tuple[Hosted | None, str]:
+        self, settings: Any, measurements: Measurements, cost: Cost
+    ) -> tuple[HostedMonthlyCost | None, str]:
         """Return the monthly cost of a provider's model, and its basis in words."""
-        if asks_nothing(settings):
+        if is_free_local_server(settings):
             return None, "not priced: a server on this machine"
-        price = price_for(settings, self.prices, self.day)
+        price = find_contender_price(settings, self.prices, self.day)
         if price is None:
             return None, "not priced: its model has no price in the book; give it a `price:`"
         tokens_in, tokens_out = (
@@ -172,7 +185,7 @@ class Pricing:
         if tokens_in is None or tokens_out is None:
             return None, "not priced: no answer says how many tokens it took"
         again, words = self._tuning_again(settings, cost, measurements.planned_usd)
-        monthly = serving.hosted(
+        monthly = serving.build_hosted_cost(
             price,
             Decimal(str(tokens_in)),
             Decimal(str(tokens_out)),
@@ -181,13 +194,19 @@ class Pricing:
         )
         if monthly is None:
             return None, "not priced: answering has no price; give it a `price:`"
-        basis = _per_token(price, tokens_in, tokens_out, settings.batch)
-        return monthly, "; ".join([*basis, f"prices of {self.day}: {_source(price)}", *words])
+        basis = _format_token_prices(price, tokens_in, tokens_out, settings.batch)
+        return monthly, "; ".join(
+            [*basis, f"prices of {self.day}: {_format_source(price)}", *words]
+        )
 
     def _unit_prices(self, settings: Any) -> dict[str, float]:
         """Return a provider's unit prices of a model; empty where they are not known."""
-        price = None if asks_nothing(settings) else price_for(settings, self.prices, self.day)
-        unit_prices = {name: getattr(price, name, None) for name in PriceSettings.model_fields}
+        price = (
+            None
+            if is_free_local_server(settings)
+            else find_contender_price(settings, self.prices, self.day)
+        )
+        unit_prices = {name: getattr(price, name, None) for name in PriceConfig.model_fields}
         return {name: float(usd) for name, usd in unit_prices.items() if usd is not None}
 
     def _tuning_again(
@@ -197,18 +216,18 @@ class Pricing:
         training = cost.training_usd if cost.training_usd is not None else planned
         ends = self.ends(settings)
         if ends is None:
-            return serving.NOTHING, []
+            return serving.ZERO, []
         if training is None:
-            return serving.NOTHING, [f"it ends on {ends}"]
+            return serving.ZERO, [f"it ends on {ends}"]
         months = self.bakeoff.serving.tune_again_months
-        usd = serving.tuning_again_usd(Decimal(str(training)), months)
+        usd = serving.spread_tuning_cost(Decimal(str(training)), months)
         return usd, [
             f"it ends on {ends}: tuning again every {months} months at ${training:,.2f} is "
             f"${usd:,.2f} a month"
         ]
 
 
-def _once(cost: Cost, times: float) -> Cost:
+def _price_one_sample(cost: Cost, times: float) -> Cost:
     """Return a cost whose answering is that of one answer per example, not of all samples."""
     if times <= 1 or cost.answering_usd is None:
         return cost
@@ -216,7 +235,7 @@ def _once(cost: Cost, times: float) -> Cost:
     return replace(cost, answering_usd=once, all_answers_usd=cost.answering_usd)
 
 
-def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
+def find_price_day(bakeoff: BakeOff, run: RunDir) -> datetime.date:
     """Return the day whose prices count: `as_of`, else the day on which the run began."""
     if bakeoff.as_of is not None:
         return bakeoff.as_of
@@ -229,26 +248,26 @@ def day_of(bakeoff: BakeOff, run: RunDir) -> datetime.date:
 def find_end(settings: Any, prices: PriceBook) -> datetime.date | None:
     """Return the day on which a provider's model ends; None where that is not known."""
     provider, model = getattr(settings, "provider", None), getattr(settings, "model", None)
-    if not model or place_of(settings) != "provider" or is_elsewhere(settings):
+    if not model or find_hosting(settings) != "provider" or is_outside_price_book(settings):
         return None
-    end = prices.end_of(provider or "openai", model, settings.id == "hosted")
+    end = prices.find_model_end(provider or "openai", model, settings.id == "hosted")
     return end.ends if end else None
 
 
-def place_of(settings: Any) -> Place | None:
+def find_hosting(settings: Any) -> Hosting | None:
     """Return who answers: an own model or a provider; None where that is not known."""
-    if isinstance(settings, LocalSettings):
+    if isinstance(settings, LocalConfig):
         return "own"
-    if isinstance(settings, RecordedSettings):
+    if isinstance(settings, RecordedConfig):
         if settings.provider is not None or (settings.model or "").startswith("ft:"):
             return "provider"
         return "own" if settings.hardware is not None else None
-    if isinstance(settings, PromptedSettings) and settings.base is not None:
+    if isinstance(settings, PromptedConfig) and settings.base is not None:
         return "own"
-    return "own" if asks_nothing(settings) else "provider"
+    return "own" if is_free_local_server(settings) else "provider"
 
 
-def _elsewhere(settings: Any, record: ServingRecord | None) -> str | None:
+def _explain_other_hardware(settings: Any, record: ServingRecord | None) -> str | None:
     """Return a warning where time was measured on other hardware than is priced; else None."""
     hardware: Hardware | None = getattr(settings, "hardware", None)
     named = hardware.accelerator if hardware else None
@@ -260,18 +279,20 @@ def _elsewhere(settings: Any, record: ServingRecord | None) -> str | None:
     )
 
 
-def _minding(basis: str | None, elsewhere: str | None) -> str | None:
+def _append_warning(basis: str | None, elsewhere: str | None) -> str | None:
     """Return a basis with the warning added."""
     return basis if basis is None or elsewhere is None else f"{basis}. {elsewhere.rstrip('.')}"
 
 
-def _source(price: Price) -> str:
+def _format_source(price: Price) -> str:
     """Return the source of a price, the day it was read, and whether that is too long ago."""
     read = f", read {price.retrieved}" if price.retrieved else ""
     return price.source + read + (", more than 90 days before" if price.stale else "")
 
 
-def _per_token(price: Price, tokens_in: float, tokens_out: float, batch: bool) -> list[str]:
+def _format_token_prices(
+    price: Price, tokens_in: float, tokens_out: float, batch: bool
+) -> list[str]:
     """Return the prices of a typical request as phrases."""
     usd_in, usd_out = price.input_usd_per_million_tokens, price.output_usd_per_million_tokens
     batch_usd_in, batch_usd_out = (
@@ -293,11 +314,11 @@ def _per_token(price: Price, tokens_in: float, tokens_out: float, batch: bool) -
         phrases.append(f"cache writes (${write:f} per million) and reads are not counted")
     if price.hosting_usd_per_hour is not None:
         hour = price.hosting_usd_per_hour
-        phrases.append(f"hosting ${hour:f}/h × {serving.HOURS_A_MONTH} h a month")
+        phrases.append(f"hosting ${hour:f}/h × {serving.HOURS_PER_MONTH} h a month")
     return phrases
 
 
-def _count(requests: Decimal) -> str:
+def _format_requests(requests: Decimal) -> str:
     """Return a number of requests in words."""
     millions = requests / 1_000_000
     if millions < 1:

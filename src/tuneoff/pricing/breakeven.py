@@ -7,17 +7,17 @@ from decimal import Decimal
 from typing import Literal
 
 from tuneoff.costs import serving
-from tuneoff.costs.serving import Hosted, Own
-from tuneoff.pricing import Priced
-from tuneoff.results import BreakEven, CurvePair, Place, Sensitivity
+from tuneoff.costs.serving import HostedMonthlyCost, OwnedMonthlyCost
+from tuneoff.pricing import PricedContender
+from tuneoff.results import BreakEven, CurvePair, Hosting, Sensitivity
 
 OTHER_UTILIZATIONS = ("0.1", "0.25", "0.5", "0.75", "1")
-FACTORS = ("0.5", "2")
-What = Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
+PRICE_FACTORS = ("0.5", "2")
+SensitivityKind = Literal["utilization", "usd_per_hour", "hosted_usd_per_request"]
 
 
-def break_evens(
-    priced: Mapping[str, Priced], places: Mapping[str, Place | None], utilization: float
+def compute_break_evens(
+    priced: Mapping[str, PricedContender], places: Mapping[str, Hosting | None], utilization: float
 ) -> tuple[BreakEven, ...]:
     """Return the break-even of each pair in which both have a monthly cost.
 
@@ -25,61 +25,70 @@ def break_evens(
         utilization: the utilization behind the own contenders' costs.
     """
     monthly = {name: contender.monthly for name, contender in priced.items()}
-    owns = {name: contender for name, contender in monthly.items() if isinstance(contender, Own)}
+    owns = {
+        name: contender
+        for name, contender in monthly.items()
+        if isinstance(contender, OwnedMonthlyCost)
+    }
     others = {
         name: contender
         for name, contender in monthly.items()
-        if isinstance(contender, Hosted) and places[name] == "provider"
+        if isinstance(contender, HostedMonthlyCost) and places[name] == "provider"
     }
-    pairs = [(a, b, serving.break_even(owns[a], others[b])) for a in owns for b in others]
+    pairs = [(a, b, serving.find_break_even(owns[a], others[b])) for a in owns for b in others]
     crossings = [n for _, _, c in pairs for n in (c.first, c.lasting, c.until) if n is not None]
-    points = serving.points(owns.values(), crossings)
+    points = serving.choose_loads(owns.values(), crossings)
     share = Decimal(str(utilization))
     return tuple(
         BreakEven(
             own=a,
             hosted=b,
-            requests_per_month=_float(crossing.lasting),
+            requests_per_month=_to_float(crossing.lasting),
             utilization=utilization,
-            first_requests_per_month=_float(crossing.first),
-            until_requests_per_month=_float(crossing.until),
+            first_requests_per_month=_to_float(crossing.first),
+            until_requests_per_month=_to_float(crossing.until),
             warning=priced[a].elsewhere,
-            curve=_curve(owns[a], others[b], points),
-            sensitivity=_sensitivity(owns[a], others[b], share),
+            curve=_build_curve(owns[a], others[b], points),
+            sensitivity=_compute_sensitivity(owns[a], others[b], share),
         )
         for a, b, crossing in pairs
     )
 
 
-def _curve(owned: Own, other: Hosted, points: Sequence[Decimal]) -> tuple[CurvePair, ...]:
+def _build_curve(
+    owned: OwnedMonthlyCost, other: HostedMonthlyCost, points: Sequence[Decimal]
+) -> tuple[CurvePair, ...]:
     """Return the costs of a pair at these monthly loads."""
     return tuple(CurvePair(float(n), float(owned.usd(n)), float(other.usd(n))) for n in points)
 
 
-def _sensitivity(owned: Own, other: Hosted, share: Decimal) -> tuple[Sensitivity, ...]:
+def _compute_sensitivity(
+    owned: OwnedMonthlyCost, other: HostedMonthlyCost, share: Decimal
+) -> tuple[Sensitivity, ...]:
     """Return where the costs cross at other utilizations and prices."""
     others = [Decimal(each) for each in OTHER_UTILIZATIONS if Decimal(each) != share]
-    scenarios: list[tuple[What, Decimal, Own, Hosted]] = [
-        ("utilization", used, serving.used_to(owned, share, used), other) for used in others
+    scenarios: list[tuple[SensitivityKind, Decimal, OwnedMonthlyCost, HostedMonthlyCost]] = [
+        ("utilization", used, serving.change_utilization(owned, share, used), other)
+        for used in others
     ]
-    for factor in map(Decimal, FACTORS):
+    for factor in map(Decimal, PRICE_FACTORS):
         scenarios += [
-            ("usd_per_hour", factor, serving.dearer_own(owned, factor), other),
-            ("hosted_usd_per_request", factor, owned, serving.dearer_hosted(other, factor)),
+            ("usd_per_hour", factor, serving.scale_hour_price(owned, factor), other),
+            ("hosted_usd_per_request", factor, owned, serving.scale_request_price(other, factor)),
         ]
-    crossings = [(what, value, serving.break_even(a, b)) for what, value, a, b in scenarios]
+    crossings = [(what, value, serving.find_break_even(a, b)) for what, value, a, b in scenarios]
     return tuple(
         Sensitivity(
             what=what,
             value=float(value),
-            requests_per_month=_float(crossing.lasting),
-            first_requests_per_month=_float(crossing.first),
-            until_requests_per_month=_float(crossing.until),
+            requests_per_month=_to_float(crossing.lasting),
+            first_requests_per_month=_to_float(crossing.first),
+            until_requests_per_month=_to_float(crossing.until),
         )
         for what, value, crossing in crossings
     )
 
 
-def _float(value: Decimal | None) -> float | None:
+def _to_float(value: Decimal | None) -> float | None:
     """Return a number as a float; None where not known."""
     return None if value is None else float(value)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime
 from decimal import Decimal
 
-from tuneoff.contender_settings import RecordedSettings, ReportedTraining
-from tuneoff.costs.arithmetic import HOUR_SECONDS, hours_usd, training_usd
-from tuneoff.costs.pricebook import PriceBook, hour_source, price_of, priced
+from tuneoff.contender_settings import RecordedConfig, ReportedTraining
+from tuneoff.costs.arithmetic import HOUR_SECONDS, price_hours, price_training
+from tuneoff.costs.pricebook import PriceBook, add_hour_price, find_model_price, format_hour_source
 from tuneoff.results import Cost
 
 # USD, how they were computed, the sources of the price, and unit prices by name.
-Found = tuple[Decimal | None, str, tuple[str, ...], dict[str, float]]
+ComputedCost = tuple[Decimal | None, str, tuple[str, ...], dict[str, float]]
 
 
-def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.date) -> Cost:
+def build_reported_cost(settings: RecordedConfig, prices: PriceBook, day: datetime.date) -> Cost:
     """Return the reported cost of training, and what its hours or tokens would cost.
 
     They are priced on a day. Where no money is reported, that price replaces it.
@@ -22,7 +22,7 @@ def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.d
     reported = settings.training
     if reported is None:
         return Cost()
-    worked_out, how, sources, unit_prices = _worked_out(settings, reported, prices, day)
+    worked_out, how, sources, unit_prices = _compute_cost(settings, reported, prices, day)
     usd, basis = reported.usd, [how] if how else []
     if usd is None:
         usd = worked_out
@@ -38,21 +38,26 @@ def reported_cost(settings: RecordedSettings, prices: PriceBook, day: datetime.d
     )
 
 
-def _worked_out(
-    settings: RecordedSettings, reported: ReportedTraining, prices: PriceBook, day: datetime.date
-) -> Found:
+def _compute_cost(
+    settings: RecordedConfig, reported: ReportedTraining, prices: PriceBook, day: datetime.date
+) -> ComputedCost:
     """Compute the cost of reported hours or tokens at the prices of a day."""
     if reported.hours is not None and settings.hardware is not None:
-        known, hour = priced(settings.hardware, prices, day)
-        usd = hours_usd(reported.hours * HOUR_SECONDS, known)
+        known, hour = add_hour_price(settings.hardware, prices, day)
+        usd = price_hours(reported.hours * HOUR_SECONDS, known)
         if usd is not None:
             times = f" × {known.count}" if known.count > 1 else ""
             on = f" ({known.accelerator})" if known.accelerator else ""
             how = f"{reported.hours:g} h × ${known.usd_per_hour:g}/h{times}{on}"
-            return usd, how, (hour_source(hour),), {"usd_per_hour": known.usd_per_hour or 0.0}
+            return (
+                usd,
+                how,
+                (format_hour_source(hour),),
+                {"usd_per_hour": known.usd_per_hour or 0.0},
+            )
     if reported.tokens_billed is not None and settings.provider and settings.model:
-        price = price_of(settings.provider, settings.model, day, tuned=True, prices=prices)
-        usd = training_usd(price, reported.tokens_billed) if price else None
+        price = find_model_price(settings.provider, settings.model, day, tuned=True, prices=prices)
+        usd = price_training(price, reported.tokens_billed) if price else None
         if price is not None and usd is not None:
             usd_per_million = price.training_usd_per_million_tokens
             how = f"{reported.tokens_billed:,} tokens × ${usd_per_million:f} per million"

@@ -21,23 +21,23 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from tuneoff import discovery
 
 if TYPE_CHECKING:
-    from tuneoff.providers.reach import Reach
-    from tuneoff.providers.recording import Tape
+    from tuneoff.providers.reach import ConnectionStatus
+    from tuneoff.providers.recording import Cassette
 
 NEEDS = ("check", "connect", "schedule")
 # States of a job that has not ended. Any other state that is not an end is shown and waited on,
 # too.
-WAITING = (
+JOB_WAITING = (
     "validating_files", "queued", "running", "paused", "compressing", "uploading", "cancelling",
 )  # fmt: skip
-FINISHED = ("succeeded", "failed", "cancelled")
+JOB_FINISHED = ("succeeded", "failed", "cancelled")
 BATCH_WAITING = ("validating", "in_progress", "finalizing", "cancelling")
 BATCH_FINISHED = ("completed", "failed", "expired", "cancelled")
 # States of an uploaded file while its provider checks it (OpenAI, Azure, Together), and when it can
 # never be used. Some servers leave a file at `uploaded`, others show it only at first.
 FILE_PENDING = ("pending", "queued", "running", "processing", "validating", "importing")
 FILE_UPLOADED = "uploaded"
-FILE_BAD = ("error", "failed", "deleting", "deleted", "invalid_format", "invalid", "cancelled")
+FILE_FAILED = ("error", "failed", "deleting", "deleted", "invalid_format", "invalid", "cancelled")
 CHAT_URL: Final = "/v1/chat/completions"
 
 
@@ -277,7 +277,7 @@ class Provider(Protocol):
     """What a provider offers. A file's name is its identity: it holds the hash of the content."""
 
     url: str
-    reach: Reach
+    reach: ConnectionStatus
 
     def find_file(self, name: str) -> str | None:
         """Return the id of an uploaded training file of this name; None if there is none."""
@@ -372,7 +372,7 @@ class Provider(Protocol):
         ...
 
 
-def read_end_of_job(status: str, model: str | None, has_finished: bool) -> str:
+def normalize_job_status(status: str, model: str | None, has_finished: bool) -> str:
     """Return a job's state in our words; a job that has ended has one of `FINISHED`.
 
     If the provider shows when a job finished, the job has ended, whatever its state is called. The
@@ -390,10 +390,10 @@ def read_end_of_job(status: str, model: str | None, has_finished: bool) -> str:
         return word
     if has_finished:
         return "succeeded" if model else "failed"
-    return word if word in WAITING else status
+    return word if word in JOB_WAITING else status
 
 
-def read_end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
+def normalize_batch_status(status: str, ends: Mapping[str, Any]) -> str:
     """Return a batch's state in our words; a batch that has ended has one of `BATCH_FINISHED`.
 
     For an unknown state, the time of an end shows that it has ended.
@@ -410,7 +410,10 @@ def read_end_of_batch(status: str, ends: Mapping[str, Any]) -> str:
 
 
 def connect(
-    id: str, base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
+    id: str,
+    base_url: str | None = None,
+    key_variable: str | None = None,
+    tape: Cassette | None = None,
 ) -> Provider:
     """Connect to the provider of an id and return it.
 
@@ -423,10 +426,10 @@ def connect(
         ConfigError: there is no such provider, or no key.
         MissingExtraError: its SDK is not installed.
     """
-    return cast(Provider, module_of(id).connect(base_url, key_variable, tape))
+    return cast(Provider, load_provider_module(id).connect(base_url, key_variable, tape))
 
 
-def module_of(id: str) -> Any:
+def load_provider_module(id: str) -> Any:
     """Return a provider's module.
 
     Raises:
@@ -435,7 +438,7 @@ def module_of(id: str) -> Any:
     return discovery.find(__name__, id, "provider", NEEDS)
 
 
-def pages(first: Any, max_pages: int) -> Iterator[Any]:
+def iterate_pages(first: Any, max_pages: int) -> Iterator[Any]:
     """Yield the items of a listing, over at most `max_pages` pages.
 
     A server without pagination returns the same page again; the listing ends there.

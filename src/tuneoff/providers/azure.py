@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from tuneoff.errors import ConfigError
 from tuneoff.providers import openai
-from tuneoff.providers.recording import Tape
+from tuneoff.providers.recording import Cassette
 
 KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
 check, schedule = openai.check, openai.schedule
 
 
 def connect(
-    base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
+    base_url: str | None = None, key_variable: str | None = None, tape: Cassette | None = None
 ) -> openai.OpenAI:
     """Connect to the resource at `base_url` and return it.
 

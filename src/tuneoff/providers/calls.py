@@ -15,41 +15,41 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from tuneoff.errors import BusyError, LostError, ProviderError, UnreachableError
+from tuneoff.errors import ProviderError, RateLimitedError, UnknownOutcomeError, UnreachableError
 
 T = TypeVar("T")
-_brief: ContextVar[bool] = ContextVar("brief", default=False)
-TRIES = 8
+_short_retries: ContextVar[bool] = ContextVar("brief", default=False)
+MAX_TRIES = 8
 # A server that has never answered is more likely off, or elsewhere, than about to come back.
-FIRST_TRIES = 4
+MAX_FIRST_TRIES = 4
 # For calls that are tried again later anyway.
-BRIEF_TRIES, BRIEF_PAUSE_SECONDS = 3, 2.0
+SHORT_TRIES, SHORT_PAUSE_SECONDS = 3, 2.0
 # The user is told after this many failures of one call.
-TELL_AFTER = 2
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
+REPORT_AFTER_TRIES = 2
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 60.0
 # For this many tries the provider's `Retry-After` is trusted alone.
-PATIENT_TRIES = 5
+RETRY_AFTER_TRIES = 5
 # Jitter must differ between processes, so it is not seeded.
 _RANDOM = random.Random()
 
 
-def pause_before(attempt: int, error: ProviderError | None = None) -> float:
+def compute_backoff(attempt: int, error: ProviderError | None = None) -> float:
     """Return the backoff before a try (the first is 0), in seconds.
 
     It is what the provider asks for, else it doubles each time. It has jitter, so that many callers
     do not return together. If the provider keeps asking for an immediate retry, backoff applies all
     the same.
     """
-    requested = error.retry_after if isinstance(error, BusyError) else None
-    backoff_tries = attempt if requested is None else max(0, attempt - PATIENT_TRIES)
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0**backoff_tries)
+    requested = error.retry_after if isinstance(error, RateLimitedError) else None
+    backoff_tries = attempt if requested is None else max(0, attempt - RETRY_AFTER_TRIES)
+    longest = min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2.0**backoff_tries)
     own = _RANDOM.uniform(0.5, 1.0) * longest
     if requested is None:
         return own
     return max(requested + _RANDOM.uniform(0, 0.1) * (1 + requested), own if backoff_tries else 0.0)
 
 
-def repeated(call: Callable[[], T], tries: int = TRIES) -> T:
+def retry(call: Callable[[], T], tries: int = MAX_TRIES) -> T:
     """Retry a call that may be carried out twice without harm, and return its result.
 
     Raises:
@@ -59,67 +59,69 @@ def repeated(call: Callable[[], T], tries: int = TRIES) -> T:
     for attempt in range(tries):
         try:
             return call()
-        except (BusyError, LostError) as error:
+        except (RateLimitedError, UnknownOutcomeError) as error:
             wait_or_raise(error, attempt, tries)
     raise AssertionError("tries is 1 or more")
 
 
-def wait_or_raise(error: BusyError | LostError, attempt: int, tries: int = TRIES) -> None:
+def wait_or_raise(
+    error: RateLimitedError | UnknownOutcomeError, attempt: int, tries: int = MAX_TRIES
+) -> None:
     """Pause after a try that failed (the first is 0), or raise its error if it was the last."""
-    max_tries = most_tries(error, tries)
+    max_tries = compute_max_tries(error, tries)
     if attempt + 1 >= max_tries:
         raise error
-    tell(error, attempt + 1, max_tries, attempt)
-    time.sleep(pause_before(attempt, error))
+    report_retry(error, attempt + 1, max_tries, attempt)
+    time.sleep(compute_backoff(attempt, error))
 
 
-def most_tries(error: ProviderError, usual: int) -> int:
+def compute_max_tries(error: ProviderError, usual: int) -> int:
     """Return the maximum tries of a call that failed with this error."""
-    if _brief.get():
+    if _short_retries.get():
         requested_pause = getattr(error, "retry_after", None) or 0.0
-        usual = min(usual, 1 if requested_pause > BRIEF_PAUSE_SECONDS else BRIEF_TRIES)
+        usual = min(usual, 1 if requested_pause > SHORT_PAUSE_SECONDS else SHORT_TRIES)
     strange = isinstance(error, UnreachableError) and not error.seen
-    return min(usual, FIRST_TRIES) if strange else usual
+    return min(usual, MAX_FIRST_TRIES) if strange else usual
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
+def use_short_retries() -> Iterator[None]:
     """Use few tries for calls of this thread, and wait for no provider's long pause."""
-    token = _brief.set(True)
+    token = _short_retries.set(True)
     try:
         yield
     finally:
-        _brief.reset(token)
+        _short_retries.reset(token)
 
 
-def is_impatient() -> bool:
+def has_short_retries() -> bool:
     """Return whether this thread is inside `impatient`."""
-    return _brief.get()
+    return _short_retries.get()
 
 
-def tell(error: ProviderError, failed: int, max_tries: int, attempt: int) -> None:
+def report_retry(error: ProviderError, failed: int, max_tries: int, attempt: int) -> None:
     """Report a failing call and for how long it is retried, once, after its second failure.
 
     Args:
         failed: how many of at most `max_tries` tries have failed.
         attempt: the next argument of `pause_before`.
     """
-    if failed != TELL_AFTER or error.tell is None:
+    if failed != REPORT_AFTER_TRIES or error.tell is None:
         return
     left = max_tries - failed
-    pauses = (FIRST_PAUSE_SECONDS * 2.0**exponent for exponent in range(attempt, attempt + left))
-    seconds = math.ceil(sum(min(LONGEST_PAUSE_SECONDS, exponent) for exponent in pauses))
+    pauses = (MIN_BACKOFF_SECONDS * 2.0**exponent for exponent in range(attempt, attempt + left))
+    seconds = math.ceil(sum(min(MAX_BACKOFF_SECONDS, exponent) for exponent in pauses))
     # A provider that names a pause is trusted, so our own pauses are not shown.
-    has_retry_after = isinstance(error, BusyError) and error.retry_after is not None
+    has_retry_after = isinstance(error, RateLimitedError) and error.retry_after is not None
     waits = "" if has_retry_after else f", with {seconds} s of pauses at most"
     error.tell(f"{error}; trying again, up to {left} times{waits}")
 
 
-class ClosedError(Exception):
+class LimiterClosedError(Exception):
     """A request that was given up before it was sent, because the run is being stopped."""
 
 
-class Limiter:
+class AdaptiveLimiter:
     """Limits concurrent requests, adapting to the provider's rate limit.
 
     One more is allowed after each round of answers, half as many after a rate-limit error, never
@@ -145,7 +147,7 @@ class Limiter:
         with self._free:
             while True:
                 if self._closed:
-                    raise ClosedError
+                    raise LimiterClosedError
                 wait = self._not_before - time.monotonic()
                 if wait <= 0 and self._active < max(1, int(self.allowed)):
                     break

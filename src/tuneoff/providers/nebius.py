@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneoff.providers import openai
-from tuneoff.providers.recording import Tape
+from tuneoff.providers.recording import Cassette
 
 KEY_VARIABLE = "NEBIUS_API_KEY"
 check, schedule = openai.check, openai.schedule
@@ -11,7 +11,7 @@ BASE_URL = "https://api.tokenfactory.nebius.com/v1/"
 
 
 def connect(
-    base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
+    base_url: str | None = None, key_variable: str | None = None, tape: Cassette | None = None
 ) -> openai.OpenAI:
     """Connect to Nebius, or to a compatible server at `base_url`, and return it."""
     url = base_url or BASE_URL

@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneoff.billing import default_epochs
-from tuneoff.contender_settings import HostedSettings
-from tuneoff.errors import ConfigError, MissingExtraError, RefusedError
+from tuneoff.billing import compute_default_epochs
+from tuneoff.contender_settings import HostedConfig
+from tuneoff.errors import ConfigError, MissingExtraError, RejectedError
 from tuneoff.providers import (
-    FILE_BAD,
+    FILE_FAILED,
     Batches,
     Checkpoint,
     Estimate,
@@ -36,27 +36,34 @@ from tuneoff.providers import (
     Schedule,
     StepLoss,
     TunedModel,
+    iterate_pages,
+    normalize_job_status,
     openai_batches,
     openai_models,
-    pages,
-    read_end_of_job,
 )
-from tuneoff.providers.reach import Reach
-from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
-from tuneoff.providers.sdk import calling, hidden, hidden_in, is_here, key_of, pause_of
+from tuneoff.providers.reach import ConnectionStatus
+from tuneoff.providers.recording import SECONDS_HEADER, Cassette, ReplayTransport
+from tuneoff.providers.sdk import (
+    is_loopback,
+    load_key,
+    parse_rate_limit_pause,
+    redact,
+    redact_values,
+    translate_errors,
+)
 from tuneoff.providers.usage import read_usage
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-PAGE, MOST_PAGES = 100, 200
+PAGE_SIZE, MAX_PAGES = 100, 200
 # Maximum clock skew between two machines. It matters only for jobs that show neither metadata nor
 # suffix.
-CLOCKS_DIFFER_SECONDS = 600
-CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
+MAX_CLOCK_SKEW_SECONDS = 600
+CONNECT_TIMEOUT_SECONDS, ANSWER_TIMEOUT_SECONDS = 20.0, 180.0
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
 _STEP = re.compile(r"Step (\d+)/(\d+)")
 
 
-def check(settings: HostedSettings) -> None:
+def check(settings: HostedConfig) -> None:
     """Raise ConfigError for options that jobs of this API do not take."""
     options = {
         "learning_rate": settings.learning_rate is not None,
@@ -73,13 +80,13 @@ def check(settings: HostedSettings) -> None:
 
 def schedule(epochs: int | str, examples: int, validation: bool) -> Schedule:
     """Return what a job bills: validation is free, and `auto` epochs are guessed as OpenAI does."""
-    return Schedule(default_epochs(examples) if isinstance(epochs, str) else epochs)
+    return Schedule(compute_default_epochs(examples) if isinstance(epochs, str) else epochs)
 
 
 def connect(
     base_url: str | None = None,
     key_variable: str | None = None,
-    tape: Tape | None = None,
+    tape: Cassette | None = None,
     method: bool = True,
 ) -> OpenAI:
     """Connect to OpenAI, or to the API at `base_url`, which may need no key, and return it.
@@ -92,8 +99,10 @@ def connect(
         MissingExtraError: the SDK is not installed.
         ConfigError: there is no key.
     """
-    needed = not isinstance(tape, Player) and (base_url is None or key_variable is not None)
-    key = key_of(key_variable or KEY_VARIABLE, base_url, needed)
+    needed = not isinstance(tape, ReplayTransport) and (
+        base_url is None or key_variable is not None
+    )
+    key = load_key(key_variable or KEY_VARIABLE, base_url, needed)
     return OpenAI(base_url, key, tape, method)
 
 
@@ -101,15 +110,15 @@ class OpenAI:
     """A provider with OpenAI's API. One object may be used by many threads."""
 
     def __init__(
-        self, base_url: str | None, key: str, tape: Tape | None = None, method: bool = True
+        self, base_url: str | None, key: str, tape: Cassette | None = None, method: bool = True
     ) -> None:
         try:
             import openai
         except ModuleNotFoundError:
             raise MissingExtraError("openai", "hosted", "a hosted model") from None
-        timeout = openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        timeout = openai.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
         own = None
-        if base_url is not None and is_here(base_url):
+        if base_url is not None and is_loopback(base_url):
             # Between this machine and itself no proxy of the environment is used.
             own = openai.DefaultHttpxClient(trust_env=False, timeout=timeout)
         if tape is not None:
@@ -126,55 +135,64 @@ class OpenAI:
         )
         self._key, self._method = key, method
         self.url = str(self.sdk.base_url).rstrip("/")
-        self.reach = Reach(self.url)
+        self.reach = ConnectionStatus(self.url)
         # Newer models take another name for the limit, or only their own temperature.
         self._left_out: set[str] = set()
 
     def find_file(self, name: str) -> str | None:
-        with self._calling("its files could not be listed"):
-            listed = pages(self.sdk.files.list(purpose="fine-tune", limit=PAGE), MOST_PAGES)
-            fine = (f for f in listed if f.filename == name and _state(f).status not in FILE_BAD)
+        with self._translate_errors("its files could not be listed"):
+            listed = iterate_pages(
+                self.sdk.files.list(purpose="fine-tune", limit=PAGE_SIZE), MAX_PAGES
+            )
+            fine = (
+                f
+                for f in listed
+                if f.filename == name and _parse_file_state(f).status not in FILE_FAILED
+            )
             return next((str(f.id) for f in fine), None)
 
     def upload(self, path: Path) -> str:
-        with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
+        with (
+            self._translate_errors(f"{path.name} could not be uploaded"),
+            path.open("rb") as stream,
+        ):
             uploaded = self.sdk.files.create(file=(path.name, stream), purpose="fine-tune")
             return str(uploaded.id)
 
     def file_state(self, id: str) -> FileState:
-        with self._calling(f"file {id} could not be looked at"):
-            state = _state(self.sdk.files.retrieve(id))
-        return dataclasses.replace(state, error=state.error and hidden(state.error, self._key))
+        with self._translate_errors(f"file {id} could not be looked at"):
+            state = _parse_file_state(self.sdk.files.retrieve(id))
+        return dataclasses.replace(state, error=state.error and redact(state.error, self._key))
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
-        with self._calling("its jobs could not be listed"):
+        with self._translate_errors("its jobs could not be listed"):
             metadata = dict(spec.metadata)
             try:
-                listed = self.sdk.fine_tuning.jobs.list(limit=PAGE, metadata=metadata)
-                job = self._of_spec(listed, spec, taken)
+                listed = self.sdk.fine_tuning.jobs.list(limit=PAGE_SIZE, metadata=metadata)
+                job = self._find_by_spec(listed, spec, taken)
             except Exception as error:
                 if getattr(error, "status_code", None) not in (400, 422):
                     raise
                 job = None  # the server does not know the filter
             # A server may keep metadata but filter by something else; it shows the metadata without
             # a filter.
-            return job or self._of_spec(
-                self.sdk.fine_tuning.jobs.list(limit=PAGE), spec, taken
+            return job or self._find_by_spec(
+                self.sdk.fine_tuning.jobs.list(limit=PAGE_SIZE), spec, taken
             )  # fmt: skip
 
-    def _of_spec(self, listed: Any, spec: JobSpec, taken: Sequence[str]) -> Job | None:
+    def _find_by_spec(self, listed: Any, spec: JobSpec, taken: Sequence[str]) -> Job | None:
         """Find the job with this spec's metadata.
 
         Where jobs have no metadata, it is the first one since then with this training file and
         suffix.
         """
         alike = []
-        for listed_job in pages(listed, MOST_PAGES):
+        for listed_job in iterate_pages(listed, MAX_PAGES):
             job = self._job(listed_job)
             if job.metadata:
                 if all(job.metadata.get(k) == v for k, v in spec.metadata.items()):
                     return job
-            elif job.id not in taken and _fits(listed_job, spec):
+            elif job.id not in taken and _is_match(listed_job, spec):
                 alike.append(job)
         return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
@@ -200,35 +218,37 @@ class OpenAI:
             options["method"] = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
         else:
             options["hyperparameters"] = numbers
-        with self._calling("the job could not be created"):
+        with self._translate_errors("the job could not be created"):
             present = {name: value for name, value in options.items() if value is not None}
             return self._job(self.sdk.fine_tuning.jobs.create(**present))
 
     def job(self, id: str) -> Job:
-        with self._calling(f"job {id} could not be looked at"):
+        with self._translate_errors(f"job {id} could not be looked at"):
             return self._job(self.sdk.fine_tuning.jobs.retrieve(id))
 
     def cancel(self, id: str) -> Job:
-        with self._calling(f"job {id} could not be cancelled"):
+        with self._translate_errors(f"job {id} could not be cancelled"):
             return self._job(self.sdk.fine_tuning.jobs.cancel(id))
 
     def events(self, id: str) -> list[Event]:
-        with self._calling(f"the events of job {id} could not be read"):
-            listed = self.sdk.fine_tuning.jobs.list_events(id, limit=PAGE).data or []
+        with self._translate_errors(f"the events of job {id} could not be read"):
+            listed = self.sdk.fine_tuning.jobs.list_events(id, limit=PAGE_SIZE).data or []
             return [
-                Event(event.id, hidden(event.message, self._key), *_step(event.message))
+                Event(event.id, redact(event.message, self._key), *_parse_step(event.message))
                 for event in reversed(listed)
             ]
 
     def checkpoints(self, id: str) -> list[Checkpoint]:
-        with self._calling(f"the checkpoints of job {id} could not be read"):
-            listed = pages(self.sdk.fine_tuning.jobs.checkpoints.list(id, limit=PAGE), MOST_PAGES)
+        with self._translate_errors(f"the checkpoints of job {id} could not be read"):
+            listed = iterate_pages(
+                self.sdk.fine_tuning.jobs.checkpoints.list(id, limit=PAGE_SIZE), MAX_PAGES
+            )
             checkpoints = [
                 Checkpoint(
                     listed_checkpoint.fine_tuned_model_checkpoint,
                     int(listed_checkpoint.step_number),
                     listed_checkpoint.metrics.train_loss,
-                    _first(
+                    _get_first(
                         listed_checkpoint.metrics.full_valid_loss,
                         listed_checkpoint.metrics.valid_loss,
                     ),
@@ -238,42 +258,42 @@ class OpenAI:
         return sorted(checkpoints, key=lambda listed_checkpoint: listed_checkpoint.step)
 
     def losses(self, job: Job) -> list[StepLoss]:
-        with self._calling(f"the metrics of job {job.id} could not be read"):
+        with self._translate_errors(f"the metrics of job {job.id} could not be read"):
             for id in job.result_files:
-                losses = _losses(_text(self.sdk.files.content(id).read()))
+                losses = _parse_losses(_decode_text(self.sdk.files.content(id).read()))
                 if losses:
                     return losses
         return []
 
     def tuned_models(self) -> list[TunedModel]:
-        with self._calling("its models could not be listed"):
-            listed = list(pages(self.sdk.models.list(), 1))
+        with self._translate_errors("its models could not be listed"):
+            listed = list(iterate_pages(self.sdk.models.list(), 1))
         with (
-            contextlib.suppress(RefusedError),  # a key may have fewer permissions
-            self._calling("its jobs could not be listed"),
+            contextlib.suppress(RejectedError),  # a key may have fewer permissions
+            self._translate_errors("its jobs could not be listed"),
         ):
-            jobs = list(pages(self.sdk.fine_tuning.jobs.list(limit=PAGE), MOST_PAGES))
+            jobs = list(iterate_pages(self.sdk.fine_tuning.jobs.list(limit=PAGE_SIZE), MAX_PAGES))
             return openai_models.join_models(listed, jobs)
         return openai_models.join_models(listed, ())
 
     def has_jobs(self) -> bool | None:
         with (
-            contextlib.suppress(RefusedError),
-            self._calling("its jobs could not be listed"),
+            contextlib.suppress(RejectedError),
+            self._translate_errors("its jobs could not be listed"),
         ):
             return bool(self.sdk.fine_tuning.jobs.list(limit=1).data)
         return None
 
     def job_facts(self, id: str) -> dict[str, Any]:
-        with self._calling(f"job {id} could not be looked at"):
+        with self._translate_errors(f"job {id} could not be looked at"):
             shown = self.sdk.fine_tuning.jobs.retrieve(id).to_dict(mode="json", warnings=False)
-            return dict(hidden_in(shown, self._key))
+            return dict(redact_values(shown, self._key))
 
     def result_text(self, id: str) -> str:
-        return hidden(_text(self.download(id)), self._key)
+        return redact(_decode_text(self.download(id)), self._key)
 
     def download(self, id: str) -> bytes:
-        with self._calling(f"file {id} could not be fetched"):
+        with self._translate_errors(f"file {id} could not be fetched"):
             return self.sdk.files.content(id).read()
 
     def chat(
@@ -290,7 +310,7 @@ class OpenAI:
                 return self._chat(
                     self.chat_body(model, messages, max_tokens, reasoning_effort, temperature)
                 )
-            except RefusedError as error:
+            except RejectedError as error:
                 self.adapted(error)
                 # Another thread may have learned meanwhile what this request was rejected for.
                 if left_out == self._left_out:
@@ -298,7 +318,7 @@ class OpenAI:
 
     def _chat(self, body: Mapping[str, Any]) -> Reply:
         """Send one request and return its reply."""
-        with self._calling(f"model {body['model']!r} did not answer"):
+        with self._translate_errors(f"model {body['model']!r} did not answer"):
             started = time.perf_counter()
             raw = self.sdk.chat.completions.with_raw_response.create(**body)
             seconds = time.perf_counter() - started
@@ -313,8 +333,8 @@ class OpenAI:
                 usage.tokens_in,
                 usage.tokens_out,
                 choice.finish_reason,
-                _first(_number(raw.headers.get(SECONDS_HEADER)), seconds),
-                pause_of(raw.headers),
+                _get_first(_parse_number(raw.headers.get(SECONDS_HEADER)), seconds),
+                parse_rate_limit_pause(raw.headers),
                 usage.cached_tokens_in,
                 usage.written_tokens_in,
             )
@@ -341,7 +361,7 @@ class OpenAI:
             body["reasoning_effort"] = reasoning_effort
         return body
 
-    def adapted(self, error: RefusedError) -> bool:
+    def adapted(self, error: RejectedError) -> bool:
         """Return whether later requests will omit a parameter that this model does not take."""
         before = len(self._left_out)
         if error.code in ("unsupported_parameter", "unsupported_value") and error.param:
@@ -350,21 +370,21 @@ class OpenAI:
 
     def _job(self, sdk_job: Any) -> Job:
         """Return a job; its error may quote the key, which is redacted."""
-        job = _job(sdk_job)
-        return dataclasses.replace(job, error=job.error and hidden(job.error, self._key))
+        job = _parse_job(sdk_job)
+        return dataclasses.replace(job, error=job.error and redact(job.error, self._key))
 
     def batches(self) -> Batches | None:
-        return openai_batches.Batches(self, self._key, _text)
+        return openai_batches.Batches(self, self._key, _decode_text)
 
     def close(self) -> None:
         self.sdk.close()
 
-    def _calling(self, what: str) -> Any:
+    def _translate_errors(self, what: str) -> Any:
         """Translate the SDK's errors while inside."""
-        return calling(self.reach, self._key, what)
+        return translate_errors(self.reach, self._key, what)
 
 
-def _job(sdk_job: Any) -> Job:
+def _parse_job(sdk_job: Any) -> Job:
     """Return the SDK's job as ours; servers leave out what they do not have.
 
     Raises:
@@ -372,10 +392,10 @@ def _job(sdk_job: Any) -> Job:
     """
     if not (isinstance(sdk_job.id, str) and sdk_job.id and isinstance(sdk_job.status, str)):
         raise ValueError("what came is no fine-tuning job")
-    numbers = sdk_job.hyperparameters or _of_method(sdk_job)
+    numbers = sdk_job.hyperparameters or _find_hyperparameters(sdk_job)
     model = sdk_job.fine_tuned_model or None
-    status = read_end_of_job(sdk_job.status, model, bool(sdk_job.finished_at))
-    error = _words(sdk_job.error)
+    status = normalize_job_status(sdk_job.status, model, bool(sdk_job.finished_at))
+    error = _parse_error(sdk_job.error)
     if error is None and status == "failed" and sdk_job.status.lower() != status:
         error = f"its state is {sdk_job.status!r}, and it shows no model"
     return Job(
@@ -386,18 +406,18 @@ def _job(sdk_job: Any) -> Job:
         trained_tokens=sdk_job.trained_tokens,
         # A failed job is not billed.
         billed_usd=0.0 if status == "failed" and not sdk_job.trained_tokens else None,
-        epochs=_number(getattr(numbers, "n_epochs", None)),
-        batch_size=_whole(getattr(numbers, "batch_size", None)),
-        created_at=_time(sdk_job.created_at),
-        estimated_finish=_number(sdk_job.estimated_finish),
-        finished_at=_time(sdk_job.finished_at),
+        epochs=_parse_number(getattr(numbers, "n_epochs", None)),
+        batch_size=_parse_integer(getattr(numbers, "batch_size", None)),
+        created_at=_parse_time(sdk_job.created_at),
+        estimated_finish=_parse_number(sdk_job.estimated_finish),
+        finished_at=_parse_time(sdk_job.finished_at),
         training_file=sdk_job.training_file,
         metadata=sdk_job.metadata or {},
         result_files=tuple(sdk_job.result_files or ()),
     )
 
 
-def _words(error: Any) -> str | None:
+def _parse_error(error: Any) -> str | None:
     """Return an error's message, whatever its shape; None where it has none."""
     if isinstance(error, str):
         return error or None
@@ -405,48 +425,48 @@ def _words(error: Any) -> str | None:
     return str(fields["message"]) if fields.get("message") else None
 
 
-def _time(value: Any) -> float | None:
+def _parse_time(value: Any) -> float | None:
     """Return a time in seconds of the epoch; some servers write it as ISO 8601."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return datetime.datetime.fromisoformat(value).timestamp()
-    return _number(value) or None
+    return _parse_number(value) or None
 
 
-def _state(sdk_file: Any) -> FileState:
+def _parse_file_state(sdk_file: Any) -> FileState:
     """Return the state of a file as the SDK shows it; servers may leave out its status."""
     status = sdk_file.status.lower() if isinstance(sdk_file.status, str) else None
     details = getattr(sdk_file, "status_details", None)
-    error = str(details) if details and status in FILE_BAD else None
-    return FileState(status or None, error, _whole(getattr(sdk_file, "bytes", None)))
+    error = str(details) if details and status in FILE_FAILED else None
+    return FileState(status or None, error, _parse_integer(getattr(sdk_file, "bytes", None)))
 
 
-def _of_method(sdk_job: Any) -> Any:
+def _find_hyperparameters(sdk_job: Any) -> Any:
     """Return a job's hyperparameters where the job shows them under `method`."""
     method = sdk_job.method
     return getattr(getattr(method, "supervised", None), "hyperparameters", None)
 
 
-def _step(message: str) -> tuple[int, int] | tuple[()]:
+def _parse_step(message: str) -> tuple[int, int] | tuple[()]:
     """Return the two numbers of `Step 3/40: training loss=0.7`; empty for other messages."""
     match = _STEP.match(message)
     return (int(match[1]), int(match[2])) if match else ()
 
 
-def _fits(sdk_job: Any, spec: JobSpec) -> bool:
+def _is_match(sdk_job: Any, spec: JobSpec) -> bool:
     """Return whether a job without metadata may be this spec's, by its suffix and creation time.
 
     A suffix that is shown must be the same: unless the user chose it, it holds letters of the
     idempotency key.
     """
     suffix = getattr(sdk_job, "user_provided_suffix", None) or getattr(sdk_job, "suffix", None)
-    old = sdk_job.created_at and sdk_job.created_at < spec.since - CLOCKS_DIFFER_SECONDS
+    old = sdk_job.created_at and sdk_job.created_at < spec.since - MAX_CLOCK_SKEW_SECONDS
     # A job of a model alias shows the dated model behind it.
     same = sdk_job.training_file == spec.training_file and sdk_job.model.startswith(spec.model)
     return same and suffix in (None, spec.suffix) and not old
 
 
-def _text(content: bytes) -> str:
+def _decode_text(content: bytes) -> str:
     """Return a result file's text, which comes plain or, from OpenAI, encoded as base64."""
     text = content.decode("utf-8", errors="replace")
     if _BASE64.fullmatch(text) and "," not in text:
@@ -455,19 +475,21 @@ def _text(content: bytes) -> str:
     return text
 
 
-def _losses(text: str) -> list[StepLoss]:
+def _parse_losses(text: str) -> list[StepLoss]:
     """Return the steps of a result file; empty where it is no table of them."""
     losses = []
     for row in csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline="")):
-        step = _number(row.get("step"))
+        step = _parse_number(row.get("step"))
         if step is None:
             return []
-        validation = _first(_number(row.get("full_valid_loss")), _number(row.get("valid_loss")))
-        losses.append(StepLoss(int(step), _number(row.get("train_loss")), validation))
+        validation = _get_first(
+            _parse_number(row.get("full_valid_loss")), _parse_number(row.get("valid_loss"))
+        )
+        losses.append(StepLoss(int(step), _parse_number(row.get("train_loss")), validation))
     return losses
 
 
-def _number(value: Any) -> float | None:
+def _parse_number(value: Any) -> float | None:
     """Return a finite number; None for anything else."""
     try:
         number = float(value)
@@ -476,12 +498,12 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: Any) -> int | None:
+def _parse_integer(value: Any) -> int | None:
     """Return a number as an integer; None for anything else."""
-    number = _number(value)
+    number = _parse_number(value)
     return None if number is None else int(number)
 
 
-def _first(*values: float | None) -> float | None:
+def _get_first(*values: float | None) -> float | None:
     """Return the first value that is not None."""
     return next((value for value in values if value is not None), None)

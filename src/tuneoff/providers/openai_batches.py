@@ -11,28 +11,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tuneoff.errors import RefusedError
+from tuneoff.errors import RejectedError
 from tuneoff.providers import (
     BATCH_FINISHED,
     CHAT_URL,
-    FILE_BAD,
+    FILE_FAILED,
     Batch,
     BatchRow,
     FileState,
     Reply,
-    pages,
-    read_end_of_batch,
+    iterate_pages,
+    normalize_batch_status,
 )
-from tuneoff.providers.sdk import LONGEST_MESSAGE, UNREADABLE, calling, hidden
+from tuneoff.providers.sdk import MAX_MESSAGE_LENGTH, UNREADABLE, redact, translate_errors
 from tuneoff.providers.usage import read_usage
 
 if TYPE_CHECKING:
     from tuneoff.providers.openai import OpenAI
 
-PURPOSE: Final = "batch"
-WINDOW: Final = "24h"
-PAGE, MOST_PAGES = 100, 200
-CLOCKS_DIFFER_SECONDS = 600
+BATCH_PURPOSE: Final = "batch"
+COMPLETION_WINDOW: Final = "24h"
+PAGE_SIZE, MAX_PAGES = 100, 200
+MAX_CLOCK_SKEW_SECONDS = 600
 
 
 class Batches:
@@ -43,10 +43,12 @@ class Batches:
         self.url = provider.url
 
     def find_file(self, name: str) -> str | None:
-        with self._calling("its files could not be listed"):
-            listed = pages(self._sdk.files.list(purpose=PURPOSE, limit=PAGE), MOST_PAGES)
+        with self._translate_errors("its files could not be listed"):
+            listed = iterate_pages(
+                self._sdk.files.list(purpose=BATCH_PURPOSE, limit=PAGE_SIZE), MAX_PAGES
+            )
             fine = (
-                f for f in listed if f.filename == name and str(f.status).lower() not in FILE_BAD
+                f for f in listed if f.filename == name and str(f.status).lower() not in FILE_FAILED
             )
             return next((str(f.id) for f in fine), None)
 
@@ -54,8 +56,11 @@ class Batches:
         return self._provider.file_state(id)
 
     def upload(self, path: Path) -> str:
-        with self._calling(f"{path.name} could not be uploaded"), path.open("rb") as stream:
-            return str(self._sdk.files.create(file=(path.name, stream), purpose=PURPOSE).id)
+        with (
+            self._translate_errors(f"{path.name} could not be uploaded"),
+            path.open("rb") as stream,
+        ):
+            return str(self._sdk.files.create(file=(path.name, stream), purpose=BATCH_PURPOSE).id)
 
     def request(
         self,
@@ -70,15 +75,15 @@ class Batches:
         return {"custom_id": id, "method": "POST", "url": CHAT_URL, "body": body}
 
     def adapted(self, row: BatchRow) -> bool:
-        refusal = RefusedError(row.error or "", row.status or 400, row.code, row.param)
+        refusal = RejectedError(row.error or "", row.status or 400, row.code, row.param)
         return self._provider.adapted(refusal)
 
     def find(self, metadata: Mapping[str, str], since: float) -> Batch | None:
-        with self._calling("its batches could not be listed"):
-            for listed_batch in pages(self._sdk.batches.list(limit=PAGE), MOST_PAGES):
+        with self._translate_errors("its batches could not be listed"):
+            for listed_batch in iterate_pages(self._sdk.batches.list(limit=PAGE_SIZE), MAX_PAGES):
                 if (
                     listed_batch.created_at
-                    and listed_batch.created_at < since - CLOCKS_DIFFER_SECONDS
+                    and listed_batch.created_at < since - MAX_CLOCK_SKEW_SECONDS
                 ):
                     return None  # the newest come first
                 stored_metadata = listed_batch.metadata or {}
@@ -87,23 +92,23 @@ class Batches:
         return None
 
     def create(self, file: str, metadata: Mapping[str, str]) -> Batch:
-        with self._calling("the batch could not be created"):
+        with self._translate_errors("the batch could not be created"):
             return self._batch(
                 self._sdk.batches.create(
                     input_file_id=file,
                     endpoint=CHAT_URL,
-                    completion_window=WINDOW,
+                    completion_window=COMPLETION_WINDOW,
                     metadata=dict(metadata),
                 )
             )
 
     def batch(self, id: str) -> Batch:
-        with self._calling(f"batch {id} could not be looked at"):
+        with self._translate_errors(f"batch {id} could not be looked at"):
             return self._batch(self._sdk.batches.retrieve(id))
 
     def rows(self, batch: Batch) -> Iterator[BatchRow]:
         for file in batch.files:
-            with self._calling(f"the results of batch {batch.id} could not be read"):
+            with self._translate_errors(f"the results of batch {batch.id} could not be read"):
                 text = self._text(self._sdk.files.content(file).read())
                 # An answer may hold characters that `splitlines` takes for the end of a line.
                 batch_rows = [
@@ -120,8 +125,8 @@ class Batches:
         counts, usage = sdk_batch.request_counts, getattr(sdk_batch, "usage", None)
         return Batch(
             id=sdk_batch.id,
-            status=read_end_of_batch(sdk_batch.status, ends),
-            error=hidden("; ".join(map(str, errors[:3])), self._key) or None,
+            status=normalize_batch_status(sdk_batch.status, ends),
+            error=redact("; ".join(map(str, errors[:3])), self._key) or None,
             total=counts.total if counts else 0,
             done=counts.completed + counts.failed if counts else 0,
             files=tuple(
@@ -138,26 +143,26 @@ class Batches:
         body = body if isinstance(body, dict) else {"error": body}
         error, id = row.get("error") or body.get("error"), str(row.get("custom_id"))
         if status == 200 and not row.get("error"):
-            reply = _reply(body)
+            reply = _parse_reply(body)
             if reply is not None:
                 return BatchRow(id, status, reply=reply)
             error = error or "what came is no answer"
         details = error if isinstance(error, dict) else {"message": error}
-        message = hidden(str(details.get("message") or f"status {status}"), self._key)
+        message = redact(str(details.get("message") or f"status {status}"), self._key)
         return BatchRow(
             id,
             status,
-            error=message[:LONGEST_MESSAGE],
+            error=message[:MAX_MESSAGE_LENGTH],
             code=details.get("code"),
             param=details.get("param"),
         )
 
-    def _calling(self, what: str) -> Any:
+    def _translate_errors(self, what: str) -> Any:
         """Translate the SDK's errors while inside."""
-        return calling(self._provider.reach, self._key, what)
+        return translate_errors(self._provider.reach, self._key, what)
 
 
-def _reply(body: Mapping[str, Any]) -> Reply | None:
+def _parse_reply(body: Mapping[str, Any]) -> Reply | None:
     """Return a body's answer; None where there is none.
 
     One malformed row must not keep the other rows, which are paid for, from being read.

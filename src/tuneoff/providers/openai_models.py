@@ -9,7 +9,7 @@ from typing import Any
 
 from tuneoff.providers import TunedModel
 
-TUNED, CHECKPOINT = "ft:", ":ckpt-"
+TUNED_PREFIX, CHECKPOINT_MARK = "ft:", ":ckpt-"
 
 
 def join_models(listed: Iterable[Any], jobs: Iterable[Any]) -> list[TunedModel]:
@@ -25,23 +25,26 @@ def join_models(listed: Iterable[Any], jobs: Iterable[Any]) -> list[TunedModel]:
     listed_by_name = {listed_model.id: listed_model for listed_model in listed}
     job_by_model = {job.fine_tuned_model: job for job in jobs if job.fine_tuned_model}
     tuned = [
-        name for name in listed_by_name if name.startswith(TUNED) or _whole(name) in job_by_model
+        name
+        for name in listed_by_name
+        if name.startswith(TUNED_PREFIX) or _strip_checkpoint(name) in job_by_model
     ]
     gone = [name for name in job_by_model if name not in listed_by_name]
     listed_models = [
-        _join(name, job_by_model.get(_whole(name)), listed_by_name[name]) for name in tuned
+        _build_tuned_model(name, job_by_model.get(_strip_checkpoint(name)), listed_by_name[name])
+        for name in tuned
     ]
-    return listed_models + [_join(name, job_by_model[name], None) for name in gone]
+    return listed_models + [_build_tuned_model(name, job_by_model[name], None) for name in gone]
 
 
-def _whole(name: str) -> str:
+def _strip_checkpoint(name: str) -> str:
     """Return the model that a checkpoint (`…:ckpt-step-8`) belongs to; another name is its own."""
-    return name.partition(CHECKPOINT)[0]
+    return name.partition(CHECKPOINT_MARK)[0]
 
 
-def _join(name: str, job: Any, listed: Any) -> TunedModel:
+def _build_tuned_model(name: str, job: Any, listed: Any) -> TunedModel:
     """Return a tuned model from its listing and its job, either of which may be missing."""
-    ends = read_day(getattr(listed, "shutdown_date", None))
+    ends = parse_day(getattr(listed, "shutdown_date", None))
     if job is None:
         # `ft:BASE:ORGANIZATION:SUFFIX:ID`
         return TunedModel(name, name.split(":")[1], ends=ends)
@@ -50,7 +53,7 @@ def _join(name: str, job: Any, listed: Any) -> TunedModel:
     )
 
 
-def read_day(value: Any) -> datetime.date | None:
+def parse_day(value: Any) -> datetime.date | None:
     """Return the day that a server names; None where it cannot be read.
 
     OpenAI writes `YYYY-MM-DD` (its deprecations page, November 2026). An ISO 8601 time and seconds

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 from tuneoff.errors import ProviderError
 
 # Seconds between two lines about a server that comes and goes.
-TELL_AGAIN_SECONDS = 60.0
+REPORT_AGAIN_SECONDS = 60.0
 # Names of HTTP libraries for a connection that could not be made.
-NO_CONNECTION = ("ConnectError", "ConnectTimeout")
+CONNECTION_ERRORS = ("ConnectError", "ConnectTimeout")
 
 
-class Reach:
+class ConnectionStatus:
     """The status of one connection's server. May be used by many threads."""
 
     def __init__(self, url: str) -> None:
@@ -27,7 +27,7 @@ class Reach:
         self._over = False
         self._lock = threading.Lock()
 
-    def tell_to(self, say: Callable[[str], None], seen: bool) -> None:
+    def set_listener(self, say: Callable[[str], None], seen: bool) -> None:
         """Set who hears about outages, and whether the server has answered an earlier command."""
         self._say, self.seen = say, self.seen or seen
 
@@ -39,21 +39,21 @@ class Reach:
         """Report an outage, unless it was reported already."""
         with self._lock:
             now = time.monotonic()
-            new = self._told is None or (self._over and now - self._told >= TELL_AGAIN_SECONDS)
+            new = self._told is None or (self._over and now - self._told >= REPORT_AGAIN_SECONDS)
             if not new or self._say is None:
                 return
             self._told, self._over = now, False
         self._say(line)
 
 
-def why_no_connection(error: BaseException, url: str) -> tuple[str, bool] | None:
+def explain_no_connection(error: BaseException, url: str) -> tuple[str, bool] | None:
     """Return why no connection to `url` was made, and whether certainly nothing was executed.
 
     None where a connection was made. After a redirect it is not certain: the redirect leads
     elsewhere, or turns the request into a GET.
     """
-    chain = list(_causes(error))
-    broken = next((cause for cause in chain if type(cause).__name__ in NO_CONNECTION), None)
+    chain = list(_walk_causes(error))
+    broken = next((cause for cause in chain if type(cause).__name__ in CONNECTION_ERRORS), None)
     if broken is None:
         return None
     try:
@@ -67,7 +67,7 @@ def why_no_connection(error: BaseException, url: str) -> tuple[str, bool] | None
     return why, method == "POST"
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _walk_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and the chain of its causes, up to an error that was being handled."""
     current: BaseException | None = error
     while current is not None and not isinstance(current, ProviderError | KeyboardInterrupt):

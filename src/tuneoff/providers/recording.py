@@ -27,12 +27,12 @@ from urllib.parse import urlsplit
 
 from tuneoff.errors import ConfigError
 from tuneoff.files import append_lines, read_lines
-from tuneoff.providers.sdk import hidden
+from tuneoff.providers.sdk import redact
 
-ANSWERING = "/chat/completions"
+CHAT_PATH = "/chat/completions"
 # How long a recorded answer took, in a header of our own: a replay must not look fast.
 SECONDS_HEADER = "tuneoff-seconds"
-KEPT_HEADERS = (
+RECORDED_HEADERS = (
     "content-type", "date", "retry-after", "retry-after-ms", "x-request-id", "openai-version",
     "openai-model", "openai-processing-ms",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def mark_sample(sample: int) -> Iterator[None]:
         _SAMPLE.reset(token)
 
 
-class Tape(Protocol):
+class Cassette(Protocol):
     """A cassette between an SDK and the network."""
 
     def transport(self, library: Any, key: str) -> Any:
@@ -60,21 +60,21 @@ class Tape(Protocol):
         ...
 
 
-class Recorder:
+class RecordingTransport:
     """Forwards every request and records the exchange."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, threading.Lock()
 
     def transport(self, library: Any, key: str) -> Any:
-        network = _Network(library)
+        network = _NetworkTransports(library)
 
         def carry(request: Any) -> Any:
             started = time.perf_counter()
             response = network.to(request.url).handle_request(request)
             content = response.read()
             seconds = time.perf_counter() - started
-            row = _row(request, response, content, seconds, key)
+            row = _serialize_exchange(request, response, content, seconds, key)
             with self._lock:
                 append_lines(self._path, [row])
             headers = {k: v for k, v in response.headers.items() if k != "content-encoding"}
@@ -83,10 +83,10 @@ class Recorder:
                 response.status_code, headers=headers, content=content, request=request
             )
 
-        return _transport(library, carry, network.close)
+        return _build_transport(library, carry, network.close)
 
 
-class _Network:
+class _NetworkTransports:
     """Transports to the network, one per proxy.
 
     A custom transport disables the environment's proxies in these libraries, so they are applied
@@ -95,7 +95,7 @@ class _Network:
 
     def __init__(self, library: Any) -> None:
         self._library, self._lock = library, threading.Lock()
-        self._ways: dict[str | None, Any] = {}
+        self._transports: dict[str | None, Any] = {}
 
     def to(self, url: Any) -> Any:
         """Return the transport to an address, through the environment's proxy if there is one."""
@@ -106,17 +106,19 @@ class _Network:
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
         with self._lock:
-            if proxy not in self._ways:
+            if proxy not in self._transports:
                 limits = self._library.Limits(max_connections=1000, max_keepalive_connections=100)
-                self._ways[proxy] = self._library.HTTPTransport(limits=limits, proxy=proxy or None)
-            return self._ways[proxy]
+                self._transports[proxy] = self._library.HTTPTransport(
+                    limits=limits, proxy=proxy or None
+                )
+            return self._transports[proxy]
 
     def close(self) -> None:
-        for way in self._ways.values():
+        for way in self._transports.values():
             way.close()
 
 
-class Player:
+class ReplayTransport:
     """Replays recorded answers; nothing leaves the machine."""
 
     def __init__(self, path: Path) -> None:
@@ -131,19 +133,19 @@ class Player:
         for row in read_lines(path):
             if row["status"] in (408, 409, 429) or row["status"] >= 500:
                 continue
-            if row["path"].endswith(ANSWERING):
-                answers = self._answers[_question(row)]
+            if row["path"].endswith(CHAT_PATH):
+                answers = self._answers[_build_question_key(row)]
                 # It was rejected and asked again later, so the rejection was not final.
                 if answers and answers[-1]["status"] >= 400:
                     answers.pop()
                 answers.append(row)
             else:
-                self._last[_place(row)] = row
+                self._last[_build_route_key(row)] = row
 
     def transport(self, library: Any, key: str) -> Any:
         def carry(request: Any) -> Any:
-            request_row = _asked(request)
-            row = self._said(request_row)
+            request_row = _serialize_request(request)
+            row = self._find_response(request_row)
             if row is None:
                 raise ConfigError(
                     f"{self._path}: the recording holds no answer to {request_row['method']} "
@@ -151,31 +153,31 @@ class Player:
                 )
             headers = {**row["headers"], SECONDS_HEADER: str(row["seconds"])}
             return library.Response(
-                row["status"], headers=headers, content=_content(row), request=request
+                row["status"], headers=headers, content=_decode_content(row), request=request
             )
 
-        return _transport(library, carry, lambda: None)
+        return _build_transport(library, carry, lambda: None)
 
-    def _said(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _find_response(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the recorded answer to a request; None if there is none."""
-        if not request["path"].endswith(ANSWERING):
-            return self._last.get(_place(request))
+        if not request["path"].endswith(CHAT_PATH):
+            return self._last.get(_build_route_key(request))
         with self._lock:
-            answers = self._answers.get(_question(request))
+            answers = self._answers.get(_build_question_key(request))
             if not answers:
                 return None
             # A question may be asked more often than it was recorded: the last answer repeats.
             return answers.popleft() if len(answers) > 1 else answers[0]
 
 
-def _transport(library: Any, carry: Any, close: Any) -> Any:
+def _build_transport(library: Any, carry: Any, close: Any) -> Any:
     """Return a transport of a library that consists of two functions."""
     made = type("Carried", (library.BaseTransport,), {})()
     made.handle_request, made.close = carry, close
     return made
 
 
-def _asked(request: Any) -> dict[str, Any]:
+def _serialize_request(request: Any) -> dict[str, Any]:
     """Return a request as it is recorded: no host, no headers.
 
     Uploaded files are left out; they lie in `upload/`.
@@ -189,36 +191,38 @@ def _asked(request: Any) -> dict[str, Any]:
     return row | ({"sample": sample} if (sample := _SAMPLE.get()) else {})
 
 
-def _row(request: Any, response: Any, content: bytes, seconds: float, key: str) -> dict[str, Any]:
+def _serialize_exchange(
+    request: Any, response: Any, content: bytes, seconds: float, key: str
+) -> dict[str, Any]:
     """Return an exchange as a row, with the key redacted."""
     headers = {
-        name: hidden(value, key)
+        name: redact(value, key)
         for name, value in response.headers.items()
-        if name.lower() in KEPT_HEADERS or name.lower().startswith("x-ratelimit-")
+        if name.lower() in RECORDED_HEADERS or name.lower().startswith("x-ratelimit-")
     }
-    row = {**_asked(request), "status": response.status_code, "headers": headers}
+    row = {**_serialize_request(request), "status": response.status_code, "headers": headers}
     try:
-        row["content"] = hidden(content.decode(), key)
+        row["content"] = redact(content.decode(), key)
     except UnicodeDecodeError:
         # Latin-1 maps every byte, so the key is redacted here as in a text.
-        plain = hidden(content.decode("latin-1"), key).encode("latin-1")
+        plain = redact(content.decode("latin-1"), key).encode("latin-1")
         row["base64"] = base64.b64encode(plain).decode()
     return {**row, "seconds": round(seconds, 6)}
 
 
-def _content(row: Mapping[str, Any]) -> bytes:
+def _decode_content(row: Mapping[str, Any]) -> bytes:
     """Return a recorded answer's bytes."""
     if "base64" in row:
         return base64.b64decode(row["base64"])
     return str(row["content"]).encode()
 
 
-def _question(row: Mapping[str, Any]) -> str:
+def _build_question_key(row: Mapping[str, Any]) -> str:
     """Return what identifies a question: its path, body and sample."""
     parts = [row["path"], row["body"], *([row["sample"]] if "sample" in row else [])]
     return json.dumps(parts, sort_keys=True)
 
 
-def _place(row: Mapping[str, Any]) -> str:
+def _build_route_key(row: Mapping[str, Any]) -> str:
     """Return what identifies any other request: its method and path."""
     return f"{row['method']} {row['path']}"

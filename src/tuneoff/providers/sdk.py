@@ -19,27 +19,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tuneoff.errors import (
-    BusyError,
     ConfigError,
-    LostError,
     ProviderError,
-    RefusedError,
+    RateLimitedError,
+    RejectedError,
+    UnknownOutcomeError,
     UnreachableError,
 )
-from tuneoff.providers.reach import Reach, why_no_connection
+from tuneoff.providers.reach import ConnectionStatus, explain_no_connection
 
-HIDDEN = "[key]"
-LONGEST_MESSAGE = 500
+REDACTED = "[key]"
+MAX_MESSAGE_LENGTH = 500
 # Statuses of a final rejection. A request with any other error may have been carried out.
-REFUSALS = (400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422)
-LONGEST_PAUSE = 600.0
+REJECTED_STATUSES = (400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422)
+MAX_PAUSE_SECONDS = 600.0
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError)
 _RUN = re.compile(r"[^\s'\"]+")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def key_of(variable: str, base_url: str | None, needed: bool) -> str:
+def load_key(variable: str, base_url: str | None, needed: bool) -> str:
     """Return the key from the environment, the only place where one is looked for.
 
     Raises:
@@ -55,7 +55,7 @@ def key_of(variable: str, base_url: str | None, needed: bool) -> str:
 
 
 @contextmanager
-def calling(reach: Reach, key: str, what: str) -> Iterator[None]:
+def translate_errors(reach: ConnectionStatus, key: str, what: str) -> Iterator[None]:
     """Translate the errors of one SDK call into ours while inside.
 
     Raises:
@@ -66,12 +66,12 @@ def calling(reach: Reach, key: str, what: str) -> Iterator[None]:
     except ProviderError:
         raise
     except Exception as error:
-        translated = _unreachable(error, reach, key, what) or _translated(
+        translated = _build_unreachable_error(error, reach, key, what) or _translate_error(
             error, reach.url, key, what
         )
         if translated is None:
             raise
-        if isinstance(translated, RefusedError):
+        if isinstance(translated, RejectedError):
             reach.answered()
         elif not isinstance(translated, UnreachableError):
             reach.seen = True
@@ -81,11 +81,13 @@ def calling(reach: Reach, key: str, what: str) -> Iterator[None]:
         reach.answered()
 
 
-def _unreachable(error: Exception, reach: Reach, key: str, what: str) -> UnreachableError | None:
+def _build_unreachable_error(
+    error: Exception, reach: ConnectionStatus, key: str, what: str
+) -> UnreachableError | None:
     """Return the error of a connection that could not be made; None for any other error."""
     failure = None
     if not isinstance(getattr(error, "status_code", None), int):
-        failure = why_no_connection(error, reach.url)
+        failure = explain_no_connection(error, reach.url)
     if failure is None:
         return None
     why, certain = failure
@@ -93,58 +95,58 @@ def _unreachable(error: Exception, reach: Reach, key: str, what: str) -> Unreach
     if not reach.seen:
         here = "start the server, or mend base_url"
         away = "is this machine online, and is the address right?"
-        advice = f" (nothing has answered there yet: {here if is_here(reach.url) else away})"
-    why = hidden(why.splitlines()[0], key)[:LONGEST_MESSAGE]
+        advice = f" (nothing has answered there yet: {here if is_loopback(reach.url) else away})"
+    why = redact(why.splitlines()[0], key)[:MAX_MESSAGE_LENGTH]
     return UnreachableError(f"{reach.url}: {what}: {why}{advice}", reach.seen, certain)
 
 
-def _translated(error: Exception, url: str, key: str, what: str) -> ProviderError | None:
+def _translate_error(error: Exception, url: str, key: str, what: str) -> ProviderError | None:
     """Return an SDK's error as one of ours; None for an error that is not the SDK's."""
-    status, details = getattr(error, "status_code", None), _details(error)
-    text = f"{url}: {what}: {_message(error, details, key)}"
+    status, details = getattr(error, "status_code", None), _get_details(error)
+    text = f"{url}: {what}: {_build_message(error, details, key)}"
     if status == 404 and not urlsplit(url).path.strip("/"):
         text += " (the address of such an API mostly ends in /v1)"
     if isinstance(status, int) and status >= 400:
         code, param = details.get("code"), details.get("param")
-        if status in REFUSALS or code == "insufficient_quota":
-            return RefusedError(text, status, code, param)
+        if status in REJECTED_STATUSES or code == "insufficient_quota":
+            return RejectedError(text, status, code, param)
         if status in (429, 503):
             headers = error.response.headers  # type: ignore[attr-defined]
-            return BusyError(text, retry_after(headers), status)
-        return LostError(text, status)
+            return RateLimitedError(text, parse_retry_after(headers), status)
+        return UnknownOutcomeError(text, status)
     if isinstance(error, UnicodeEncodeError):
-        return RefusedError(f"{url}: {what}: half a surrogate pair is no text", 400)
+        return RejectedError(f"{url}: {what}: half a surrogate pair is no text", 400)
     # No status: the connection broke, timed out, or the answer is not what the API describes. The
     # SDK does not check that: it returns text instead of an object, and objects whose parts are
     # missing.
     if hasattr(error, "request") or isinstance(error, UNREADABLE):
-        return LostError(text)
+        return UnknownOutcomeError(text)
     return None
 
 
-def _details(error: Exception) -> Mapping[str, Any]:
+def _get_details(error: Exception) -> Mapping[str, Any]:
     """Return the `error` object of a response's body; one of the SDKs has unpacked it already."""
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else None
     return inner if isinstance(inner, dict) else {}
 
 
-def _message(error: Exception, details: Mapping[str, Any], key: str) -> str:
+def _build_message(error: Exception, details: Mapping[str, Any], key: str) -> str:
     """Return the first line of an error's message, with the key redacted."""
     if isinstance(error, json.JSONDecodeError | TypeError | AttributeError | LookupError):
         return "its answer is not what the API describes"
     first = (str(details.get("message") or error).strip() or type(error).__name__).splitlines()[0]
-    return hidden(first, key)[:LONGEST_MESSAGE]
+    return redact(first, key)[:MAX_MESSAGE_LENGTH]
 
 
-def hidden(text: str, key: str) -> str:
+def redact(text: str, key: str) -> str:
     """Redact a key in a text that a server sent.
 
     The server may have sent back the whole key, its end alone, or its end after stars or dots.
     """
     if len(key) < 8:
         return text
-    text = text.replace(key, HIDDEN).replace(key[-8:], HIDDEN)
+    text = text.replace(key, REDACTED).replace(key[-8:], REDACTED)
     end = key[-4:]
     masked = re.compile(rf"(?:[*•…]|\.\.\.){re.escape(end)}")
 
@@ -154,49 +156,49 @@ def hidden(text: str, key: str) -> str:
         Runs are searched one by one: a pattern that begins with any character takes quadratic time.
         """
         *_, last = [None, *masked.finditer(run[0])]
-        return run[0] if last is None else HIDDEN + run[0][last.end() :]
+        return run[0] if last is None else REDACTED + run[0][last.end() :]
 
     return _RUN.sub(struck, text) if end in text else text
 
 
-def hidden_in(value: Any, key: str) -> Any:
+def redact_values(value: Any, key: str) -> Any:
     """Redact a key in every text within a value that a server sent."""
     if isinstance(value, str):
-        return hidden(value, key)
+        return redact(value, key)
     if isinstance(value, dict):
-        return {hidden(str(name), key): hidden_in(inner, key) for name, inner in value.items()}
-    return [hidden_in(inner, key) for inner in value] if isinstance(value, list) else value
+        return {redact(str(name), key): redact_values(inner, key) for name, inner in value.items()}
+    return [redact_values(inner, key) for inner in value] if isinstance(value, list) else value
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that a provider asks to wait; None where it says nothing readable.
 
     Read from `retry-after-ms`, or from `Retry-After` as seconds or as a date.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = _parse_number(headers.get("retry-after-ms"))
     if milliseconds is not None:
-        return _bounded(milliseconds / 1000)
+        return _clamp_pause(milliseconds / 1000)
     written = headers.get("retry-after")
-    seconds = _number(written)
+    seconds = _parse_number(written)
     if seconds is None and written:
-        seconds = _until(written)
-    return None if seconds is None else _bounded(seconds)
+        seconds = _compute_seconds_until(written)
+    return None if seconds is None else _clamp_pause(seconds)
 
 
-def pause_of(headers: Mapping[str, str]) -> float | None:
+def parse_rate_limit_pause(headers: Mapping[str, str]) -> float | None:
     """Return the seconds to wait because a rate limit is used up; None if it is not.
 
     Read from the `x-ratelimit-…` headers. Together counts requests alone, without saying so.
     """
     waits = [
-        _seconds(headers.get(f"x-ratelimit-reset{what}", ""))
+        _parse_duration(headers.get(f"x-ratelimit-reset{what}", ""))
         for what in ("-requests", "-tokens", "")
-        if _number(headers.get(f"x-ratelimit-remaining{what}")) == 0
+        if _parse_number(headers.get(f"x-ratelimit-remaining{what}")) == 0
     ]
-    return _bounded(max(waits)) if waits else None
+    return _clamp_pause(max(waits)) if waits else None
 
 
-def _until(written: str) -> float | None:
+def _compute_seconds_until(written: str) -> float | None:
     """Return the seconds until a date; None if it is no date, or one of the year 99999."""
     date = email.utils.parsedate_tz(written)
     try:
@@ -205,15 +207,15 @@ def _until(written: str) -> float | None:
         return None
 
 
-def _seconds(written: str) -> float:
+def _parse_duration(written: str) -> float:
     """Return a duration such as `6m0s`, `120ms` or a plain number in seconds."""
-    plain = _number(written)
+    plain = _parse_number(written)
     if plain is not None:
         return plain
     return sum(float(count) * _UNITS[unit] for count, unit in _DURATION.findall(written))
 
 
-def _number(written: str | None) -> float | None:
+def _parse_number(written: str | None) -> float | None:
     """Return a written number; None where there is none."""
     try:
         return float(written) if written else None
@@ -221,12 +223,12 @@ def _number(written: str | None) -> float | None:
         return None
 
 
-def _bounded(seconds: float) -> float:
+def _clamp_pause(seconds: float) -> float:
     """Return a pause between 0 and the maximum; 0 for NaN."""
-    return min(max(seconds, 0.0), LONGEST_PAUSE) if seconds == seconds else 0.0
+    return min(max(seconds, 0.0), MAX_PAUSE_SECONDS) if seconds == seconds else 0.0
 
 
-def is_here(base_url: str) -> bool:
+def is_loopback(base_url: str) -> bool:
     """Return whether an address is this machine's own."""
     host = urlsplit(base_url).hostname or ""
     try:

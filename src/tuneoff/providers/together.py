@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuneoff.contender_settings import HostedSettings
-from tuneoff.errors import NOT_DEPLOYED, ConfigError, MissingExtraError, RefusedError
+from tuneoff.contender_settings import HostedConfig
+from tuneoff.errors import NOT_DEPLOYED, ConfigError, MissingExtraError, RejectedError
 from tuneoff.providers import (
-    FILE_BAD,
+    FILE_FAILED,
     Batches,
     Checkpoint,
     Estimate,
@@ -32,46 +32,58 @@ from tuneoff.providers import (
     StepLoss,
     TunedModel,
 )
-from tuneoff.providers.reach import Reach
-from tuneoff.providers.recording import SECONDS_HEADER, Player, Tape
-from tuneoff.providers.sdk import calling, hidden, hidden_in, key_of, pause_of
-from tuneoff.providers.together_shapes import event_of, fits, job_of, losses_of, number
+from tuneoff.providers.reach import ConnectionStatus
+from tuneoff.providers.recording import SECONDS_HEADER, Cassette, ReplayTransport
+from tuneoff.providers.sdk import (
+    load_key,
+    parse_rate_limit_pause,
+    redact,
+    redact_values,
+    translate_errors,
+)
+from tuneoff.providers.together_shapes import (
+    is_job_of_spec,
+    parse_event,
+    parse_job,
+    parse_losses,
+    parse_number,
+)
 
 KEY_VARIABLE = "TOGETHER_API_KEY"
-MOST_LETTERS_OF_SUFFIX, USUAL_EPOCHS = 40, 1
+MAX_SUFFIX_LENGTH, DEFAULT_EPOCHS = 40, 1
 # As often as a local training evaluates, and the minimum that early stopping needs.
-VALIDATIONS_AN_EPOCH, FEWEST_VALIDATIONS, MOST_VALIDATIONS = 2, 4, 100
+VALIDATIONS_PER_EPOCH, MIN_VALIDATIONS, MAX_VALIDATIONS = 2, 4, 100
 # Defaults of Together's own command line.
-RATES = {"lora": 1e-3, "full": 1e-5}
-CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 180.0
-NOT_THERE = (
+DEFAULT_LEARNING_RATES = {"lora": 1e-3, "full": 1e-5}
+CONNECT_TIMEOUT_SECONDS, ANSWER_TIMEOUT_SECONDS = 20.0, 180.0
+NOT_AVAILABLE_CODES = (
     "model_not_available", "model_not_found", "endpoint_not_configured", "endpoint_not_ready",
 )  # fmt: skip
 
 
-def check(settings: HostedSettings) -> None:
+def check(settings: HostedConfig) -> None:
     """Raise ConfigError for options that Together's jobs do not take."""
     if settings.learning_rate_multiplier != "auto":
         raise ConfigError(
             f"contender {settings.name}: together's jobs take no learning_rate_multiplier; give "
             "the rate itself as learning_rate (left out: 1.0e-3 for LoRA)."
         )
-    if settings.suffix is not None and len(settings.suffix) > MOST_LETTERS_OF_SUFFIX:
+    if settings.suffix is not None and len(settings.suffix) > MAX_SUFFIX_LENGTH:
         raise ConfigError(
             f"contender {settings.name}: the suffix {settings.suffix!r} has "
-            f"{len(settings.suffix)} letters; together takes at most {MOST_LETTERS_OF_SUFFIX}."
+            f"{len(settings.suffix)} letters; together takes at most {MAX_SUFFIX_LENGTH}."
         )
 
 
 def schedule(epochs: int | str, examples: int, validation: bool) -> Schedule:
     """Return what a job bills: its epochs (default: one), and evaluations of validation data."""
-    whole = USUAL_EPOCHS if isinstance(epochs, str) else epochs
-    looks = max(FEWEST_VALIDATIONS, VALIDATIONS_AN_EPOCH * whole)
-    return Schedule(whole, min(MOST_VALIDATIONS, looks) if validation else 0)
+    whole = DEFAULT_EPOCHS if isinstance(epochs, str) else epochs
+    looks = max(MIN_VALIDATIONS, VALIDATIONS_PER_EPOCH * whole)
+    return Schedule(whole, min(MAX_VALIDATIONS, looks) if validation else 0)
 
 
 def connect(
-    base_url: str | None = None, key_variable: str | None = None, tape: Tape | None = None
+    base_url: str | None = None, key_variable: str | None = None, tape: Cassette | None = None
 ) -> Provider:
     """Connect to Together, or to its API at `base_url`, which may need no key, and return it.
 
@@ -79,19 +91,21 @@ def connect(
         MissingExtraError: the SDK is not installed.
         ConfigError: there is no key.
     """
-    needed = not isinstance(tape, Player) and (base_url is None or key_variable is not None)
-    return Together(base_url, key_of(key_variable or KEY_VARIABLE, base_url, needed), tape)
+    needed = not isinstance(tape, ReplayTransport) and (
+        base_url is None or key_variable is not None
+    )
+    return Together(base_url, load_key(key_variable or KEY_VARIABLE, base_url, needed), tape)
 
 
 class Together:
     """The provider. One object may be used by many threads."""
 
-    def __init__(self, base_url: str | None, key: str, tape: Tape | None = None) -> None:
+    def __init__(self, base_url: str | None, key: str, tape: Cassette | None = None) -> None:
         try:
             import together
         except ModuleNotFoundError:
             raise MissingExtraError("together", "together", "a model of Together") from None
-        timeout = together.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        timeout = together.Timeout(ANSWER_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
         own = None
         if tape is not None:
             import httpx
@@ -107,40 +121,40 @@ class Together:
         )
         self._key = key
         self.url = str(self.sdk.base_url).rstrip("/")
-        self.reach = Reach(self.url)
+        self.reach = ConnectionStatus(self.url)
 
     def find_file(self, name: str) -> str | None:
-        with self._calling("its files could not be listed"):
+        with self._translate_errors("its files could not be listed"):
             fine = (
                 f
                 for f in self.sdk.files.list().data
                 # A file whose content never arrived is listed, too.
-                if f.filename == name and f.bytes and _state(f).status not in FILE_BAD
+                if f.filename == name and f.bytes and _parse_file_state(f).status not in FILE_FAILED
             )
             return next((str(f.id) for f in fine), None)
 
     def upload(self, path: Path) -> str:
-        with self._calling(f"{path.name} could not be uploaded"):
+        with self._translate_errors(f"{path.name} could not be uploaded"):
             return str(self.sdk.files.upload(path, purpose="fine-tune", check=False).id)
 
     def file_state(self, id: str) -> FileState:
-        with self._calling(f"file {id} could not be looked at"):
-            state = _state(self.sdk.files.retrieve(id))
-        return replace(state, error=state.error and hidden(state.error, self._key))
+        with self._translate_errors(f"file {id} could not be looked at"):
+            state = _parse_file_state(self.sdk.files.retrieve(id))
+        return replace(state, error=state.error and redact(state.error, self._key))
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
-        with self._calling("its jobs could not be listed"):
+        with self._translate_errors("its jobs could not be listed"):
             alike = [
                 job
                 for listed_job in self.sdk.fine_tuning.list().data
-                for job in [job_of(listed_job, self._key)]
-                if job.id not in taken and fits(listed_job, job, spec)
+                for job in [parse_job(listed_job, self._key)]
+                if job.id not in taken and is_job_of_spec(listed_job, job, spec)
             ]
         return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
     def estimate(self, spec: JobSpec) -> Estimate | None:
         wanted = ("training_file", "validation_file", "model", "n_epochs", "n_evals")
-        with self._calling("the job's price could not be estimated"):
+        with self._translate_errors("the job's price could not be estimated"):
             job = self._asked(spec, self._limits(spec))
             options: dict[str, Any] = {name: job[name] for name in wanted if name in job}
             options["training_method"] = {"method": "sft", "train_on_inputs": False}
@@ -158,27 +172,27 @@ class Together:
         )
 
     def create_job(self, spec: JobSpec) -> Job:
-        with self._calling("the job could not be created"):
+        with self._translate_errors("the job could not be created"):
             limits = self._limits(spec)
             created = self.sdk.fine_tuning.create(**self._asked(spec, limits), model_limits=limits)
-            return job_of(created, self._key)
+            return parse_job(created, self._key)
 
     def job(self, id: str) -> Job:
-        with self._calling(f"job {id} could not be looked at"):
-            return job_of(self.sdk.fine_tuning.retrieve(id), self._key)
+        with self._translate_errors(f"job {id} could not be looked at"):
+            return parse_job(self.sdk.fine_tuning.retrieve(id), self._key)
 
     def cancel(self, id: str) -> Job:
-        with self._calling(f"job {id} could not be cancelled"):
-            return job_of(self.sdk.fine_tuning.cancel(id), self._key)
+        with self._translate_errors(f"job {id} could not be cancelled"):
+            return parse_job(self.sdk.fine_tuning.cancel(id), self._key)
 
     def events(self, id: str) -> list[Event]:
-        with self._calling(f"the events of job {id} could not be read"):
+        with self._translate_errors(f"the events of job {id} could not be read"):
             listed = sorted(self.sdk.fine_tuning.list_events(id).data, key=lambda e: e.created_at)
-            return [event_of(event, self._key) for event in listed]
+            return [parse_event(event, self._key) for event in listed]
 
     def checkpoints(self, id: str) -> list[Checkpoint]:
         losses = {loss.step: loss for loss in self._metrics(id)}
-        with self._calling(f"the checkpoints of job {id} could not be read"):
+        with self._translate_errors(f"the checkpoints of job {id} could not be read"):
             listed = sorted(self.sdk.fine_tuning.list_checkpoints(id).data, key=lambda c: c.step)
         unknown = StepLoss(0)
         return [
@@ -211,7 +225,7 @@ class Together:
         elif reasoning_effort is not None:
             body["reasoning_effort"] = reasoning_effort
         try:
-            with self._calling(f"model {model!r} did not answer"):
+            with self._translate_errors(f"model {model!r} did not answer"):
                 completions = self.sdk.chat.completions.with_raw_response
                 raw = completions.create(**body, temperature=temperature or 0)
                 answer = raw.parse()
@@ -221,13 +235,13 @@ class Together:
                     usage.prompt_tokens if usage else None,
                     usage.completion_tokens if usage else None,
                     choice.finish_reason,
-                    number(raw.headers.get(SECONDS_HEADER)),
-                    pause_of(raw.headers),
+                    parse_number(raw.headers.get(SECONDS_HEADER)),
+                    parse_rate_limit_pause(raw.headers),
                 )
-        except RefusedError as error:
-            if error.code not in NOT_THERE and error.status != 404:
+        except RejectedError as error:
+            if error.code not in NOT_AVAILABLE_CODES and error.status != 404:
                 raise
-            raise RefusedError(
+            raise RejectedError(
                 f"{error} (a model that was tuned at Together answers only on a dedicated "
                 "endpoint, which is billed by the minute: deploy it, `tg beta endpoints deploy "
                 "MODEL --endpoint NAME`, give PROJECT/NAME as `deployment:` of the contender, run "
@@ -252,7 +266,7 @@ class Together:
             "n_evals": min(job_schedule.validations, limits.max_num_evals),
             "n_checkpoints": max(1, checkpoints),
             "batch_size": "max" if spec.batch_size == "auto" else spec.batch_size,
-            "learning_rate": spec.learning_rate or RATES[spec.method or "lora"],
+            "learning_rate": spec.learning_rate or DEFAULT_LEARNING_RATES[spec.method or "lora"],
             "suffix": spec.suffix,
             "random_seed": spec.seed,
             # Only the answers are learned, as everywhere else.
@@ -275,26 +289,28 @@ class Together:
         if full and (not limits.supports_full_training or sizes is None):
             self._refuse(f"{spec.model} can only be tuned with method: lora")
         if isinstance(spec.batch_size, int) and sizes is not None:
-            _within(self, "batch_size", spec.batch_size, sizes.min_batch_size, sizes.max_batch_size)
+            _check_range(
+                self, "batch_size", spec.batch_size, sizes.min_batch_size, sizes.max_batch_size
+            )
         if spec.learning_rate is not None:
             low, high = limits.min_learning_rate, limits.max_learning_rate
-            _within(self, "learning_rate", spec.learning_rate, low, high)
+            _check_range(self, "learning_rate", spec.learning_rate, low, high)
         if spec.early_stopping and spec.validation_file is None:
             self._refuse("early_stopping needs a validation split")
         return limits
 
     def _refuse(self, why: str) -> None:
         """Raise RefusedError for a job that cannot be created."""
-        raise RefusedError(f"{self.url}: the job could not be created: {why}", 400)
+        raise RejectedError(f"{self.url}: the job could not be created: {why}", 400)
 
     def _metrics(self, id: str) -> list[StepLoss]:
         """Return a job's losses by step."""
-        with self._calling(f"the metrics of job {id} could not be read"):
+        with self._translate_errors(f"the metrics of job {id} could not be read"):
             rows = self.sdk.fine_tuning.list_metrics(id).metrics or []
-        return losses_of(rows)
+        return parse_losses(rows)
 
     def tuned_models(self) -> list[TunedModel]:
-        with self._calling("its jobs could not be listed"):
+        with self._translate_errors("its jobs could not be listed"):
             return [
                 TunedModel(
                     job.model,
@@ -304,24 +320,24 @@ class Together:
                     job.id,
                 )
                 for listed_job in self.sdk.fine_tuning.list().data
-                for job in [job_of(listed_job, self._key)]
+                for job in [parse_job(listed_job, self._key)]
                 if job.model is not None
             ]
 
     def has_jobs(self) -> bool | None:
-        with self._calling("its jobs could not be listed"):
+        with self._translate_errors("its jobs could not be listed"):
             return bool(self.sdk.fine_tuning.list().data)
 
     def job_facts(self, id: str) -> dict[str, Any]:
-        with self._calling(f"job {id} could not be looked at"):
+        with self._translate_errors(f"job {id} could not be looked at"):
             shown = self.sdk.fine_tuning.retrieve(id).to_dict(mode="json", warnings=False)
-            return dict(hidden_in(shown, self._key))
+            return dict(redact_values(shown, self._key))
 
     def result_text(self, id: str) -> str:
-        return hidden(self.download(id).decode(errors="replace"), self._key)
+        return redact(self.download(id).decode(errors="replace"), self._key)
 
     def download(self, id: str) -> bytes:
-        with self._calling(f"file {id} could not be downloaded"):
+        with self._translate_errors(f"file {id} could not be downloaded"):
             return bytes(self.sdk.files.content(id).read())
 
     def batches(self) -> Batches | None:
@@ -330,12 +346,12 @@ class Together:
     def close(self) -> None:
         self.sdk.close()
 
-    def _calling(self, what: str) -> Any:
+    def _translate_errors(self, what: str) -> Any:
         """Translate the SDK's errors while inside."""
-        return calling(self.reach, self._key, what)
+        return translate_errors(self.reach, self._key, what)
 
 
-def _state(sdk_file: Any) -> FileState:
+def _parse_file_state(sdk_file: Any) -> FileState:
     """Return the state of a file as the SDK shows it."""
     status = str(sdk_file.processing_status).lower() if sdk_file.processing_status else None
     report = getattr(sdk_file, "validation_report", None)
@@ -344,7 +360,7 @@ def _state(sdk_file: Any) -> FileState:
     )
 
 
-def _within(provider: Together, name: str, value: float, low: float, high: float) -> None:
+def _check_range(provider: Together, name: str, value: float, low: float, high: float) -> None:
     """Raise RefusedError unless a value is between two limits."""
     if not low <= value <= high:
         provider._refuse(f"{name} {value:g} is not between {low:g} and {high:g}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Names of cache writes in a usage and in its details of the prompt.
-_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+_CACHE_WRITE_NAMES = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +29,30 @@ class Usage:
 
 def read_usage(usage: Mapping[str, Any]) -> Usage:
     """Return an answer's `usage` as billed tokens."""
-    prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
-    details = _details(usage, "prompt_tokens_details")
-    reasoning = _tokens(_details(usage, "completion_tokens_details"), "reasoning_tokens") or 0
+    prompt, completion = _get_count(usage, "prompt_tokens"), _get_count(usage, "completion_tokens")
+    details = _get_details(usage, "prompt_tokens_details")
+    reasoning = (
+        _get_count(_get_details(usage, "completion_tokens_details"), "reasoning_tokens") or 0
+    )
     is_complete = None not in (prompt, completion)
     # Some servers count reasoning beside the completion; then only the total shows it.
     if is_complete and usage.get("total_tokens") == (prompt or 0) + (completion or 0) + reasoning:
         completion = (completion or 0) + reasoning
-    cached = min(_tokens(details, "cached_tokens") or 0, prompt or 0)
-    reported = (_tokens(place, name) for place in (details, usage) for name in _WRITTEN)
+    cached = min(_get_count(details, "cached_tokens") or 0, prompt or 0)
+    reported = (
+        _get_count(place, name) for place in (details, usage) for name in _CACHE_WRITE_NAMES
+    )
     written = next((count for count in reported if count is not None), 0)
     return Usage(prompt, completion, cached, min(written, (prompt or 0) - cached))
 
 
-def _details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _get_details(usage: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Return an object within a usage; empty where there is none."""
     value = usage.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
-def _tokens(counts: Mapping[str, Any], name: str) -> int | None:
+def _get_count(counts: Mapping[str, Any], name: str) -> int | None:
     """Return a count; None where there is none, or something else."""
     count = counts.get(name)
     return count if isinstance(count, int) and count >= 0 else None

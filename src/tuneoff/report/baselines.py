@@ -8,7 +8,7 @@ from tuneoff.report import format as f
 from tuneoff.results import Baseline
 from tuneoff.scoring.baselines import MOST_FREQUENT, NEAREST
 
-ANSWER_SHOWN = 40
+MAX_ANSWER_LETTERS = 40
 
 
 def describe_baseline(name: str | None, baselines: Sequence[Baseline]) -> str:
@@ -18,10 +18,10 @@ def describe_baseline(name: str | None, baselines: Sequence[Baseline]) -> str:
     answer = next((each.answer for each in baselines if each.name == name), None)
     if name != MOST_FREQUENT or answer is None:
         return str(name)
-    return f"always answering “{f.shorten(' '.join(f.clean(answer).split()), ANSWER_SHOWN)}”"
+    return f"always answering “{f.shorten(' '.join(f.clean(answer).split()), MAX_ANSWER_LETTERS)}”"
 
 
-def word_baselines(baselines: Sequence[Baseline], metric: str, share: bool) -> str:
+def render_baselines(baselines: Sequence[Baseline], metric: str, share: bool) -> str:
     """Return one sentence about the baselines' scores; empty without baselines."""
     scored = []
     for each in baselines:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.report.charts import GREY, WIDTH, Spec, colors, finished
+from tuneoff.report.charts import GREY, WIDTH, Spec, assign_colors, finish_chart
 from tuneoff.results import BreakEven, ContenderResult, Results
 
 
-def break_even_chart(
+def build_break_even_chart(
     results: Results,
     contenders: Sequence[ContenderResult],
     width: int = WIDTH,
@@ -22,14 +22,14 @@ def break_even_chart(
     """
     import altair as alt
 
-    lines = _lines(results.break_even)
+    lines = _collect_lines(results.break_even)
     if not lines:
         return None
     names = [c.name for c in contenders if c.name in lines]
-    palette = colors(contenders)
+    palette = assign_colors(contenders)
     least = min(usd for pair in results.break_even for _, usd in lines[pair.own])
     low = max(least / 20, 0.01)
-    x, y = _axes(lines, low)
+    x, y = _build_axes(lines, low)
     key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="stroke")
     color = alt.Color(
         "contender:N",
@@ -53,11 +53,11 @@ def break_even_chart(
             alt.Tooltip("usd:Q", title="USD a month", format="$,.2f"),
         ],
     )
-    layers = [base.mark_line(strokeWidth=2), hits, *_rings(results.break_even, lines, x, y)]
-    return finished(alt.layer(*layers), width, 300)
+    layers = [base.mark_line(strokeWidth=2), hits, *_build_rings(results.break_even, lines, x, y)]
+    return finish_chart(alt.layer(*layers), width, 300)
 
 
-def _axes(lines: Mapping[str, Sequence[tuple[float, float]]], low: float) -> tuple[Any, Any]:
+def _build_axes(lines: Mapping[str, Sequence[tuple[float, float]]], low: float) -> tuple[Any, Any]:
     """Return the axes of requests and USD, both logarithmic; USD begins at `low`."""
     import altair as alt
 
@@ -68,25 +68,25 @@ def _axes(lines: Mapping[str, Sequence[tuple[float, float]]], low: float) -> tup
             title="requests a month (log scale)",
             scale=alt.Scale(type="log", nice=False),
             axis=alt.Axis(
-                format="~s", values=_decades([n for line in lines.values() for n, _ in line])
+                format="~s", values=_list_decades([n for line in lines.values() for n, _ in line])
             ),
         ),
         alt.Y(
             "usd:Q",
             title="USD a month (log scale)",
             scale=alt.Scale(type="log", nice=False, domain=[low, most]),
-            axis=alt.Axis(format="$~s", values=_decades([low, most])),
+            axis=alt.Axis(format="$~s", values=_list_decades([low, most])),
         ),
     )
 
 
-def _decades(values: Sequence[float]) -> list[float]:
+def _list_decades(values: Sequence[float]) -> list[float]:
     """Return the powers of ten around values: a log axis's own grid has nine lines per decade."""
     powers = [math.log10(value) for value in values]
     return [10.0**power for power in range(math.floor(min(powers)), math.ceil(max(powers)) + 1)]
 
 
-def _lines(pairs: Sequence[BreakEven]) -> dict[str, list[tuple[float, float]]]:
+def _collect_lines(pairs: Sequence[BreakEven]) -> dict[str, list[tuple[float, float]]]:
     """Return each contender's (requests, USD) a month, from any pair that it is in."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for pair in pairs:
@@ -95,14 +95,14 @@ def _lines(pairs: Sequence[BreakEven]) -> dict[str, list[tuple[float, float]]]:
     return lines
 
 
-def _rings(
+def _build_rings(
     pairs: Sequence[BreakEven], lines: Mapping[str, Sequence[tuple[float, float]]], x: Any, y: Any
 ) -> list[Any]:
     """Return a layer of rings where owning is cheaper at any higher load; empty without rings."""
     import altair as alt
 
     rings = [
-        {"pair": f"{p.own} against {p.hosted}", "requests": n, "usd": _at(lines[p.own], n)}
+        {"pair": f"{p.own} against {p.hosted}", "requests": n, "usd": _get_cost_at(lines[p.own], n)}
         for p in pairs
         if (n := p.requests_per_month)
     ]
@@ -118,6 +118,6 @@ def _rings(
     return [marks.encode(x=x, y=y, tooltip=tooltip)]
 
 
-def _at(line: Sequence[tuple[float, float]], requests: float) -> float:
+def _get_cost_at(line: Sequence[tuple[float, float]], requests: float) -> float:
     """Return a step curve's value at a load: that of the next point."""
     return next((usd for n, usd in line if n >= requests), line[-1][1])

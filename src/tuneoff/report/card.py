@@ -18,7 +18,7 @@ TASK_TYPE = "text-generation"
 def write_cards(run: RunDir, results: Results) -> None:
     """Write every tuned contender's scores into its model card."""
     for contender in results.contenders:
-        for weights in run.contender(contender.name).all_weights():
+        for weights in run.contender(contender.name).list_weights():
             add_results(weights / "README.md", results, contender.name)
 
 
@@ -47,16 +47,16 @@ def add_results(card: Path, results: Results, name: str) -> None:
         for metric, score in contender.scores.items()
         if score.value is not None
     ]
-    model_card.text = _with_section(model_card.text, _section(results, contender))
+    model_card.text = _replace_section(model_card.text, _build_section(results, contender))
     write_text(card, str(model_card))
 
 
-def _section(results: Results, contender: ContenderResult) -> str:
+def _build_section(results: Results, contender: ContenderResult) -> str:
     """Return the section with the scores as a table."""
     first = contender.scores.get(results.primary_metric)
     count = f"{f.count(first.n)} test examples" if first and first.n else "the test examples"
-    where = f"{escape(results.task)}, {escape(results.source)}{_mean(contender)}"
-    rows = [_row(metric, score) for metric, score in contender.scores.items()]
+    where = f"{escape(results.task)}, {escape(results.source)}{_describe_seeds(contender)}"
+    rows = [_build_row(metric, score) for metric, score in contender.scores.items()]
     return "\n".join(
         [
             HEADING,
@@ -71,21 +71,21 @@ def _section(results: Results, contender: ContenderResult) -> str:
     )
 
 
-def _mean(contender: ContenderResult) -> str:
+def _describe_seeds(contender: ContenderResult) -> str:
     """Return the seeds that the scores are the mean over; empty without seeds."""
     if not contender.seeds:
         return ""
     return f", mean over the seeds {', '.join(map(str, contender.seeds))}"
 
 
-def _row(metric: str, score: Score) -> str:
+def _build_row(metric: str, score: Score) -> str:
     """Return a metric's row of the table."""
     share = f.is_share(score.value)
     value, bounds = f.score(score.value, share), f.interval(score.low, score.high, share)
     return f"| {escape(f.words(metric))} | {value} | {bounds} |"
 
 
-def _with_section(body: str, section: str) -> str:
+def _replace_section(body: str, section: str) -> str:
     """Return a card's text with the section, in place of an earlier one, or before its settings."""
     before, heading, rest = body.partition(f"{HEADING}\n")
     if heading:

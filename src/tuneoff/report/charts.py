@@ -36,16 +36,16 @@ PALETTE = (
 )
 GREY, GRID = "#7b828c", "#8a919b40"
 WIDTH = 700
-LOSS = "validation loss, nats per token"
+LOSS_TITLE = "validation loss, nats per token"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
-def colors(contenders: Iterable[ContenderResult]) -> dict[str, str]:
+def assign_colors(contenders: Iterable[ContenderResult]) -> dict[str, str]:
     """Return each contender's colour, the same in every chart and table."""
     return {c.name: PALETTE[i % len(PALETTE)] for i, c in enumerate(contenders)}
 
 
-def loss_chart(
+def build_loss_chart(
     contenders: Sequence[ContenderResult], width: int = WIDTH, legend: bool = True
 ) -> Spec | None:
     """Return the chart of validation loss against examples seen; None without a validation loss.
@@ -54,20 +54,22 @@ def loss_chart(
     """
     import altair as alt
 
-    rows = [row for c in contenders for row in _loss_rows(c)]
+    rows = [row for c in contenders for row in _build_loss_rows(c)]
     if not rows:
         return None
     names = [c.name for c in contenders if any(row["contender"] == c.name for row in rows)]
     losses = [row["loss"] for row in rows]
     # An untrained model's first loss may be a hundred times the last one; the axis must show both.
     log = min(losses) > 0 and max(losses) / min(losses) > 12
-    palette = colors(contenders)
+    palette = assign_colors(contenders)
     key = alt.Legend(title=None, orient="top", columns=3, labelLimit=220, symbolType="circle")
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=alt.X("examples_seen:Q", title="examples seen", axis=alt.Axis(tickCount=6, format=",d")),
-        y=_log_axis(losses)
+        y=_build_log_axis(losses)
         if log
-        else alt.Y("loss:Q", title=LOSS, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False)),
+        else alt.Y(
+            "loss:Q", title=LOSS_TITLE, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False)
+        ),
         color=alt.Color(
             "contender:N",
             legend=key if legend else None,
@@ -89,11 +91,11 @@ def loss_chart(
     points = base.mark_point(size=16, filled=True, opacity=1)
     hits = base.mark_point(size=250, filled=True, opacity=0)  # a finger is wider than a dot
     # Vega warns about a layer without marks, and screen readers announce it.
-    marks = [mark for mark, key in ((best, "best"), (onset, "onset")) if _any(rows, key)]
-    return finished(alt.layer(lines, points, *marks, hits), width, 300)
+    marks = [mark for mark, key in ((best, "best"), (onset, "onset")) if _has_any(rows, key)]
+    return finish_chart(alt.layer(lines, points, *marks, hits), width, 300)
 
 
-def score_chart(
+def build_score_chart(
     contenders: Sequence[ContenderResult], metric: str, width: int = WIDTH
 ) -> Spec | None:
     """Return the chart of the metric of every scored contender; None without scores.
@@ -107,10 +109,10 @@ def score_chart(
     if not scores:
         return None
     share = f.is_share(*(score.value for score in scores.values()))
-    rows = [_score_row(name, score, share) for name, score in scores.items()]
+    rows = [_build_score_row(name, score, share) for name, score in scores.items()]
     bounds = [row[key] for row in rows for key in ("low", "value", "high") if row[key] is not None]
     bounds += [value for score in scores.values() for value in score.by_seed]
-    palette = colors(contenders)
+    palette = assign_colors(contenders)
     axis_format = "%" if share else "~g"
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         y=alt.Y(
@@ -135,7 +137,7 @@ def score_chart(
     x = alt.X(
         "value:Q",
         title=title,
-        scale=alt.Scale(domain=domain(bounds, share), nice=False, zero=False),
+        scale=alt.Scale(domain=compute_domain(bounds, share), nice=False, zero=False),
         axis=alt.Axis(format=axis_format, tickCount=6),
     )
     span = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
@@ -147,17 +149,17 @@ def score_chart(
         .mark_tick(thickness=1.5, size=16)
         .encode(x=alt.X("seed:Q", title=title))
     )
-    labels = _labels(base, rows, domain(bounds, share), x)
-    ticks = [seeds] if _any(rows, "seeds") else []
-    return finished(alt.layer(span, *ticks, point, *labels), width, 46 * len(rows))
+    labels = _build_labels(base, rows, compute_domain(bounds, share), x)
+    ticks = [seeds] if _has_any(rows, "seeds") else []
+    return finish_chart(alt.layer(span, *ticks, point, *labels), width, 46 * len(rows))
 
 
-def _any(rows: Sequence[Spec], key: str) -> bool:
+def _has_any(rows: Sequence[Spec], key: str) -> bool:
     """Return whether any row has a value for a key."""
     return any(row[key] for row in rows)
 
 
-def _labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> list[Any]:
+def _build_labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> list[Any]:
     """Return layers with the values above the points.
 
     At the left end they stand beside the axis's labels, not over them.
@@ -174,30 +176,32 @@ def _labels(base: Any, rows: Sequence[Spec], ends: Sequence[float], x: Any) -> l
     ]
 
 
-def to_svg(spec: Spec) -> str:
+def render_svg(spec: Spec) -> str:
     """Return a specification as SVG text, drawn without network or browser."""
     import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(spec, vl_version=_version(), allowed_base_urls=[]))
+    return str(
+        vl_convert.vegalite_to_svg(spec, vl_version=_get_vega_version(), allowed_base_urls=[])
+    )
 
 
 @cache
-def javascript() -> str:
+def load_javascript() -> str:
     """Return Vega, Vega-Lite and vega-embed in one script (about 0.9 MB), for the offline page."""
     import vl_convert
 
     # Its stub wrongly asks for a snippet; without one the bundle sets window.vegaEmbed.
-    return str(vl_convert.javascript_bundle(vl_version=_version()))  # type: ignore[call-arg]
+    return str(vl_convert.javascript_bundle(vl_version=_get_vega_version()))  # type: ignore[call-arg]
 
 
-def _version() -> str:
+def _get_vega_version() -> str:
     """Return the Vega-Lite version that altair writes, as vl-convert names it: `6.1`."""
     import altair as alt
 
     return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
-def _log_axis(losses: Sequence[float]) -> Any:
+def _build_log_axis(losses: Sequence[float]) -> Any:
     """Return a log axis between round numbers: Vega's own has ten grid lines per decade."""
     import altair as alt
 
@@ -208,13 +212,13 @@ def _log_axis(losses: Sequence[float]) -> Any:
     shown = [mark for mark in marks if low <= mark <= high]
     return alt.Y(
         "loss:Q",
-        title=f"{LOSS} (log scale)",
+        title=f"{LOSS_TITLE} (log scale)",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(values=shown[:: 1 if len(shown) < 9 else 3], format="~g"),
     )
 
 
-def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
+def _build_loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
     """Return the rows of a contender's line of losses."""
     training = contender.training
     best = training.best_step if training else None
@@ -225,25 +229,25 @@ def _loss_rows(contender: ContenderResult) -> list[dict[str, Any]]:
             "step": row.step,
             "examples_seen": row.examples_seen,
             "loss": row.validation,
-            "train": row.train if _finite(row.train) else None,
+            "train": row.train if _is_finite(row.train) else None,
             "best": row.step == best,
             "onset": row.step == onset,
         }
-        for row in _plotted(contender.loss)
+        for row in _select_finite(contender.loss)
     ]
 
 
-def _plotted(rows: Iterable[LossRow]) -> list[LossRow]:
+def _select_finite(rows: Iterable[LossRow]) -> list[LossRow]:
     """Return the rows with a validation loss; a diverged one (not a number) cannot be drawn."""
-    return [row for row in rows if _finite(row.validation)]
+    return [row for row in rows if _is_finite(row.validation)]
 
 
-def _finite(value: float | None) -> bool:
+def _is_finite(value: float | None) -> bool:
     """Return whether a value is a finite number."""
     return value is not None and math.isfinite(value)
 
 
-def _score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
+def _build_score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
     """Return a contender's row of the chart of scores."""
     return {
         "contender": name,
@@ -257,7 +261,7 @@ def _score_row(name: str, score: Score, share: bool) -> dict[str, Any]:
     }
 
 
-def domain(bounds: Sequence[float], share: bool) -> list[float]:
+def compute_domain(bounds: Sequence[float], share: bool) -> list[float]:
     """Return the ends of a score axis: every interval with room, on round numbers, at least 20
     points wide."""
     low, high = min(bounds), max(bounds)
@@ -270,14 +274,14 @@ def domain(bounds: Sequence[float], share: bool) -> list[float]:
     return [max(round(low, 2), 0.0), min(round(high, 2), 1.0)]
 
 
-def fluid(spec: Spec) -> Spec:
+def make_fluid(spec: Spec) -> Spec:
     """Return the same chart with the width of its container."""
     padding = {**spec["padding"], "left": 4}
     autosize = {"type": "fit-x", "contains": "padding"}
     return {**spec, "width": "container", "autosize": autosize, "padding": padding}
 
 
-def finished(chart: Any, width: int, height: int) -> Spec:
+def finish_chart(chart: Any, width: int, height: int) -> Spec:
     """Return a chart as a plain dict, with its size and the common style, without its schema's
     address."""
     sized = chart.properties(

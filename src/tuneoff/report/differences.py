@@ -14,12 +14,12 @@ Piece = tuple[Kind, str]
 _WORDS = re.compile(r"(?:\A\s+)?(?:\w+|[^\w\s])\s*")
 # Max equal pairs of words: the time of comparing grows with them, and a text that repeats one word
 # has very many.
-MOST_ALIKE = 20_000
+MAX_EQUAL_PAIRS = 20_000
 # Min similarity of the two texts. Below it nearly everything would be marked, which tells nothing.
-LEAST_COMMON = 0.3
+MIN_SIMILARITY = 0.3
 
 
-def marked(answer: str, reference: str) -> list[Piece]:
+def mark_differences(answer: str, reference: str) -> list[Piece]:
     """Return an answer in pieces: common, added, and, in their place, missing words; blanks do not
     count.
 
@@ -27,10 +27,10 @@ def marked(answer: str, reference: str) -> list[Piece]:
     """
     ours, theirs = _WORDS.findall(answer), _WORDS.findall(reference)
     a, b = [word.strip() for word in theirs], [word.strip() for word in ours]
-    if a == b or not _worth_comparing(a, b):
+    if a == b or not _is_worth_comparing(a, b):
         return [("", answer)]
     matcher = SequenceMatcher(None, a, b, autojunk=False)
-    if matcher.ratio() < LEAST_COMMON:
+    if matcher.ratio() < MIN_SIMILARITY:
         return [("", answer)]
     pieces: list[Piece] = []
     for kind, i, j, k, m in matcher.get_opcodes():
@@ -45,9 +45,9 @@ def marked(answer: str, reference: str) -> list[Piece]:
     return pieces
 
 
-def _worth_comparing(a: Sequence[str], b: Sequence[str]) -> bool:
+def _is_worth_comparing(a: Sequence[str], b: Sequence[str]) -> bool:
     """Return whether two texts have enough in common, and are quick to compare."""
     times_a, times_b = Counter(a), Counter(b)
     alike = sum(times * times_b[word] for word, times in times_a.items())
     common = (times_a & times_b).total()
-    return 2 * common >= LEAST_COMMON * (len(a) + len(b)) > 0 and alike <= MOST_ALIKE
+    return 2 * common >= MIN_SIMILARITY * (len(a) + len(b)) > 0 and alike <= MAX_EQUAL_PAIRS

@@ -22,22 +22,22 @@ def is_share(*values: float | None) -> bool:
 
 def percent(value: float | None, sign: str = "%") -> str:
     """Return a share in [0, 1] as `83.4%`."""
-    return MISSING if _missing(value) else f"{100 * value:.1f}{sign}"  # type: ignore[operator]
+    return MISSING if _is_missing(value) else f"{100 * value:.1f}{sign}"  # type: ignore[operator]
 
 
 def score(value: float | None, share: bool = True) -> str:
     """Return a metric's value: percent for a share, else two decimals."""
-    if value is None or _missing(value):
+    if value is None or _is_missing(value):
         return MISSING
     return percent(value) if share else f"{value:.2f}"
 
 
 def interval(low: float | None, high: float | None, share: bool = True) -> str:
     """Return bounds as `[79.1, 87.0]`; empty without bounds."""
-    if low is None or high is None or _missing(low) or _missing(high):
+    if low is None or high is None or _is_missing(low) or _is_missing(high):
         return ""
     scale, decimals = (100, 1) if share else (1, 2)
-    return f"[{_signed(low * scale, decimals)}, {_signed(high * scale, decimals)}]"
+    return f"[{_format_signed(low * scale, decimals)}, {_format_signed(high * scale, decimals)}]"
 
 
 def by_seed(values: Sequence[float], share: bool = True) -> str:
@@ -51,7 +51,7 @@ def by_seed(values: Sequence[float], share: bool = True) -> str:
 
 def difference(value: float, share: bool = True) -> str:
     """Return a difference of scores: `12.5 points`, one point being one percent of a share."""
-    return f"{_signed(100 * value, 1)} points" if share else _signed(value, 2)
+    return f"{_format_signed(100 * value, 1)} points" if share else _format_signed(value, 2)
 
 
 def points(margin: float) -> str:
@@ -61,7 +61,7 @@ def points(margin: float) -> str:
 
 def p_value(value: float | None) -> str:
     """Return a p-value in two significant digits, never as 0."""
-    if value is None or _missing(value):
+    if value is None or _is_missing(value):
         return MISSING
     if value < 0.0001:
         return "< 0.0001"
@@ -76,12 +76,12 @@ def p_equals(value: float | None) -> str:
 
 def count(value: float | None) -> str:
     """Return a whole number with thousands separators."""
-    return MISSING if value is None or _missing(value) else f"{value:,.0f}"
+    return MISSING if value is None or _is_missing(value) else f"{value:,.0f}"
 
 
 def number(value: float | None) -> str:
     """Return a number in three significant digits, with thousands separators."""
-    if value is None or _missing(value):
+    if value is None or _is_missing(value):
         return MISSING
     if abs(value) >= 1000:
         return f"{value:,.0f}"
@@ -90,7 +90,7 @@ def number(value: float | None) -> str:
 
 def large(value: float | None) -> str:
     """Return a large number in two significant digits: `840`, `12,000`, `3.2 million`."""
-    if value is None or _missing(value):
+    if value is None or _is_missing(value):
         return MISSING
     rounded = float(f"{value:.2g}")
     if rounded < 1e6:
@@ -101,7 +101,7 @@ def large(value: float | None) -> str:
 
 def seconds(value: float | None) -> str:
     """Return a duration: `340 ms`, `4.2 s`, `2 min 14 s`, `1 h 3 min`."""
-    if value is None or _missing(value):
+    if value is None or _is_missing(value):
         return MISSING
     if value < 0.9995:
         return f"{1000 * value:.3g} ms"
@@ -124,7 +124,7 @@ def size(value: int | None) -> str:
 
 def usd(value: float | None) -> str:
     """Return money in cents, or in two significant digits below ten cents."""
-    if value is None or _missing(value):
+    if value is None or _is_missing(value):
         return MISSING
     if value == 0 or value >= 0.1:
         return f"${value:,.2f}"
@@ -153,7 +153,7 @@ def clean(text: str) -> str:
     become their number: `⟨U+202E⟩`.
     """
     text = text.replace("\r\n", "\n")
-    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+    return text if text.isascii() and text.isprintable() else "".join(map(_make_visible, text))
 
 
 def shorten(text: str, limit: int) -> str:
@@ -163,7 +163,7 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[:limit]}… ({len(text):,} characters in all)"
 
 
-def _visible(character: str) -> str:
+def _make_visible(character: str) -> str:
     """Return a character, or its number if it is invisible."""
     if character in _KEPT:
         return character
@@ -172,7 +172,7 @@ def _visible(character: str) -> str:
     return character
 
 
-def _signed(value: float, decimals: int) -> str:
+def _format_signed(value: float, decimals: int) -> str:
     """Return a number with a minus sign (not a hyphen), and without one if it rounds to 0."""
     shown = f"{value:.{decimals}f}"
     if float(shown) == 0:
@@ -180,6 +180,6 @@ def _signed(value: float, decimals: int) -> str:
     return shown.replace("-", MINUS)
 
 
-def _missing(value: float | None) -> bool:
+def _is_missing(value: float | None) -> bool:
     """Return whether a value is missing, or not a number."""
     return value is None or not math.isfinite(value)

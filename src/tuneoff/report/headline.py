@@ -9,13 +9,25 @@ from collections.abc import Iterator, Sequence
 
 from tuneoff.report import format as f
 from tuneoff.report.baselines import describe_baseline
-from tuneoff.report.pairs import find, metric_value
+from tuneoff.report.pairs import find_comparison, get_metric_value
 from tuneoff.results import Baseline, Caveat, Comparison, ContenderResult, Recommendation
-from tuneoff.scoring.paired import LEAST_UNITS
-from tuneoff.scoring.rows import Kind
+from tuneoff.scoring.paired import MIN_UNITS
+from tuneoff.scoring.rows import MetricKind
 
-POOR = 0.5
-NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+POOR_SCORE = 0.5
+NUMBER_WORDS = (
+    "none",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+)
 
 
 def find_caveats(
@@ -23,7 +35,7 @@ def find_caveats(
     scores: Sequence[float],
     metric: str,
     share: bool,
-    kind: Kind = "yes/no",
+    kind: MetricKind = "yes/no",
     baselines: Sequence[Baseline] = (),
     leaving: str | None = None,
     pair: Comparison | None = None,
@@ -40,10 +52,12 @@ def find_caveats(
         is_not_worse: whether parity with it is shown; None: as the pair's own interval says.
     """
     caveats = (
-        [] if leaving is None else list(_hold_against(choice.name, leaving, pair, is_not_worse))
+        []
+        if leaving is None
+        else list(_find_migration_caveats(choice.name, leaving, pair, is_not_worse))
     )
-    value = metric_value(choice, metric)
-    if share and value is not None and value < POOR:
+    value = get_metric_value(choice, metric)
+    if share and value is not None and value < POOR_SCORE:
         # A contender that is as good and cheaper need not have the best score.
         rank = len(scores) if value >= max(scores) else None
         caveats.append(Caveat("poor" if kind == "yes/no" else "low", value=value, contenders=rank))
@@ -57,7 +71,7 @@ def find_caveats(
     return tuple(caveats)
 
 
-def _hold_against(
+def _find_migration_caveats(
     choice: str, leaving: str, pair: Comparison | None, is_not_worse: bool | None
 ) -> Iterator[Caveat]:
     """Yield the reservations from the comparison with the model that is being left."""
@@ -86,15 +100,15 @@ def _is_beaten(baseline: Baseline, choice: str) -> bool:
 
     If the test set is too small for a test, its score decides.
     """
-    pair = find(baseline.comparisons, choice, baseline.name)
+    pair = find_comparison(baseline.comparisons, choice, baseline.name)
     if pair is None:
         return True  # no measurement contradicts it
-    if pair.units is not None and pair.units < LEAST_UNITS:
+    if pair.units is not None and pair.units < MIN_UNITS:
         return pair.difference > 0
     return pair.verdict == "a better"
 
 
-def word_headline(
+def render_headline(
     recommendation: Recommendation,
     metric: str,
     share: bool = True,
@@ -109,7 +123,9 @@ def word_headline(
         return "No contender can be recommended."
     bars = [each for each in recommendation.caveats if each.kind == "baseline"]
     clauses = [
-        _word_bars(bars, share, baselines) if each in bars else _word(each, metric, share)
+        _render_bars(bars, share, baselines)
+        if each in bars
+        else _render_caveat(each, metric, share)
         for each in recommendation.caveats
         if each not in bars[1:]
     ]
@@ -118,19 +134,19 @@ def word_headline(
     return f"Use {recommendation.choice}: {'; '.join(clauses)}."
 
 
-def _word_bars(bars: Sequence[Caveat], share: bool, baselines: Sequence[Baseline]) -> str:
+def _render_bars(bars: Sequence[Caveat], share: bool, baselines: Sequence[Baseline]) -> str:
     """Return the clause on the baselines that the choice is not shown to beat."""
     named = (f"{describe_baseline(b.other, baselines)} ({f.score(b.value, share)})" for b in bars)
     return f"not shown to be better than {' or '.join(named)}"
 
 
-def _word(caveat: Caveat, metric: str, share: bool) -> str:
+def _render_caveat(caveat: Caveat, metric: str, share: bool) -> str:
     """Return the clause of any other reservation."""
     value = caveat.value or 0.0
     if caveat.kind in ("poor", "low"):
         low = f"at only {f.score(value)} {f.words(metric)}"
-        return _word_rank(caveat.contenders) + (
-            _word_failure(value) if caveat.kind == "poor" else low
+        return _render_rank(caveat.contenders) + (
+            _render_failure(value) if caveat.kind == "poor" else low
         )
     if caveat.kind == "behind":
         return f"worse than {caveat.other}, which is being left, by {f.difference(value, share)}"
@@ -140,14 +156,14 @@ def _word(caveat: Caveat, metric: str, share: bool) -> str:
     return f"it ends on {caveat.ends}"
 
 
-def _word_rank(contenders: int | None) -> str:
+def _render_rank(contenders: int | None) -> str:
     """Return the clause on how many contenders the choice is the best of."""
     if contenders is None:
         return ""
     return "the only one compared, " if contenders == 1 else f"the best of {_spell(contenders)}, "
 
 
-def _word_failure(value: float) -> str:
+def _render_failure(value: float) -> str:
     """Return the share of wrong answers in words."""
     wrong = round(10 * (1 - value))
     return f"wrong in {f'{wrong} of 10' if wrong < 10 else f'{100 * (1 - value):.1f}%'}"
@@ -155,4 +171,4 @@ def _word_failure(value: float) -> str:
 
 def _spell(count: int) -> str:
     """Return a number as a word, up to ten."""
-    return NUMBERS[count] if count < len(NUMBERS) else str(count)
+    return NUMBER_WORDS[count] if count < len(NUMBER_WORDS) else str(count)

@@ -6,25 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneoff.report import format as f
-from tuneoff.results import Comparison, ContenderResult, Corrected, Labels, Results
-from tuneoff.scoring.corrected import LEAST_LABELS
+from tuneoff.results import Comparison, ContenderResult, CorrectedScore, LabelStats, Results
+from tuneoff.scoring.corrected import MIN_LABELS
 from tuneoff.scoring.judge import Judge
-from tuneoff.scoring.paired import LEAST_UNITS
+from tuneoff.scoring.paired import MIN_UNITS
 
 JUDGE_WORDS = ("not worse", "undecided", "worse")
 PEOPLE_WORDS = ("better", "equal", "worse")
-EXPLAINED = (
+CORRECTED_NOTE = (
     "Corrected: what people would say of all rows, estimated from their labels and the judge's "
     "scores of the other rows (PPI++), with 95% intervals, which are not adjusted for several "
     "pairs."
 )
-NEEDED = (
+ROWS_NEEDED_NOTE = (
     "To find 5 points: how many labelled rows would show a true difference of 5 points in four "
     "cases of five."
 )
 
 
-def label_view(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Any] | None:
+def build_label_view(
+    results: Results, contenders: Sequence[ContenderResult]
+) -> dict[str, Any] | None:
     """Return what the report shows of labels; None without labels.
 
     Args:
@@ -37,18 +39,18 @@ def label_view(results: Results, contenders: Sequence[ContenderResult]) -> dict[
     pairs = [pair for pair in results.comparisons if pair.corrected is not None]
     return {
         "text": " ".join(describe_labels(labels)),
-        "table": _table(labels),
-        "scores": [_score_row(c, found) for c, found in corrected],
-        "pairs": [_pair_row(pair) for pair in pairs],
+        "table": _build_table(labels),
+        "scores": [_build_score_row(c, found) for c, found in corrected],
+        "pairs": [_build_pair_row(pair) for pair in pairs],
         "needs": any(p.corrected.value is not None for p in pairs if p.corrected),
         "short": explain_too_few([found for _, found in corrected]),
-        "explained": EXPLAINED,
-        "needed": NEEDED,
+        "explained": CORRECTED_NOTE,
+        "needed": ROWS_NEEDED_NOTE,
         "contradictions": list_contradictions(results),
     }
 
 
-def describe_labels(labels: Labels) -> list[str]:
+def describe_labels(labels: LabelStats) -> list[str]:
     """Return sentences: how far judge and people agree, and which labels were not used."""
     by = f"{labels.people} people" if labels.people > 1 else "A person"
     counted = f"{_count(labels.answers, 'answer')} to {_count(labels.rows, 'test row')}"
@@ -86,30 +88,32 @@ def describe_labels(labels: Labels) -> list[str]:
     return sentences
 
 
-def explain_too_few(corrected: Sequence[Corrected]) -> str:
+def explain_too_few(corrected: Sequence[CorrectedScore]) -> str:
     """Return why no score is corrected; empty if one is."""
     if not corrected or any(each.value is not None for each in corrected):
         return ""
     most = max(corrected, key=lambda each: each.n)
-    if most.n < LEAST_LABELS:
+    if most.n < MIN_LABELS:
         return (
             f"No corrected scores: {_count(most.n, 'labelled row')} cannot show enough, "
-            f"{LEAST_LABELS} are the least; `tuneoff label` adds some."
+            f"{MIN_LABELS} are the least; `tuneoff label` adds some."
         )
     clusters = _count(most.clusters or 0, "cluster")
     return (
-        f"No corrected scores: the labelled rows are of {clusters}, and {LEAST_UNITS} are the "
+        f"No corrected scores: the labelled rows are of {clusters}, and {MIN_UNITS} are the "
         "least; `tuneoff label` with more --rows may reach others."
     )
 
 
 def list_contradictions(results: Results) -> list[str]:
     """Return a sentence for each pair where people's labels contradict the judge."""
-    sentences = [_contradict(pair) for pair in results.comparisons if pair.corrected is not None]
+    sentences = [
+        _explain_contradiction(pair) for pair in results.comparisons if pair.corrected is not None
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
-def _contradict(pair: Comparison) -> str:
+def _explain_contradiction(pair: Comparison) -> str:
     """Return the sentence on one pair; empty without a contradiction."""
     corrected = pair.corrected
     if (
@@ -139,7 +143,7 @@ def _contradict(pair: Comparison) -> str:
     return ""
 
 
-def _table(labels: Labels) -> list[tuple[str, list[str]]]:
+def _build_table(labels: LabelStats) -> list[tuple[str, list[str]]]:
     """Return the counts of labels by the judge's reading × people's."""
     return [
         (word, [f.count(labels.table[word].get(said, 0)) for said in PEOPLE_WORDS])
@@ -148,15 +152,17 @@ def _table(labels: Labels) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _score_row(contender: ContenderResult, corrected: Corrected) -> tuple[str, list[str]]:
+def _build_score_row(
+    contender: ContenderResult, corrected: CorrectedScore
+) -> tuple[str, list[str]]:
     """Return a contender's row of corrected scores."""
     score = contender.scores.get(Judge.PRIMARY)
     by_judge = f"{f.score(score.value)} {f.interval(score.low, score.high)}" if score else f.MISSING
     by_people = f"{f.score(corrected.value)} {f.interval(corrected.low, corrected.high)}".rstrip()
-    return contender.name, [by_judge, by_people, _of(corrected)]
+    return contender.name, [by_judge, by_people, _format_labelled(corrected)]
 
 
-def _pair_row(pair: Comparison) -> tuple[str, list[str]]:
+def _build_pair_row(pair: Comparison) -> tuple[str, list[str]]:
     """Return a pair's row of corrected differences."""
     corrected = pair.corrected
     if corrected is None or corrected.value is None:
@@ -166,11 +172,11 @@ def _pair_row(pair: Comparison) -> tuple[str, list[str]]:
         needed = f"more than all {f.count(corrected.of)}"
         if corrected.rows_needed is not None:
             needed = f.count(corrected.rows_needed)
-        cells = [f.difference(pair.difference), shown, _of(corrected), needed]
+        cells = [f.difference(pair.difference), shown, _format_labelled(corrected), needed]
     return f"{pair.a} − {pair.b}", cells
 
 
-def _of(corrected: Corrected) -> str:
+def _format_labelled(corrected: CorrectedScore) -> str:
     """Return how many rows have labels, of how many."""
     return f"{f.count(corrected.n)} of {f.count(corrected.of)}"
 

@@ -22,7 +22,7 @@ RUNGS = {
 }
 
 
-def ladder(contenders: Sequence[ContenderResult]) -> dict[str, Any]:
+def build_ladder(contenders: Sequence[ContenderResult]) -> dict[str, Any]:
     """Return the view of metrics × contenders; without rows if there are fewer than two metrics."""
     shown = [c for c in contenders if not c.error and any(m in c.scores for m in RUNGS)]
     rungs = [metric for metric in RUNGS if any(metric in c.scores for c in shown)]
@@ -30,14 +30,14 @@ def ladder(contenders: Sequence[ContenderResult]) -> dict[str, Any]:
         {
             "metric": f.words(metric),
             "words": RUNGS[metric],
-            "cells": [_cell(contender, metric) for contender in shown],
+            "cells": [_build_ladder_cell(contender, metric) for contender in shown],
         }
         for metric in rungs
     ]
     return {"names": [c.name for c in shown], "rows": rows if len(rows) > 1 else []}
 
 
-def _cell(contender: ContenderResult, metric: str) -> dict[str, Any]:
+def _build_ladder_cell(contender: ContenderResult, metric: str) -> dict[str, Any]:
     """Return a cell of the table, with the width of its bar."""
     score = contender.scores.get(metric)
     value = score.value if score else None

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneoff.report import format as f
-from tuneoff.report.charts import WIDTH, Spec, colors, domain, finished
+from tuneoff.report.charts import WIDTH, Spec, assign_colors, compute_domain, finish_chart
 from tuneoff.results import ContenderResult, CurvePoint
-from tuneoff.scoring.intervals import SIGNIFICANT
+from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL
 
 SMALL_GAIN = 0.01  # one point of a share: too little to gather twice the data for
 
 
-def sentence(contender: ContenderResult, metric: str, share: bool = True) -> str | None:
+def describe_curve(contender: ContenderResult, metric: str, share: bool = True) -> str | None:
     """Return the gain of the last step, to all training examples, as a sentence; None without a
     curve.
 
@@ -35,20 +35,20 @@ def sentence(contender: ContenderResult, metric: str, share: bool = True) -> str
     return (
         f"With {part} of the training examples ({f.count(before.examples)}) {who} reaches "
         f"{f.words(metric)} {f.score(before.value, share)}; {step} {sign}"
-        f"{f.difference(gain, share)} ({f.p_equals(last.p_value)}): {_outlook(gain, last)}."
+        f"{f.difference(gain, share)} ({f.p_equals(last.p_value)}): {_explain_outlook(gain, last)}."
     )
 
 
-def _outlook(gain: float, last: CurvePoint) -> str:
+def _explain_outlook(gain: float, last: CurvePoint) -> str:
     """Return whether more data would help, as a clause."""
-    if gain > 0 and last.p_value is not None and last.p_value < SIGNIFICANT:
+    if gain > 0 and last.p_value is not None and last.p_value < SIGNIFICANCE_LEVEL:
         return "more data would likely help"
     if gain <= SMALL_GAIN:
         return "little more is to be had from more data"
     return "whether more data would help cannot be told from this test set"
 
 
-def curve_chart(
+def build_curve_chart(
     contenders: Sequence[ContenderResult],
     metric: str,
     width: int = WIDTH,
@@ -65,9 +65,9 @@ def curve_chart(
     if not points:
         return None
     share = f.is_share(*(point.value for point in points))
-    rows = [_row(name, point, share) for name, curve in curves.items() for point in curve]
+    rows = [_build_row(name, point, share) for name, curve in curves.items() for point in curve]
     bounds = [b for p in points for b in (p.low, p.value, p.high) if b is not None]
-    palette = colors(contenders)
+    palette = assign_colors(contenders)
     key = alt.Legend(
         title=None,
         orient="top",
@@ -79,11 +79,11 @@ def curve_chart(
     y = alt.Y(
         "value:Q",
         title=f.words(metric),
-        scale=alt.Scale(domain=domain(bounds, share), nice=False, zero=False),
+        scale=alt.Scale(domain=compute_domain(bounds, share), nice=False, zero=False),
         axis=alt.Axis(format="%" if share else "~g", tickCount=5),
     )
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=_examples_axis(points),
+        x=_build_examples_axis(points),
         color=alt.Color(
             "contender:N",
             legend=key if legend else None,
@@ -101,10 +101,10 @@ def curve_chart(
     lines = base.mark_line(strokeWidth=2).encode(y=y)
     dots = base.mark_point(size=55, filled=True, opacity=1).encode(y=y)
     hits = base.mark_point(size=250, filled=True, opacity=0).encode(y=y)
-    return finished(alt.layer(band, lines, dots, hits), width, 280)
+    return finish_chart(alt.layer(band, lines, dots, hits), width, 280)
 
 
-def _examples_axis(points: Sequence[CurvePoint]) -> Any:
+def _build_examples_axis(points: Sequence[CurvePoint]) -> Any:
     """Return a log axis of examples, labelled at the points."""
     import altair as alt
 
@@ -118,7 +118,7 @@ def _examples_axis(points: Sequence[CurvePoint]) -> Any:
     )
 
 
-def _row(name: str, point: CurvePoint, share: bool) -> dict[str, Any]:
+def _build_row(name: str, point: CurvePoint, share: bool) -> dict[str, Any]:
     """Return the chart's row of a point."""
     return {
         "contender": name,

@@ -28,25 +28,25 @@ def finalize(value: Any) -> Any:
     return escape(value) if type(value) is str else value
 
 
-def code(text: str) -> Any:
+def format_code(text: str) -> Any:
     """Return text as a code span for a table cell, the pipe escaped, line breaks as spaces."""
     from markupsafe import Markup
 
     line = " ".join(f.clean(text).split()).replace("|", "\\|")
-    ticks = "`" * (_longest_run(line, "`") + 1)
+    ticks = "`" * (_count_longest_run(line, "`") + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return Markup(f"{ticks}{pad}{line}{pad}{ticks}" if line else "")
 
 
-def fence(text: str, language: str = "text") -> Any:
+def format_fence(text: str, language: str = "text") -> Any:
     """Return text as a fenced block; the fence is longer than any run of backticks in it."""
     from markupsafe import Markup
 
     shown = f.clean(text)
-    ticks = "`" * max(3, _longest_run(shown, "`") + 1)
+    ticks = "`" * max(3, _count_longest_run(shown, "`") + 1)
     return Markup(f"{ticks}{language}\n{shown.rstrip(chr(10))}\n{ticks}")
 
 
-def _longest_run(text: str, character: str) -> int:
+def _count_longest_run(text: str, character: str) -> int:
     """Return the length of the longest run of a character."""
     return max((len(run) for run in re.findall(re.escape(character) + "+", text)), default=0)

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tuneoff.report import format as f
-from tuneoff.report.pairs import find, metric_value, numbers
+from tuneoff.report.pairs import find_comparison, format_numbers, get_metric_value
 from tuneoff.results import BreakEven, Comparison, ContenderResult
 
 Group = Sequence[ContenderResult]
 # Max contenders of the other side that are compared: a reader who must choose reads no more.
-MOST = 2
+MAX_OTHERS = 2
 
 
-def reasons(
+def find_reasons(
     choice: ContenderResult,
     scored: Group,
     pairs: Sequence[Comparison],
@@ -33,23 +33,23 @@ def reasons(
         scored: every contender with a score, in any order, whatever is required.
     """
     others = [c for c in scored if c.name != choice.name and c.place not in (None, choice.place)]
-    others.sort(key=lambda c: -(metric_value(c, metric) or 0.0))
+    others.sort(key=lambda c: -(get_metric_value(c, metric) or 0.0))
     if choice.place == "own":
-        return _owned(choice, others, crossings, metric)
+        return _find_own_reasons(choice, others, crossings, metric)
     if choice.place == "provider":
-        return _hosted(choice, scored, others, pairs, crossings, metric)
+        return _find_hosted_reasons(choice, scored, others, pairs, crossings, metric)
     return [], []
 
 
-def ratios(contenders: Iterable[ContenderResult]) -> list[str]:
+def describe_ratios(contenders: Iterable[ContenderResult]) -> list[str]:
     """Return sentences: one side's training cost as a multiple of the other's, on the same data."""
     known = [c for c in contenders if c.cost.training_usd and c.error is None]
     own = [c for c in known if c.place == "own"]
     hosted = [c for c in known if c.place == "provider"]
-    return [_ratio(h, o) for h in hosted for o in own if h.data == o.data]
+    return [_describe_ratio(h, o) for h in hosted for o in own if h.data == o.data]
 
 
-def crossing(pair: BreakEven) -> str:
+def describe_crossing(pair: BreakEven) -> str:
     """Return the load from which owning pays, as a sentence with its assumptions."""
     at = f" (at {pair.utilization:.0%} utilisation)."
     mind = f" {pair.warning}" if pair.warning else ""
@@ -72,17 +72,17 @@ def crossing(pair: BreakEven) -> str:
     return f"O{cheaper[1:]} {between}{at}{mind}"
 
 
-def _owned(
+def _find_own_reasons(
     choice: ContenderResult, others: Group, crossings: Sequence[BreakEven], metric: str
 ) -> tuple[list[str], list[str]]:
     """Return the reasons for and against an own model."""
     pro, contra = list[str](), list[str]()
-    for other in others[:MOST]:
-        _compare_training(choice, other, pro, contra)
-        pair = _pair(crossings, choice.name, other.name)
+    for other in others[:MAX_OTHERS]:
+        _add_training_reason(choice, other, pro, contra)
+        pair = _find_pair(crossings, choice.name, other.name)
         if pair is not None:
             pays = pair.requests_per_month is not None
-            (pro if pays else contra).append(crossing(pair))
+            (pro if pays else contra).append(describe_crossing(pair))
             if pair.first_requests_per_month:
                 fewest = f.large(pair.first_requests_per_month)
                 contra.append(f"Below {fewest} requests a month {other.name} costs less.")
@@ -92,15 +92,15 @@ def _owned(
             f"{choice.name} is yours: its weights do not end and run where you want, and examples "
             "and prompts stay with you."
         )
-        if metric_value(best, metric):
+        if get_metric_value(best, metric):
             contra.append(
                 "Where nobody is to run machines, or it is only to be seen whether fine-tuning is "
-                f"right for this task: {best.name} ({_shown(best, metric)})."
+                f"right for this task: {best.name} ({_format_score(best, metric)})."
             )
     return pro, contra
 
 
-def _hosted(
+def _find_hosted_reasons(
     choice: ContenderResult,
     scored: Group,
     others: Group,
@@ -111,7 +111,7 @@ def _hosted(
     """Return the reasons for and against a hosted model."""
     pro, contra = list[str](), list[str]()
     if choice.training is not None:
-        pro += _validated(choice, scored, pairs)
+        pro += _find_validation(choice, scored, pairs)
     if others:
         pro.append(f"{choice.name} is managed: nobody has to run machines for it.")
     elif choice.training is not None and not any(c.place == "own" for c in scored):
@@ -119,46 +119,46 @@ def _hosted(
             "No open model was compared: now that fine-tuning was tried, one of your own (id: "
             "local) may do as well for less, and keeps data here."
         )
-    for other in others[:MOST]:
-        _compare_training(choice, other, pro, contra)
-        pair = _pair(crossings, other.name, choice.name)
+    for other in others[:MAX_OTHERS]:
+        _add_training_reason(choice, other, pro, contra)
+        pair = _find_pair(crossings, other.name, choice.name)
         if pair is not None:
             pays = pair.first_requests_per_month is not None
-            (contra if pays else pro).append(crossing(pair))
-    if others and metric_value(others[0], metric):
+            (contra if pays else pro).append(describe_crossing(pair))
+    if others and get_metric_value(others[0], metric):
         contra.append(
             f"Where data must stay with you, or weights be yours: {others[0].name} "
-            f"({_shown(others[0], metric)})."
+            f"({_format_score(others[0], metric)})."
         )
     return pro, contra
 
 
-def _validated(
+def _find_validation(
     choice: ContenderResult, scored: Group, pairs: Sequence[Comparison]
 ) -> Iterator[str]:
     """Yield a sentence if fine-tuning is better than the best prompted contender."""
     for other in scored:
-        pair = find(pairs, choice.name, other.name)
+        pair = find_comparison(pairs, choice.name, other.name)
         if other.id == "prompted" and pair is not None and pair.verdict != "tie":
             better = pair.a if pair.verdict == "a better" else pair.b
             if better == choice.name:
                 yield (
-                    f"Fine-tuning is right for this task: it brings {numbers(pair)} over "
+                    f"Fine-tuning is right for this task: it brings {format_numbers(pair)} over "
                     f"{other.name}."
                 )
                 return
 
 
-def _compare_training(
+def _add_training_reason(
     choice: ContenderResult, other: ContenderResult, pro: list[str], contra: list[str]
 ) -> None:
     """Add the ratio of training costs to the reasons for or against, if they are comparable."""
     ours, theirs = choice.cost.training_usd, other.cost.training_usd
     if ours and theirs and choice.data == other.data:
-        (pro if ours <= theirs else contra).append(_ratio(other, choice))
+        (pro if ours <= theirs else contra).append(_describe_ratio(other, choice))
 
 
-def _ratio(hosted: ContenderResult, own: ContenderResult) -> str:
+def _describe_ratio(hosted: ContenderResult, own: ContenderResult) -> str:
     """Return the ratio of two training costs as a sentence, the more expensive one first."""
     a, b = hosted, own
     if (a.cost.training_usd or 0) < (b.cost.training_usd or 0):
@@ -173,12 +173,12 @@ def _ratio(hosted: ContenderResult, own: ContenderResult) -> str:
     )
 
 
-def _pair(crossings: Iterable[BreakEven], own: str, hosted: str) -> BreakEven | None:
+def _find_pair(crossings: Iterable[BreakEven], own: str, hosted: str) -> BreakEven | None:
     """Return the break-even of a pair; None without one."""
     return next((each for each in crossings if (each.own, each.hosted) == (own, hosted)), None)
 
 
-def _shown(contender: ContenderResult, metric: str) -> str:
+def _format_score(contender: ContenderResult, metric: str) -> str:
     """Return a contender's score in words."""
-    value = metric_value(contender, metric)
+    value = get_metric_value(contender, metric)
     return f"{f.words(metric)} {f.score(value, f.is_share(value))}"

@@ -17,13 +17,13 @@ from typing import Any
 from tuneoff.files import write_text
 from tuneoff.report import browser, charts, learning, markdown
 from tuneoff.report import format as f
-from tuneoff.report.break_even import break_even_chart
-from tuneoff.report.breakdown import breakdown_chart, with_intervals
-from tuneoff.report.breakdown import keys as breakdown_keys
-from tuneoff.report.examples import FIRST, Answered
-from tuneoff.report.pareto import cost_chart, priced
-from tuneoff.report.spreadsheet import to_csv
-from tuneoff.report.view import View, ranked, view
+from tuneoff.report.break_even import build_break_even_chart
+from tuneoff.report.breakdown import build_breakdown_chart, has_intervals
+from tuneoff.report.breakdown import list_chart_keys as breakdown_keys
+from tuneoff.report.examples import FIRST_EXAMPLES, AnsweredExamples
+from tuneoff.report.pareto import build_cost_chart, select_comparable
+from tuneoff.report.spreadsheet import render_csv
+from tuneoff.report.view import View, build_view, rank_contenders
 from tuneoff.results import ContenderResult, Results
 from tuneoff.rundir import RunDir
 
@@ -34,20 +34,20 @@ Draw = Callable[[bool], charts.Spec | None]
 def write_pages(run: RunDir, with_examples: bool) -> tuple[Path, Path]:
     """Write charts, Markdown, HTML and CSV; return the paths of the HTML and the Markdown."""
     results = run.results()
-    contenders = ranked(results)
-    drawings = _drawings(results, contenders)
+    contenders = rank_contenders(results)
+    drawings = _list_drawings(results, contenders)
     drawn = _write_charts(run, drawings)
-    examples = browser.answered(run, results) if with_examples else None
-    content = view(results) | {"breakdowns": breakdown_keys(contenders)}
-    first = browser.first(examples, FIRST) if examples else []
+    examples = browser.load_answered(run, results) if with_examples else None
+    content = build_view(results) | {"breakdowns": breakdown_keys(contenders)}
+    first = browser.build_first_examples(examples, FIRST_EXAMPLES) if examples else []
     md, html = run.path / "report.md", run.path / "report.html"
     write_text(md, render_markdown(content | {"charts": drawn, "examples": first}))
-    write_text(run.path / "results.csv", to_csv(results.contenders))
-    environment = _environment(autoescape=True, finalize=_finalize)
-    cards = _browser(environment, examples, contenders)
+    write_text(run.path / "results.csv", render_csv(results.contenders))
+    environment = _build_environment(autoescape=True, finalize=_clean_value)
+    cards = _build_browser(environment, examples, contenders)
     content["browser"] = cards
-    write_text(html, _html(environment, content, results, contenders, drawings))
-    browser.write_all(run, examples, len(cards["cards"]))
+    write_text(html, _render_html(environment, content, results, contenders, drawings))
+    browser.write_all_examples(run, examples, len(cards["cards"]))
     return html, md
 
 
@@ -59,31 +59,31 @@ def _write_charts(run: RunDir, drawings: Mapping[str, Draw]) -> set[str]:
         if path.stem not in drawn:
             path.unlink()
     for name, spec in drawn.items():
-        write_text(run.charts / f"{name}.svg", charts.to_svg(spec))
+        write_text(run.charts / f"{name}.svg", charts.render_svg(spec))
     return set(drawn)
 
 
-def _browser(
-    environment: Any, examples: Answered | None, contenders: Sequence[ContenderResult]
+def _build_browser(
+    environment: Any, examples: AnsweredExamples | None, contenders: Sequence[ContenderResult]
 ) -> View:
     """Return the example browser with its cards rendered."""
     from markupsafe import Markup
 
     if examples is None:
-        return browser.empty()
-    template, color = environment.get_template("example.html.j2"), charts.colors(contenders)
-    content = browser.browse(examples, lambda card: str(template.render(card, color=color)))
+        return browser.build_empty_browser()
+    template, color = environment.get_template("example.html.j2"), charts.assign_colors(contenders)
+    content = browser.build_browser(examples, lambda card: str(template.render(card, color=color)))
     return content | {"cards": [Markup(card) for card in content["cards"]]}
 
 
 def render_markdown(content: Mapping[str, Any]) -> str:
     """Return the report as Markdown; `charts` in the content are the names of existing files."""
-    environment = _environment(autoescape=False, finalize=markdown.finalize)
-    environment.filters |= {"code": markdown.code, "fence": markdown.fence}
+    environment = _build_environment(autoescape=False, finalize=markdown.finalize)
+    environment.filters |= {"code": markdown.format_code, "fence": markdown.format_fence}
     return str(environment.get_template("report.md.j2").render(content))
 
 
-def _html(
+def _render_html(
     environment: Any,
     content: Mapping[str, Any],
     results: Results,
@@ -97,9 +97,9 @@ def _html(
     for name, draw in drawings.items():
         still = draw(False)
         if still:
-            live = Markup(_script_json(charts.fluid(still)))
-            drawn[name] = {"svg": Markup(charts.to_svg(still)), "spec": live}
-    scripts = [*([charts.javascript()] if drawn else []), _source("report.js")]
+            live = Markup(_dump_script_json(charts.make_fluid(still)))
+            drawn[name] = {"svg": Markup(charts.render_svg(still)), "spec": live}
+    scripts = [*([charts.load_javascript()] if drawn else []), _read_source("report.js")]
     paired = {name for pair in results.break_even for name in (pair.own, pair.hosted)}
     shown = [c for c in contenders if not c.error]
     template = environment.get_template("report.html.j2")
@@ -107,38 +107,42 @@ def _html(
         template.render(
             content,
             charts=drawn,
-            color=charts.colors(contenders),
+            color=charts.assign_colors(contenders),
             with_curve=[c.name for c in shown if c.learning_curve],
             with_loss=[c.name for c in contenders if any(r.validation is not None for r in c.loss)],
             with_month=[c.name for c in contenders if c.name in paired],
-            with_cost=[c.name for c in priced(contenders) if results.primary_metric in c.scores],
+            with_cost=[
+                c.name for c in select_comparable(contenders) if results.primary_metric in c.scores
+            ],
             with_groups=[c.name for c in shown if c.breakdowns],
-            with_intervals=lambda key: with_intervals(contenders, key, results.primary_metric),
-            style=Markup("".join(_source(name) for name in STYLES)),
+            with_intervals=lambda key: has_intervals(contenders, key, results.primary_metric),
+            style=Markup("".join(_read_source(name) for name in STYLES)),
             scripts=[Markup(script) for script in scripts],
-            hashes=[_csp_hash(script) for script in scripts],
+            hashes=[_compute_csp_hash(script) for script in scripts],
         )
     )
 
 
-def _drawings(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Draw]:
+def _list_drawings(results: Results, contenders: Sequence[ContenderResult]) -> dict[str, Draw]:
     """Return the charts by name, each with a legend of its own or without."""
     metric = results.primary_metric
 
     def by(key: str) -> Draw:
-        return lambda legend: breakdown_chart(contenders, key, metric, legend=legend)
+        return lambda legend: build_breakdown_chart(contenders, key, metric, legend=legend)
 
     return {
-        "scores": lambda _: charts.score_chart(contenders, metric),
-        "cost": lambda legend: cost_chart(contenders, metric, legend=legend),
+        "scores": lambda _: charts.build_score_chart(contenders, metric),
+        "cost": lambda legend: build_cost_chart(contenders, metric, legend=legend),
         **{name: by(key) for name, key in breakdown_keys(contenders).items()},
-        "learning_curve": lambda legend: learning.curve_chart(contenders, metric, legend=legend),
-        "validation_loss": lambda legend: charts.loss_chart(contenders, legend=legend),
-        "break_even": lambda legend: break_even_chart(results, contenders, legend=legend),
+        "learning_curve": lambda legend: learning.build_curve_chart(
+            contenders, metric, legend=legend
+        ),
+        "validation_loss": lambda legend: charts.build_loss_chart(contenders, legend=legend),
+        "break_even": lambda legend: build_break_even_chart(results, contenders, legend=legend),
     }
 
 
-def _environment(autoescape: bool, finalize: Any) -> Any:
+def _build_environment(autoescape: bool, finalize: Any) -> Any:
     """Return the jinja2 environment of the templates."""
     import jinja2
 
@@ -152,24 +156,24 @@ def _environment(autoescape: bool, finalize: Any) -> Any:
     )
 
 
-def _finalize(value: Any) -> Any:
+def _clean_value(value: Any) -> Any:
     """Return a shown value, with invisible characters made visible in all but our own markup."""
     return f.clean(value) if type(value) is str else value
 
 
-def _source(name: str) -> str:
+def _read_source(name: str) -> str:
     """Return the text of a style sheet or a script."""
     from importlib.resources import files
 
     return files("tuneoff.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _script_json(value: Any) -> str:
+def _dump_script_json(value: Any) -> str:
     """Return JSON for a <script> element: nothing in it can end the element."""
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _csp_hash(script: str) -> str:
+def _compute_csp_hash(script: str) -> str:
     """Return the hash of a script for the content security policy."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -6,57 +6,59 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tuneoff.report import format as f
 from tuneoff.results import Comparison, ContenderResult, Results, SeedSpread, WayOfTraining
-from tuneoff.scoring.paired import LEAST_UNITS
+from tuneoff.scoring.paired import MIN_UNITS
 from tuneoff.scoring.power import MEASURED_DEVIATION, describe_floor
 
 # The contender classes that tuneoff trains, or has trained.
-TRAINED = ("local", "hosted")
-MOST_NAMES = 4
+TRAINED_CLASSES = ("local", "hosted")
+MAX_NAMES = 4
 
 
-def metric_value(contender: ContenderResult, metric: str) -> float | None:
+def get_metric_value(contender: ContenderResult, metric: str) -> float | None:
     """Return a contender's score; None if it has none."""
     score = contender.scores.get(metric)
     return score.value if score else None
 
 
-def find(pairs: Iterable[Comparison], a: str, b: str) -> Comparison | None:
+def find_comparison(pairs: Iterable[Comparison], a: str, b: str) -> Comparison | None:
     """Return the comparison of two contenders, in either order; None without one."""
     return next((p for p in pairs if (p.a, p.b) in ((a, b), (b, a))), None)
 
 
-def sentence(pair: Comparison, share: bool = True) -> str:
+def describe_comparison(pair: Comparison, share: bool = True) -> str:
     """Return a comparison in words, the better contender first; no full stop.
 
     `share`: whether the metric lies in [0, 1], so that a difference reads in points.
     """
     if pair.outcome == "same":
-        return f"{pair.a} and {pair.b} are {describe_same(pair)}: {same_numbers(pair, share)}"
+        return (
+            f"{pair.a} and {pair.b} are {describe_same(pair)}: {format_same_numbers(pair, share)}"
+        )
     if pair.verdict == "tie":
-        return f"no difference can be shown between {pair.a} and {pair.b}: {numbers(pair, share)}"
+        return f"no difference can be shown between {pair.a} and {pair.b}: {format_numbers(pair, share)}"
     a, b = (pair.b, pair.a) if pair.verdict == "b better" else (pair.a, pair.b)
     if pair.within_margin:
-        return f"{a} is better than {b}, by less than {margin(pair)}: {numbers(pair, share)}"
-    return f"{a} is better than {b} by {numbers(pair, share)}"
+        return f"{a} is better than {b}, by less than {format_margin(pair)}: {format_numbers(pair, share)}"
+    return f"{a} is better than {b} by {format_numbers(pair, share)}"
 
 
 def describe_same(pair: Comparison) -> str:
     """Return `the same within 3 points`."""
-    return f"the same within {margin(pair)}"
+    return f"the same within {format_margin(pair)}"
 
 
-def margin(pair: Comparison) -> str:
+def format_margin(pair: Comparison) -> str:
     """Return the margin of a pair: `3 points`."""
     return f.points(pair.margin or 0)
 
 
-def same_numbers(pair: Comparison, share: bool = True) -> str:
+def format_same_numbers(pair: Comparison, share: bool = True) -> str:
     """Return the difference with the 90% interval that shows equivalence within the margin."""
     bounds = f.interval(pair.low_90, pair.high_90, share)
     return f"{f.difference(pair.difference, share)}, 90% {bounds}"
 
 
-def numbers(pair: Comparison, share: bool = True) -> str:
+def format_numbers(pair: Comparison, share: bool = True) -> str:
     """Return `12.5 points [8.1, 16.9], p = 0.0003`, from the better one's side (in a tie, from
     a's).
 
@@ -65,13 +67,13 @@ def numbers(pair: Comparison, share: bool = True) -> str:
     """
     sign = -1 if pair.verdict == "b better" else 1
     shown = f.difference(sign * pair.difference, share)
-    if pair.low is None and pair.units is not None and pair.units < LEAST_UNITS:
+    if pair.low is None and pair.units is not None and pair.units < MIN_UNITS:
         return f"{shown}, but {describe_floor(pair.units, pair.cluster)}"
-    bounds = f.interval(*shown_bounds(pair, sign), share)
+    bounds = f.interval(*select_bounds(pair, sign), share)
     return f"{f'{shown} {bounds}'.rstrip()}, {f.p_equals(pair.p_adjusted)}"
 
 
-def shown_bounds(pair: Comparison, sign: int = 1) -> tuple[float | None, float | None]:
+def select_bounds(pair: Comparison, sign: int = 1) -> tuple[float | None, float | None]:
     """Return the bounds that belong to the adjusted p, times a sign.
 
     Results from before there were adjusted bounds have those of the pair alone.
@@ -94,7 +96,7 @@ def describe_training(pair: Comparison, share: bool = True) -> str:
         return ""
     trained = [n for n, seeds in ((pair.a, way.seeds_a), (pair.b, way.seeds_b)) if seeds]
     who = "both" if len(trained) > 1 else trained[0]
-    shown = show_training_numbers(pair, way, share)
+    shown = format_training_numbers(pair, way, share)
     if way.outcome == "cannot be told":
         return f"Which would be ahead if {who} were trained anew cannot be told: {shown}"
     ahead = pair.a if way.outcome == "a better" else pair.b
@@ -102,7 +104,7 @@ def describe_training(pair: Comparison, share: bool = True) -> str:
     return f"{ahead} would be ahead again if {again} were trained anew: {shown}"
 
 
-def show_training_numbers(pair: Comparison, way: WayOfTraining, share: bool = True) -> str:
+def format_training_numbers(pair: Comparison, way: WayOfTraining, share: bool = True) -> str:
     """Return `[2.0, 23.0], p = 0.02`, from the same side as the verdict."""
     low, high = way.low_adjusted, way.high_adjusted
     if pair.verdict == "b better":
@@ -127,17 +129,19 @@ def describe_spreads(spreads: Mapping[str, SeedSpread], share: bool = True) -> l
     """
     if not spreads:
         return []
-    shown = "; ".join(_spread(name, spread, share) for name, spread in spreads.items())
+    shown = "; ".join(_describe_spread(name, spread, share) for name, spread in spreads.items())
     return [
         "Trained anew: Student's t over examples and seeds, p adjusted by Holm. From seed to seed "
         f"a score moves (one standard deviation) by {shown}."
     ]
 
 
-def _spread(name: str, spread: SeedSpread, share: bool) -> str:
+def _describe_spread(name: str, spread: SeedSpread, share: bool) -> str:
     """Return the variation of one contender in words."""
     freedom = f"{spread.freedom:g} degree{'s' * (spread.freedom != 1)} of freedom"
-    others = "" if spread.contenders == (name,) else f"by the seeds of {join(spread.contenders)}, "
+    others = (
+        "" if spread.contenders == (name,) else f"by the seeds of {join_names(spread.contenders)}, "
+    )
     return f"{f.difference(spread.deviation, share)} for {name} ({others}{freedom})"
 
 
@@ -149,7 +153,10 @@ def _describe_once_trained(
     once = [
         c
         for c in results.contenders
-        if c.id in TRAINED and c.name in compared and c.name not in known and len(c.seeds) < 2
+        if c.id in TRAINED_CLASSES
+        and c.name in compared
+        and c.name not in known
+        and len(c.seeds) < 2
     ]
     if not once:
         return []
@@ -163,7 +170,7 @@ def describe_unknown(names: Sequence[str], seeds: bool, share: bool = True) -> s
         seeds: whether `seeds` is a key of one of them.
         share: whether the metric lies in [0, 1], as it did where seeds were measured.
     """
-    who = join(names) if len(names) <= MOST_NAMES else f"{len(names)} contenders"
+    who = join_names(names) if len(names) <= MAX_NAMES else f"{len(names)} contenders"
     were, each = ("was", "its") if len(names) == 1 else ("were", "a")
     once = "once" if len(names) == 1 else "once each"
     tail = "; seeds: [0, 1, 2] would tell more" if seeds else ""
@@ -174,6 +181,6 @@ def describe_unknown(names: Sequence[str], seeds: bool, share: bool = True) -> s
     )
 
 
-def join(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
     """Return `a, b and c`."""
     return " and ".join(x for x in (", ".join(names[:-1]), names[-1]) if x)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneoff.report import format as f
-from tuneoff.report.charts import GREY, WIDTH, Spec, colors, domain, finished
-from tuneoff.report.pairs import metric_value
+from tuneoff.report.charts import GREY, WIDTH, Spec, assign_colors, compute_domain, finish_chart
+from tuneoff.report.pairs import get_metric_value
 from tuneoff.results import ContenderResult
 
 # Min ratio between the highest and the lowest cost for a log axis: a linear one hides the small
 # costs.
-WIDE = 20
+MIN_LOG_RATIO = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class _Measure:
     values: dict[str, float]
 
 
-def priced(contenders: Sequence[ContenderResult]) -> list[ContenderResult]:
+def select_comparable(contenders: Sequence[ContenderResult]) -> list[ContenderResult]:
     """Return the contenders for the chart: with training that can be compared, or prompted."""
     return [c for c in contenders if not c.error and (c.training or c.id == "prompted")]
 
 
-def front(points: Sequence[tuple[str, float, float]]) -> list[str]:
+def find_pareto_front(points: Sequence[tuple[str, float, float]]) -> list[str]:
     """Return the names on the Pareto front of (name, cost, value), the cheapest first."""
     names, best = [], -math.inf
     for name, _, value in sorted(points, key=lambda point: (point[1], -point[2])):
@@ -45,7 +45,7 @@ def front(points: Sequence[tuple[str, float, float]]) -> list[str]:
     return names
 
 
-def cost_chart(
+def build_cost_chart(
     contenders: Sequence[ContenderResult],
     metric: str,
     width: int = WIDTH,
@@ -57,22 +57,24 @@ def cost_chart(
     """
     import altair as alt
 
-    shown = [c for c in priced(contenders) if metric_value(c, metric) is not None]
-    measure = _measure(shown)
+    shown = [c for c in select_comparable(contenders) if get_metric_value(c, metric) is not None]
+    measure = _choose_measure(shown)
     if measure is None or len(set(measure.values.values())) < 2:
         return None
-    values = {c.name: metric_value(c, metric) or 0.0 for c in shown}
+    values = {c.name: get_metric_value(c, metric) or 0.0 for c in shown}
     share = f.is_share(*values.values())
-    best = front([(name, measure.values[name], value) for name, value in values.items()])
-    rows = [_row(c, metric, measure, share, c.name in best) for c in shown]
+    best = find_pareto_front(
+        [(name, measure.values[name], value) for name, value in values.items()]
+    )
+    rows = [_build_row(c, metric, measure, share, c.name in best) for c in shown]
     bounds = [row[edge] for row in rows for edge in ("low", "value", "high")]
     bounds = [bound for bound in bounds if bound is not None]
-    palette = colors(contenders)
-    x = alt.X("cost:Q", title=measure.title, **_scale(measure))
+    palette = assign_colors(contenders)
+    x = alt.X("cost:Q", title=measure.title, **_build_scale(measure))
     y = alt.Y(
         "value:Q",
         title=f.words(metric),
-        scale=alt.Scale(domain=domain(bounds or [0.0], share), nice=False, zero=False),
+        scale=alt.Scale(domain=compute_domain(bounds or [0.0], share), nice=False, zero=False),
         axis=alt.Axis(format="%" if share else "~g", tickCount=5),
     )
     base = alt.Chart(alt.InlineData(values=rows)).encode(
@@ -101,10 +103,10 @@ def cost_chart(
     points = base.mark_point(filled=True, size=90, opacity=1).encode(y=y)
     rings = base.transform_filter("datum.front").mark_point(size=260, strokeWidth=1.8, opacity=1)
     layers = [steps, span, points, rings.encode(y=y)]
-    return finished(alt.layer(*layers), width, 280)
+    return finish_chart(alt.layer(*layers), width, 280)
 
 
-def _measure(contenders: Sequence[ContenderResult]) -> _Measure | None:
+def _choose_measure(contenders: Sequence[ContenderResult]) -> _Measure | None:
     """Return the measure that all contenders have: USD, else tokens. A prompted contender cost
     nothing."""
 
@@ -121,13 +123,13 @@ def _measure(contenders: Sequence[ContenderResult]) -> _Measure | None:
     return None
 
 
-def _scale(measure: _Measure) -> dict[str, Any]:
+def _build_scale(measure: _Measure) -> dict[str, Any]:
     """Return a linear axis, or a logarithmic one that has a place for 0."""
     import altair as alt
 
     label = f"format(datum.value, '{measure.axis}')"  # each by itself: 0, not 0k
     some = [value for value in measure.values.values() if value > 0]
-    if max(some) / min(some) < WIDE:
+    if max(some) / min(some) < MIN_LOG_RATIO:
         return {
             "scale": alt.Scale(zero=True, nice=True, padding=14),
             "axis": alt.Axis(labelExpr=label, tickCount=5),
@@ -140,7 +142,7 @@ def _scale(measure: _Measure) -> dict[str, Any]:
     }
 
 
-def _row(
+def _build_row(
     contender: ContenderResult, metric: str, measure: _Measure, share: bool, on_front: bool
 ) -> dict[str, Any]:
     """Return a contender's row of the chart."""

@@ -19,18 +19,23 @@ from tuneoff.config import Requirements
 from tuneoff.report import format as f
 from tuneoff.report import learning, owning
 from tuneoff.report.headline import find_caveats
-from tuneoff.report.pairs import find, metric_value, numbers, sentence
-from tuneoff.report.requirements import breach, unknown
+from tuneoff.report.pairs import (
+    describe_comparison,
+    find_comparison,
+    format_numbers,
+    get_metric_value,
+)
+from tuneoff.report.requirements import find_violated_requirement, list_unchecked
 from tuneoff.results import Baseline, BreakEven, Comparison, ContenderResult, Recommendation
-from tuneoff.scoring.rows import Kind
+from tuneoff.scoring.rows import MetricKind
 
 Group = Sequence[ContenderResult]
 # Costs are equal up to this ratio.
-SAME_COST = 1.02
+EQUAL_COST_RATIO = 1.02
 ROUNDING = 1e-9
 # The lead that chance may give the second over the first, among the named contenders.
 Allowance = Callable[[str, str, Sequence[str]], float]
-OF_TWO = {"least": "less", "the fewest": "fewer", "best": "better"}
+COMPARATIVES = {"least": "less", "the fewest": "fewer", "best": "better"}
 
 
 def recommend(
@@ -42,7 +47,7 @@ def recommend(
     day: datetime.date | None = None,
     *,
     allowance: Allowance,
-    kind: Kind = "yes/no",
+    kind: MetricKind = "yes/no",
     leaving: str | None = None,
     not_worse: Collection[str] | None = None,
     baselines: Sequence[Baseline] = (),
@@ -60,18 +65,23 @@ def recommend(
     """
     pairs = [pair for pair in comparisons if pair.metric == primary_metric]
     when_not = [f"{c.name} failed and is not compared: {c.error}" for c in contenders if c.error]
-    scored = [c for c in contenders if not c.error and metric_value(c, primary_metric) is not None]
+    scored = [
+        c for c in contenders if not c.error and get_metric_value(c, primary_metric) is not None
+    ]
     # Reported figures come without answers to test, so they cannot win over measured ones.
     paired = {name for pair in pairs for name in (pair.a, pair.b)}
     measured = [c for c in scored if c.id != "recorded" or c.name in paired] or scored
     if not measured:
         why = f"No contender has a score for {f.words(primary_metric)}."
-        return Recommendation(None, (why, *owning.ratios(contenders)), tuple(when_not))
+        return Recommendation(None, (why, *owning.describe_ratios(contenders)), tuple(when_not))
     required = requirements or Requirements()
-    values = {c.name: metric_value(c, primary_metric) for c in scored}
+    values = {c.name: get_metric_value(c, primary_metric) for c in scored}
     share = f.is_share(*(values[c.name] for c in measured))
     breaches = {
-        c.name: _left(c, leaving) or _ended(c, day) or breach(c, required) for c in measured
+        c.name: _explain_left(c, leaving)
+        or _explain_ended(c, day)
+        or find_violated_requirement(c, required)
+        for c in measured
     }
     left_out = [
         f"{c.name} ({f.score(values[c.name], share)}) is left out: {breaches[c.name]}."
@@ -89,17 +99,26 @@ def recommend(
             "here can be chosen between; look at the answers below."
         )
         return Recommendation(None, (why, *left_out), tuple(when_not))
-    choice, because, against = _choice(fit, pairs, primary_metric, len(measured), share, allowance)
-    replaced = find(pairs, choice.name, leaving) if leaving else None
+    choice, because, against = _choose_contender(
+        fit, pairs, primary_metric, len(measured), share, allowance
+    )
+    replaced = find_comparison(pairs, choice.name, leaving) if leaving else None
     if replaced is not None:
         tie = replaced.verdict == "tie"
         n = choice.scores[primary_metric].n
-        because.append(_tie(replaced, n, share) if tie else f"{sentence(replaced, share)}.")
+        because.append(
+            _describe_tie(replaced, n, share) if tie else f"{describe_comparison(replaced, share)}."
+        )
     others = [c for c in scored if c.name != leaving]
-    pro, contra = owning.reasons(choice, others, pairs, break_even, primary_metric)
-    against += _cheaper(choice, fit, pairs, primary_metric, share)
-    when_not += [*against, *unknown(choice, required), *contra, *_limits(choice, measured)]
-    curves = [learning.sentence(c, primary_metric, share) for c in measured]
+    pro, contra = owning.find_reasons(choice, others, pairs, break_even, primary_metric)
+    against += _find_cheaper(choice, fit, pairs, primary_metric, share)
+    when_not += [
+        *against,
+        *list_unchecked(choice, required),
+        *contra,
+        *_describe_limits(choice, measured),
+    ]
+    curves = [learning.describe_curve(c, primary_metric, share) for c in measured]
     when_not += [told for told in curves if told]
     when_not += [
         f"{c.name} reports {f.score(values[c.name], share)} elsewhere; without its "
@@ -117,7 +136,7 @@ def recommend(
     )
 
 
-def _choice(
+def _choose_contender(
     fit: Group,
     pairs: Sequence[Comparison],
     metric: str,
@@ -126,43 +145,43 @@ def _choice(
     allowance: Allowance,
 ) -> tuple[ContenderResult, list[str], list[str]]:
     """Return the best, or the cheapest of those as good, with reasons for and against it."""
-    best = max(fit, key=lambda c: metric_value(c, metric) or 0.0)
-    comparisons = {c.name: find(pairs, best.name, c.name) for c in fit}
+    best = max(fit, key=lambda c: get_metric_value(c, metric) or 0.0)
+    comparisons = {c.name: find_comparison(pairs, best.name, c.name) for c in fit}
     ties = {name: p for name, p in comparisons.items() if p and p.verdict == "tie"}
     tied = [c for c in fit if c.name in ties]
     behind = {c.name: abs(ties[c.name].difference) for c in tied}
     names = [c.name for c in fit]
     allowed = {c.name: allowance(c.name, best.name, names) for c in tied}
     near = [best, *(c for c in tied if behind[c.name] <= allowed[c.name] + ROUNDING)]
-    choice, reason = _cheapest(near, metric)
-    because = [_result(choice, metric, of, share)]
-    because += [_tie(p, choice.scores[metric].n, share) for p in ties.values()]
+    choice, reason = _find_cheapest(near, metric)
+    because = [_describe_result(choice, metric, of, share)]
+    because += [_describe_tie(p, choice.scores[metric].n, share) for p in ties.values()]
     if tied:
-        because.append(_why(choice, best, near, len(tied), reason))
+        because.append(_explain_choice(choice, best, near, len(tied), reason))
     if choice is not best:
         lost = f.difference(behind[choice.name] + allowed[choice.name], share)
         because.append(f"That may give away up to {lost} against {best.name} (90% sure).")
     far = [c for c in tied if c not in near]
-    against = [told for told in (_undecided(choice, c, pairs, metric) for c in far) if told]
+    against = [told for told in (_explain_undecided(choice, c, pairs, metric) for c in far) if told]
     if choice.id == "prompted" and any(c.training for c in near):
         because.append("Do not fine-tune: the prompted base is as good.")
     elif choice.training:
         prompted = [c.name for c in near if c.id == "prompted"]
         against += [f"{name} is as good and needs no fine-tuning." for name in prompted]
-    return choice, because + _beaten(choice.name, pairs, share), against
+    return choice, because + _describe_beaten(choice.name, pairs, share), against
 
 
-def _tie(pair: Comparison, n: int, share: bool) -> str:
+def _describe_tie(pair: Comparison, n: int, share: bool) -> str:
     """Return the sentence on a pair without a shown difference."""
     if pair.outcome == "same":
-        return f"{sentence(pair, share)}."
+        return f"{describe_comparison(pair, share)}."
     return (
         f"No difference can be shown with {f.count(n)} examples between {pair.a} and {pair.b}: "
-        f"{numbers(pair, share)}."
+        f"{format_numbers(pair, share)}."
     )
 
 
-def _why(
+def _explain_choice(
     choice: ContenderResult, best: ContenderResult, near: Group, tied: int, reason: str
 ) -> str:
     """Return why the choice was made among those without a shown difference."""
@@ -174,15 +193,15 @@ def _why(
     return f"{best.name} is ahead by more than chance explains."
 
 
-def _undecided(
+def _explain_undecided(
     choice: ContenderResult, other: ContenderResult, pairs: Sequence[Comparison], metric: str
 ) -> str | None:
     """Return what speaks for a contender not shown to be worse but too far behind; None if nothing
     does."""
-    cheaper, reason = _cheapest([choice, other], metric)
-    for superlative, comparative in OF_TWO.items():
+    cheaper, reason = _find_cheapest([choice, other], metric)
+    for superlative, comparative in COMPARATIVES.items():
         reason = reason.replace(superlative, comparative)
-    pair = find(pairs, choice.name, other.name)
+    pair = find_comparison(pairs, choice.name, other.name)
     if cheaper is choice or (pair and pair.verdict != "tie"):
         return None
     return (
@@ -191,7 +210,7 @@ def _undecided(
     )
 
 
-def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
+def _find_cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
     """Return the cheapest of equals, and the first rule that distinguishes it."""
     free = [c.training is None and c.id == "prompted" for c in group]
     training = [0.0 if none else c.cost.training_usd for c, none in zip(group, free, strict=True)]
@@ -199,9 +218,9 @@ def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
         ("has no end date", [float(c.ends is not None) for c in group]),
         ("costs least to serve", [c.cost.serving_usd_per_1k_requests for c in group]),
         ("costs least to train", training),
-        ("trains the fewest parameters", _trained(group, "trainable_parameters")),
-        ("was trained on the fewest tokens", _trained(group, "tokens_templated")),
-        ("has the best score", [-(metric_value(c, metric) or 0.0) for c in group]),
+        ("trains the fewest parameters", _measure_training(group, "trainable_parameters")),
+        ("was trained on the fewest tokens", _measure_training(group, "tokens_templated")),
+        ("has the best score", [-(get_metric_value(c, metric) or 0.0) for c in group]),
     ]
     left, reason = list(range(len(group))), ""
     for why, values in rules:
@@ -209,14 +228,14 @@ def _cheapest(group: Group, metric: str) -> tuple[ContenderResult, str]:
         if len(known) < len(values):
             continue
         least = min(known[place] for place in left)
-        most = least * SAME_COST if least > 0 else least
+        most = least * EQUAL_COST_RATIO if least > 0 else least
         kept = [place for place in left if known[place] <= most]
         if len(kept) < len(left):
             left, reason = kept, reason or why
     return group[left[0]], reason or "comes first in the file"
 
 
-def _trained(group: Group, field: str) -> list[float | None]:
+def _measure_training(group: Group, field: str) -> list[float | None]:
     """Return how much was trained: 0 for a prompted contender, infinity where it is unknown."""
     counts = [getattr(c.training, field, None) for c in group]
     return [
@@ -225,7 +244,7 @@ def _trained(group: Group, field: str) -> list[float | None]:
     ]
 
 
-def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
+def _describe_result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
     """Return the sentence on the choice's score."""
     score = choice.scores[metric]
     bounds = f.interval(score.low, score.high, share)
@@ -238,34 +257,40 @@ def _result(choice: ContenderResult, metric: str, of: int, share: bool) -> str:
     return f"{choice.name}: {' '.join(shown.split())}{alone}."
 
 
-def _beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
+def _describe_beaten(choice: str, pairs: Sequence[Comparison], share: bool) -> list[str]:
     """Return sentences on the two nearest contenders that the choice beats."""
     beaten = [p for p in pairs if (p.a if p.verdict == "a better" else p.b) == choice]
     beaten = [p for p in beaten if p.verdict != "tie"]
-    return [f"{sentence(p, share)}." for p in sorted(beaten, key=lambda p: abs(p.difference))[:2]]
+    return [
+        f"{describe_comparison(p, share)}."
+        for p in sorted(beaten, key=lambda p: abs(p.difference))[:2]
+    ]
 
 
-def _left(contender: ContenderResult, leaving: str | None) -> str | None:
+def _explain_left(contender: ContenderResult, leaving: str | None) -> str | None:
     """Return the reason not to choose the model that is being left; None for any other."""
     return "it is the model that is being left" if contender.name == leaving else None
 
 
-def _ended(contender: ContenderResult, day: datetime.date | None) -> str | None:
+def _explain_ended(contender: ContenderResult, day: datetime.date | None) -> str | None:
     """Return the reason not to choose a model that has ended; None for any other."""
     if day is None or contender.ends is None or datetime.date.fromisoformat(contender.ends) > day:
         return None
     return f"it ended on {contender.ends}"
 
 
-def _cheaper(
+def _find_cheaper(
     choice: ContenderResult, fit: Group, pairs: Sequence[Comparison], metric: str, share: bool
 ) -> list[str]:
     """Return a sentence on the best contender that is worse than the choice but cheaper."""
     price = choice.cost.serving_usd_per_1k_requests
     if price is None:
         return []
-    for other in sorted(fit, key=lambda c: -(metric_value(c, metric) or 0.0)):
-        pair, less = find(pairs, choice.name, other.name), other.cost.serving_usd_per_1k_requests
+    for other in sorted(fit, key=lambda c: -(get_metric_value(c, metric) or 0.0)):
+        pair, less = (
+            find_comparison(pairs, choice.name, other.name),
+            other.cost.serving_usd_per_1k_requests,
+        )
         if pair and pair.verdict != "tie" and less is not None and less < price:
             points = f.difference(abs(pair.difference), share)
             return [
@@ -275,7 +300,7 @@ def _cheaper(
     return []
 
 
-def _limits(choice: ContenderResult, measured: Group) -> list[str]:
+def _describe_limits(choice: ContenderResult, measured: Group) -> list[str]:
     """Return sentences on the choice's end date, and on trainings that were still improving."""
     sentences = [f"{choice.name} ends on {choice.ends}."] if choice.ends else []
     names = [c.name for c in measured if c.training and c.training.verdict == "still improving"]

@@ -7,7 +7,7 @@ from tuneoff.report import format as f
 from tuneoff.results import ContenderResult
 
 
-def breach(contender: ContenderResult, required: Requirements) -> str | None:
+def find_violated_requirement(contender: ContenderResult, required: Requirements) -> str | None:
     """Return the violated requirement, as a clause; None if all are met."""
     provider = contender.place == "provider"
     if required.data_stays_here and contender.place != "own":
@@ -20,16 +20,16 @@ def breach(contender: ContenderResult, required: Requirements) -> str | None:
     if required.managed and not provider:
         why = "somebody has to run it" if contender.place == "own" else ("who runs it is not known")
         return f"managed is required, and {why}"
-    seconds, which = _latency(contender)
+    seconds, which = _get_latency(contender)
     most = required.max_latency_seconds
     if most is not None and seconds is not None and seconds > most:
         return f"max_latency_seconds is {most:g}, and {which} {f.seconds(seconds)}"
     return None
 
 
-def unknown(contender: ContenderResult, required: Requirements) -> list[str]:
+def list_unchecked(contender: ContenderResult, required: Requirements) -> list[str]:
     """Return sentences on requirements that could not be checked."""
-    if required.max_latency_seconds is None or _latency(contender)[0] is not None:
+    if required.max_latency_seconds is None or _get_latency(contender)[0] is not None:
         return []
     why = ": it answered in batches, which take up to a day" if contender.serving.batch else ""
     return [
@@ -38,7 +38,7 @@ def unknown(contender: ContenderResult, required: Requirements) -> list[str]:
     ]
 
 
-def _latency(contender: ContenderResult) -> tuple[float | None, str]:
+def _get_latency(contender: ContenderResult) -> tuple[float | None, str]:
     """Return the seconds of an answer, and which figure it is: the 95th percentile where known."""
     serving = contender.serving
     load = f.at_once(serving.concurrency)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Rows:
+class JsonlIndex:
     """The rows of a file, by the number of their id.
 
     Of several rows of one id the first counts; of repeated answers that of the first sample.
@@ -32,7 +32,7 @@ class Rows:
         """
         self._path = path
         self._starts = array("q", [-1]) * len(places)
-        for start, row in _with_starts(path):
+        for start, row in _read_with_offsets(path):
             place = places.get(row["id"])
             if place is not None and not row.get("sample") and self._starts[place] < 0:
                 self._starts[place] = start
@@ -57,7 +57,7 @@ class Rows:
                 yield json.loads(stream.readline())
 
 
-def _with_starts(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _read_with_offsets(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each whole row with its offset in bytes; a torn last line is ignored."""
     if not path.exists():
         return

@@ -28,7 +28,7 @@ COLUMNS = (
 )
 
 
-def to_csv(contenders: Sequence[ContenderResult]) -> str:
+def render_csv(contenders: Sequence[ContenderResult]) -> str:
     """Return one row per contender and metric, and one for a contender without scores.
 
     Values are those of results.json; one that was not measured is empty.
@@ -39,11 +39,13 @@ def to_csv(contenders: Sequence[ContenderResult]) -> str:
     for contender in contenders:
         scores: dict[str, Score | None] = dict(contender.scores) or {"": None}
         for metric, score in scores.items():
-            writer.writerow([_plain(value) for value in _row(contender, metric, score)])
+            writer.writerow(
+                [_escape_formula(value) for value in _build_csv_row(contender, metric, score)]
+            )
     return stream.getvalue()
 
 
-def _row(contender: ContenderResult, metric: str, score: Score | None) -> list[Any]:
+def _build_csv_row(contender: ContenderResult, metric: str, score: Score | None) -> list[Any]:
     """Return a row of the table."""
     figures = (score.value, score.low, score.high, score.n, score.errors) if score else (None,) * 5
     return [
@@ -61,7 +63,7 @@ def _row(contender: ContenderResult, metric: str, score: Score | None) -> list[A
     ]
 
 
-def _plain(value: Any) -> Any:
+def _escape_formula(value: Any) -> Any:
     """Return text that a spreadsheet takes for text: a beginning like a formula's gets a quote
     before it."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):

@@ -14,28 +14,28 @@ import yaml
 from tuneoff.records import TrainingRecord
 from tuneoff.report import format as f
 from tuneoff.report import pairs
-from tuneoff.report.baselines import word_baselines
-from tuneoff.report.headline import word_headline
-from tuneoff.report.labels import label_view, list_contradictions
-from tuneoff.report.ladder import ladder
-from tuneoff.report.method import methods
-from tuneoff.report.money import money
-from tuneoff.report.table import columns_of, seeds
-from tuneoff.results import AllTrainings, Comparison, ContenderResult, Results, Serving
+from tuneoff.report.baselines import render_baselines
+from tuneoff.report.headline import render_headline
+from tuneoff.report.labels import build_label_view, list_contradictions
+from tuneoff.report.ladder import build_ladder
+from tuneoff.report.method import describe_methods
+from tuneoff.report.money import build_money_view
+from tuneoff.report.table import build_table, format_seeds
+from tuneoff.results import AllTrainings, Comparison, ContenderResult, LatencyStats, Results
 
 View = dict[str, Any]
 MAX_CLASSES = 20
-STEP_DOWN = (
+STEP_DOWN_NOTE = (
     "p is adjusted for the number of pairs (step-down). The interval in brackets belongs to "
     "it: it leaves out 0 exactly where p is under 0.05."
 )
 # For results of an earlier version.
-HOLM = (
+HOLM_NOTE = (
     "p is adjusted for the number of pairs (Holm), and the verdict goes by it; the interval in "
     "brackets is the 95% one of that pair alone."
 )
-MAX_REPLY = 200
-LEFT_OUT_SHOWN = 3
+MAX_REPLY_LETTERS = 200
+MAX_LEFT_OUT = 3
 Column = tuple[str, Callable[[Any], str]]
 SEEDS_NOTE = (
     "Of a contender with several seeds, training time and costs are the mean of one seed; the "
@@ -51,9 +51,9 @@ TIMED_NOTE = (
     "unless a number says how many were asked at once. Under load: how a provider's model answered "
     "what was left of the test set."
 )
-JUDGED_BY_THE_END = ("converged", "still improving")
+END_VERDICTS = ("converged", "still improving")
 
-TRAINING: tuple[Column, ...] = (
+TRAINING_ROWS: tuple[Column, ...] = (
     ("Trainable parameters", lambda t: f.count(t.trainable_parameters)),
     ("Examples", lambda t: f.count(t.examples)),
     ("Epochs", lambda t: f.number(t.epochs)),
@@ -67,25 +67,25 @@ TRAINING: tuple[Column, ...] = (
     ("Peak memory", lambda t: f.size(t.peak_memory_bytes)),
     ("Verdict", lambda t: t.verdict or f.MISSING),
 )
-ALL_TRAININGS: tuple[Column, ...] = (
+ALL_TRAININGS_ROWS: tuple[Column, ...] = (
     ("Trainings", lambda a: f.count(a.trainings)),
     ("Training time of all", lambda a: f.seconds(a.training_seconds)),
 )
-SERVING: tuple[Column, ...] = (
+SERVING_ROWS: tuple[Column, ...] = (
     ("Median time to answer", lambda s: f.seconds(s.seconds_p50)),
     ("95% answered within", lambda s: f.seconds(s.seconds_p95)),
-    ("Timed on", lambda s: _timed_on(s)),
-    ("Median under load", lambda s: _under_load(s, s.loaded_seconds_p50)),
-    ("95% within, under load", lambda s: _under_load(s, s.loaded_seconds_p95)),
+    ("Timed on", lambda s: _describe_timed_on(s)),
+    ("Median under load", lambda s: _format_under_load(s, s.loaded_seconds_p50)),
+    ("95% within, under load", lambda s: _format_under_load(s, s.loaded_seconds_p95)),
     ("Requests per second, saturated", lambda s: f.number(s.requests_per_second)),
     ("Mean tokens in", lambda s: f.number(s.tokens_in_mean)),
     ("Mean tokens out", lambda s: f.number(s.tokens_out_mean)),
     ("Answered with", lambda s: s.backend or f.MISSING),
-    ("Same answers as transformers", lambda s: _agreement(s)),
+    ("Same answers as transformers", lambda s: _format_agreement(s)),
 )
 
 
-def ranked(results: Results) -> list[ContenderResult]:
+def rank_contenders(results: Results) -> list[ContenderResult]:
     """Return the contenders, best first by the primary metric; those without a score last."""
 
     def rank(contender: ContenderResult) -> tuple[bool, float]:
@@ -96,44 +96,44 @@ def ranked(results: Results) -> list[ContenderResult]:
     return sorted(results.contenders, key=rank)
 
 
-def view(results: Results) -> View:
+def build_view(results: Results) -> View:
     """Return the whole report but charts and examples."""
-    contenders = ranked(results)
+    contenders = rank_contenders(results)
     return {
         "name": results.name,
-        "subtitle": _subtitle(results),
-        "answer": _answer(results),
+        "subtitle": _build_subtitle(results),
+        "answer": _build_answer(results),
         "metric": f.words(results.primary_metric),
         "names": [c.name for c in contenders],
-        "scores": _scores(results, contenders),
-        "baselines": baselines(results),
-        "repeated": repeated_answers(contenders),
-        "judge_unread": unread_replies(results),
-        "labels": label_view(results, contenders),
-        "table": columns_of(results, contenders, _shares(results)),
-        "facts": _facts(results, contenders),
-        "money": money(results, contenders),
-        "pairs": _pairs(results),
-        "ladder": ladder(contenders),
-        "errors": _errors(contenders),
-        "overfitting": any(_overfits(c) for c in contenders),
-        "how": _how(results),
+        "scores": _build_scores(results, contenders),
+        "baselines": describe_baselines(results),
+        "repeated": describe_repeated_answers(contenders),
+        "judge_unread": describe_unread_replies(results),
+        "labels": build_label_view(results, contenders),
+        "table": build_table(results, contenders, _find_shares(results)),
+        "facts": _build_facts(results, contenders),
+        "money": build_money_view(results, contenders),
+        "pairs": _build_pairs(results),
+        "ladder": build_ladder(contenders),
+        "errors": _build_errors(contenders),
+        "overfitting": any(_has_overfitting(c) for c in contenders),
+        "how": _build_provenance(results),
         "prompts": [(c.name, c.prompt_sha256) for c in contenders if c.prompt_sha256],
         "rendered": [(c.name, c.rendered_sha256) for c in contenders if c.rendered_sha256],
-        "templates": [(c.name, _template(c)) for c in contenders if c.rendering_notes],
+        "templates": [(c.name, _describe_template(c)) for c in contenders if c.rendering_notes],
         "settings": yaml.safe_dump(dict(results.settings), sort_keys=False, allow_unicode=True)
         if results.settings
         else "",
     }
 
 
-def _template(contender: ContenderResult) -> str:
+def _describe_template(contender: ContenderResult) -> str:
     """Return what was changed for a contender's chat template, as a sentence."""
     text = "; ".join(contender.rendering_notes)
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _subtitle(results: Results) -> str:
+def _build_subtitle(results: Results) -> str:
     """Return the line under the title: task, source, test set and day."""
     test = results.split_sizes.get("test")
     tested = f"{f.count(test)} test examples" if test else ""
@@ -141,33 +141,33 @@ def _subtitle(results: Results) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _answer(results: Results) -> View:
+def _build_answer(results: Results) -> View:
     """Return the view of the recommendation."""
     recommendation = results.recommendation
     return {
-        "headline": headline(results),
+        "headline": build_headline(results),
         "because": recommendation.because,
         "when_not": (*list_contradictions(results), *recommendation.when_not),
     }
 
 
-def headline(results: Results) -> str:
+def build_headline(results: Results) -> str:
     """Return the report's first sentence."""
     metric = results.primary_metric
-    return word_headline(results.recommendation, metric, _is_share(results), results.baselines)
+    return render_headline(results.recommendation, metric, _is_share(results), results.baselines)
 
 
-def baselines(results: Results) -> str:
+def describe_baselines(results: Results) -> str:
     """Return the sentence about answers without a model; empty without baselines."""
-    return word_baselines(results.baselines, results.primary_metric, _is_share(results))
+    return render_baselines(results.baselines, results.primary_metric, _is_share(results))
 
 
 def _is_share(results: Results) -> bool:
     """Return whether the primary metric reads as percent."""
-    return _shares(results).get(results.primary_metric, True)
+    return _find_shares(results).get(results.primary_metric, True)
 
 
-def _shares(results: Results) -> dict[str, bool]:
+def _find_shares(results: Results) -> dict[str, bool]:
     """Return the run's metrics, the primary one first, and whether each reads as percent."""
     scored = [c.scores for c in results.contenders if c.error is None]
     names = dict.fromkeys([results.primary_metric, *(m for scores in scored for m in scores)])
@@ -178,18 +178,18 @@ def _shares(results: Results) -> dict[str, bool]:
     }
 
 
-def _scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
+def _build_scores(results: Results, contenders: Sequence[ContenderResult]) -> View:
     """Return the view of the table of scores."""
-    shares = _shares(results)
+    shares = _find_shares(results)
     return {
         "metrics": [f.words(metric) for metric in shares],
         "there": bool(shares) or any(c.error for c in contenders),
         "seeds": any(c.seeds for c in contenders if not c.error),
-        "rows": [_score_row(c, shares, results.recommendation.choice) for c in contenders],
+        "rows": [_build_score_row(c, shares, results.recommendation.choice) for c in contenders],
     }
 
 
-def unread_replies(results: Results) -> str:
+def describe_unread_replies(results: Results) -> str:
     """Return how many of a judge's replies could not be read, and quote one; empty if all could."""
     unread = results.judge_unread
     if unread is None:
@@ -197,7 +197,7 @@ def unread_replies(results: Results) -> str:
     counted = f"{f.count(unread.answers)} of {f.count(unread.of)}"
     quoted = ""
     if unread.reply is not None:
-        reply = f.shorten(" ".join(f.clean(unread.reply).split()), MAX_REPLY)
+        reply = f.shorten(" ".join(f.clean(unread.reply).split()), MAX_REPLY_LETTERS)
         quoted = f" About {f.clean(unread.id or '')} it said: “{reply}”"
     if unread.grader is not None:
         return (
@@ -210,7 +210,7 @@ def unread_replies(results: Results) -> str:
     )
 
 
-def repeated_answers(contenders: Sequence[ContenderResult]) -> list[str]:
+def describe_repeated_answers(contenders: Sequence[ContenderResult]) -> list[str]:
     """Return a sentence per contender that answered several times: how much its answers differ."""
     sentences = []
     for c in contenders:
@@ -230,7 +230,7 @@ def repeated_answers(contenders: Sequence[ContenderResult]) -> list[str]:
     return sentences
 
 
-def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | None) -> View:
+def _build_score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | None) -> View:
     """Return a contender's row of the table of scores."""
     cells: list[View] = []
     for metric, share in shares.items():
@@ -240,7 +240,7 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
                 "value": f.score(score.value, share) if score else f.MISSING,
                 "interval": f.interval(score.low, score.high, share) if score else "",
                 # Only with the first metric: the table would be too wide for a page.
-                "seeds": seeds(score, share) if score and not cells else "",
+                "seeds": format_seeds(score, share) if score and not cells else "",
             }
         )
     first = next((c.scores[metric] for metric in shares if metric in c.scores), None)
@@ -254,20 +254,20 @@ def _score_row(c: ContenderResult, shares: Mapping[str, bool], choice: str | Non
     }
 
 
-def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View]:
+def _build_facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View]:
     """Return tables of facts × contenders: training, answering. Empty rows are left out."""
-    about = methods(results)
+    about = describe_methods(results)
     head = [
         ("Model", [c.model for c in contenders]),
         ("Method", [about[c.name] for c in contenders]),
     ]
-    training = _rows(TRAINING, [c.training for c in contenders])
+    training = _build_rows(TRAINING_ROWS, [c.training for c in contenders])
     every = [c.all_trainings for c in contenders]
     groups = [
-        ("Training", head + training + _rows(ALL_TRAININGS, every)),
-        ("Answering", _rows(SERVING, [c.serving for c in contenders])),
+        ("Training", head + training + _build_rows(ALL_TRAININGS_ROWS, every)),
+        ("Answering", _build_rows(SERVING_ROWS, [c.serving for c in contenders])),
     ]
-    judged = any(c.training and c.training.verdict in JUDGED_BY_THE_END for c in contenders)
+    judged = any(c.training and c.training.verdict in END_VERDICTS for c in contenders)
     notes = [SEEDS_NOTE] * any(c.seeds for c in contenders) + [VERDICT_NOTE] * judged
     timed = any(c.serving.concurrency is not None for c in contenders)
     about_groups = {"Training": " ".join(notes), "Answering": TIMED_NOTE if timed else ""}
@@ -278,16 +278,16 @@ def _facts(results: Results, contenders: Sequence[ContenderResult]) -> list[View
     ]
 
 
-def _rows(
+def _build_rows(
     columns: Sequence[Column],
-    records: Sequence[TrainingRecord | AllTrainings | Serving | None],
+    records: Sequence[TrainingRecord | AllTrainings | LatencyStats | None],
 ) -> list[tuple[str, list[str]]]:
     """Return the rows of a table of facts."""
     rows = [(label, [show(r) if r else f.MISSING for r in records]) for label, show in columns]
     return [(label, cells) for label, cells in rows if set(cells) != {f.MISSING}]
 
 
-def _timed_on(serving: Serving) -> str:
+def _describe_timed_on(serving: LatencyStats) -> str:
     """Return the requests that latency was measured on."""
     if serving.batch:
         return "nothing: it answered in batches"
@@ -297,27 +297,27 @@ def _timed_on(serving: Serving) -> str:
     return f"{f.requests(serving.requests)}, {how}"
 
 
-def _under_load(serving: Serving, seconds: float | None) -> str:
+def _format_under_load(serving: LatencyStats, seconds: float | None) -> str:
     """Return a latency with its load."""
     if seconds is None:
         return f.MISSING
     return f"{f.seconds(seconds)} ({f.at_once(serving.loaded_concurrency)})"
 
 
-def _agreement(serving: Serving) -> str:
+def _format_agreement(serving: LatencyStats) -> str:
     """Return how many answers transformers gives too."""
     if serving.agreement is None or not serving.compared:
         return f.MISSING
     return f"{round(serving.agreement * serving.compared)} of {serving.compared}"
 
 
-def _pairs(results: Results) -> View:
+def _build_pairs(results: Results) -> View:
     """Return the view of the comparisons."""
-    shares = _shares(results)
+    shares = _find_shares(results)
     rows = []
     for pair in results.comparisons:
         share = shares.get(pair.metric, True)
-        words = pairs.sentence(pair, share)
+        words = pairs.describe_comparison(pair, share)
         rows.append(
             {
                 "words": words[0].upper() + words[1:] if words.startswith("no ") else words,
@@ -325,10 +325,10 @@ def _pairs(results: Results) -> View:
                 "metric": f.words(pair.metric),
                 "p": f.p_value(pair.p_adjusted),
                 "difference": f.difference(pair.difference, share),
-                "interval": f.interval(*pairs.shown_bounds(pair), share),
+                "interval": f.interval(*pairs.select_bounds(pair), share),
                 "a": pair.a,
                 "b": pair.b,
-                "verdict": _verdict(pair),
+                "verdict": _describe_verdict(pair),
             }
         )
     tests = dict.fromkeys(
@@ -339,13 +339,13 @@ def _pairs(results: Results) -> View:
     return {
         "rows": rows,
         "test": ", ".join(tests),
-        "explained": HOLM if old else STEP_DOWN,
+        "explained": HOLM_NOTE if old else STEP_DOWN_NOTE,
         "training": pairs.list_training_notes(results, shares.get(results.primary_metric, True)),
-        "flips": _flips(results),
+        "flips": _list_flips(results),
     }
 
 
-def _flips(results: Results) -> list[tuple[str, list[str]]]:
+def _list_flips(results: Results) -> list[tuple[str, list[str]]]:
     """Return of each pair how many examples only one, both and none of the two have right."""
     return [
         (
@@ -357,7 +357,7 @@ def _flips(results: Results) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _verdict(pair: Comparison) -> str:
+def _describe_verdict(pair: Comparison) -> str:
     """Return the outcome of a pair in a few words."""
     if pair.verdict != "tie":
         return f"{pair.a if pair.verdict == 'a better' else pair.b} is better"
@@ -366,7 +366,7 @@ def _verdict(pair: Comparison) -> str:
     return pairs.describe_same(pair) if pair.outcome == "same" else "cannot be told"
 
 
-def _errors(contenders: Sequence[ContenderResult]) -> View:
+def _build_errors(contenders: Sequence[ContenderResult]) -> View:
     """Return the table of error classes × contenders, the most frequent first."""
     shown = [c for c in contenders if c.error_classes]
     total: dict[str, int] = {}
@@ -384,18 +384,18 @@ def _errors(contenders: Sequence[ContenderResult]) -> View:
     }
 
 
-def _overfits(contender: ContenderResult) -> bool:
+def _has_overfitting(contender: ContenderResult) -> bool:
     """Return whether the chart of losses shows the onset of overfitting."""
     step = contender.training.overfitting_step if contender.training else None
     return any(row.step == step and row.validation is not None for row in contender.loss)
 
 
-def _left_out(results: Results) -> str:
+def _describe_left_out(results: Results) -> str:
     """Return which test examples no contender's scores have, and why."""
     if not results.left_out:
         return ""
-    shown = [f"{id}: {why}" for id, why in list(results.left_out.items())[:LEFT_OUT_SHOWN]]
-    more = ["…"] * (len(results.left_out) > LEFT_OUT_SHOWN)
+    shown = [f"{id}: {why}" for id, why in list(results.left_out.items())[:MAX_LEFT_OUT]]
+    more = ["…"] * (len(results.left_out) > MAX_LEFT_OUT)
     count, of = len(results.left_out), results.split_sizes.get("test")
     return (
         f"{f.count(count)} of {f.count(of)} test examples, for their references cannot be used: "
@@ -403,14 +403,14 @@ def _left_out(results: Results) -> str:
     )
 
 
-def _how(results: Results) -> list[tuple[str, str]]:
+def _build_provenance(results: Results) -> list[tuple[str, str]]:
     """Return what is needed to repeat the run."""
     databases = len(results.database_sha256)
     rows = [
         ("Task", results.task),
         ("Source", results.source),
         ("Examples", ", ".join(f"{k} {f.count(n)}" for k, n in results.split_sizes.items())),
-        ("Left out", _left_out(results)),
+        ("Left out", _describe_left_out(results)),
         ("Primary metric", results.primary_metric),
         ("Scoring rules", ", ".join(f"{f.words(name)} {n}" for name, n in results.rules.items())),
         ("Content SHA-256", results.content_sha256),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import cast
 
 from tuneoff import discovery
-from tuneoff.scoring.rows import Options, Row, Scorer
+from tuneoff.scoring.rows import Options, Scorer, ScoringInput
 
 __all__ = ["RULES", "Options", "Row", "Scorer", "load_scorer", "primary_metric", "scorer_ids"]
 
@@ -20,9 +20,9 @@ RULES = {"answer_text": 2, "valid_format": 2, "set_match": 2, "real_numbers": 2,
 NEEDS = ("METRICS", "PRIMARY", "score_rows")
 
 
-def scorer_ids() -> tuple[str, ...]:
+def list_scorer_ids() -> tuple[str, ...]:
     """Return the ids of tuneoff's own scorers, sorted."""
-    return tuple(discovery.ids(__name__, NEEDS))
+    return tuple(discovery.list_ids(__name__, NEEDS))
 
 
 def load_scorer(id: str) -> Scorer:
@@ -34,7 +34,7 @@ def load_scorer(id: str) -> Scorer:
     return cast("Scorer", discovery.find(__name__, id, "scorer", NEEDS))
 
 
-def primary_metric(scorer: Scorer, options: Options) -> str:
+def get_primary_metric(scorer: Scorer, options: Options) -> str:
     """Return the primary metric under these options.
 
     This is `PRIMARY`, unless the scorer has a function `primary(options)`, because its primary

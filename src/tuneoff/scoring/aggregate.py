@@ -13,21 +13,23 @@ from typing import Any
 
 from tuneoff.records import ScoredRow
 from tuneoff.results import Score
-from tuneoff.scoring.intervals import score_interval
-from tuneoff.scoring.rows import Kind
+from tuneoff.scoring.intervals import compute_score_interval
+from tuneoff.scoring.rows import MetricKind
 
-MOST_GROUPS = 24
-_LEVELS = ("easy", "medium", "hard", "extra")
+MAX_GROUPS = 24
+_HARDNESS_LEVELS = ("easy", "medium", "hard", "extra")
 
 
-class Totals:
+class ScoreTotals:
     """Aggregates a stream of scored rows without keeping them.
 
     For each metric it counts the different values and sums them by cluster. Memory depends on the
     number of different values and clusters, not on the number of rows.
     """
 
-    def __init__(self, metrics: Mapping[str, Kind], trainings: int = 1, answers: int = 1) -> None:
+    def __init__(
+        self, metrics: Mapping[str, MetricKind], trainings: int = 1, answers: int = 1
+    ) -> None:
         """Create empty totals.
 
         Args:
@@ -64,21 +66,21 @@ class Totals:
             for name, kind in self._metrics.items()
         }
 
-    def _score(self, name: str, kind: Kind, errors: int, seeds: Sequence[float]) -> Score:
+    def _score(self, name: str, kind: MetricKind, errors: int, seeds: Sequence[float]) -> Score:
         counts, clusters = self._counts[name], list(self._clusters[name].values())
         n = counts.total()
         if n == 0:
             return Score(value=None, low=None, high=None, n=0, errors=errors)
         total = math.fsum(value * times for value, times in counts.items())
-        yes_no = kind == "yes/no" and are_yes_no(counts, self._trainings * self._answers)
-        bounds = score_interval(counts, yes_no, clusters, seeds, self._answers)
+        yes_no = kind == "yes/no" and is_yes_no(counts, self._trainings * self._answers)
+        bounds = compute_score_interval(counts, yes_no, clusters, seeds, self._answers)
         low, high = bounds or (None, None)
         return Score(total / n, low, high, n, errors, tuple(seeds) if len(seeds) > 1 else ())
 
 
 def aggregate(
     rows: Iterable[ScoredRow],
-    metrics: Mapping[str, Kind],
+    metrics: Mapping[str, MetricKind],
     errors: int = 0,
     clusters: Mapping[str, str] | None = None,
     seeds: Mapping[str, Sequence[float]] | None = None,
@@ -97,7 +99,7 @@ def aggregate(
         answers: the number of answers to each example, if the rows are means over them.
     """
     trainings = max((len(values) for values in (seeds or {}).values()), default=1)
-    totals = Totals(metrics, max(1, trainings), answers)
+    totals = ScoreTotals(metrics, max(1, trainings), answers)
     for row in rows:
         totals.add(row, None if clusters is None else clusters.get(row.id, f"id {row.id}"))
     return totals.scores(errors, seeds)
@@ -106,33 +108,36 @@ def aggregate(
 class Breakdown:
     """Aggregates one metric by each key of the examples that has a handful of values."""
 
-    def __init__(self, metric: str, kind: Kind, trainings: int = 1, answers: int = 1) -> None:
+    def __init__(self, metric: str, kind: MetricKind, trainings: int = 1, answers: int = 1) -> None:
         self._kinds, self._of = {metric: kind}, (trainings, answers)
-        self._groups: dict[str, dict[str, Totals]] = {}
+        self._groups: dict[str, dict[str, ScoreTotals]] = {}
 
     def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None = None) -> None:
         """Count a row in each of its groups, as `Totals.add` does."""
         for key, group in groups.items():
             totals = self._groups.setdefault(key, {})
             # One group above the limit shows that there are too many.
-            if str(group) in totals or len(totals) <= MOST_GROUPS:
-                totals.setdefault(str(group), Totals(self._kinds, *self._of)).add(row, cluster)
+            if str(group) in totals or len(totals) <= MAX_GROUPS:
+                totals.setdefault(str(group), ScoreTotals(self._kinds, *self._of)).add(row, cluster)
 
     def scores(self) -> dict[str, dict[str, dict[str, Score]]]:
         """Return key → group → metric → score, sorted."""
         return {
-            key: {group: groups[group].scores() for group in sorted(groups, key=_place)}
+            key: {group: groups[group].scores() for group in sorted(groups, key=_get_sort_key)}
             for key, groups in sorted(self._groups.items())
-            if 1 < len(groups) <= MOST_GROUPS
+            if 1 < len(groups) <= MAX_GROUPS
         }
 
 
-def _place(group: str) -> tuple[int, str]:
+def _get_sort_key(group: str) -> tuple[int, str]:
     """Return a sort key: hardness levels from easy to extra, then other groups by name."""
-    return (_LEVELS.index(group) if group in _LEVELS else len(_LEVELS), group)
+    return (
+        _HARDNESS_LEVELS.index(group) if group in _HARDNESS_LEVELS else len(_HARDNESS_LEVELS),
+        group,
+    )
 
 
-def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
+def average_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
     """Return each example's mean score over the seeds, with the first seed's verdict.
 
     Examples and metrics are kept only if every seed has them, so nothing is kept until every seed
@@ -154,7 +159,7 @@ def over_seeds(seeds: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]
     return averaged
 
 
-def over_samples(samples: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
+def average_samples(samples: Sequence[Mapping[str, ScoredRow]]) -> dict[str, ScoredRow]:
     """Return each example's mean score over its samples, with the first sample's verdict.
 
     Examples are kept only if every sample has them. A metric that some samples lack (the judge gave
@@ -182,7 +187,7 @@ def merge_answers(rows: Sequence[ScoredRow]) -> ScoredRow:
     return ScoredRow(rows[0].id, means, rows[0].verdict)
 
 
-def values_by_seed(
+def compute_seed_values(
     seeds: Sequence[Mapping[str, ScoredRow]], common: Mapping[str, ScoredRow], metric: str
 ) -> tuple[float, ...]:
     """Return each seed's mean of a metric, over the rows of `over_seeds`; empty for one seed."""
@@ -192,7 +197,7 @@ def values_by_seed(
     return tuple(sum(float(rows[id].scores[metric]) for id in ids) / len(ids) for rows in seeds)
 
 
-def are_yes_no(values: Iterable[float], of: int = 1) -> bool:
+def is_yes_no(values: Iterable[float], of: int = 1) -> bool:
     """Return whether all values are 0 or 1, or means of `of` such values.
 
     A custom metric may return other numbers.
@@ -200,15 +205,17 @@ def are_yes_no(values: Iterable[float], of: int = 1) -> bool:
     return all(0 <= value <= 1 and abs(value * of - round(value * of)) < 1e-9 for value in values)
 
 
-def error_classes(
+def count_error_classes(
     rows: Iterable[ScoredRow], metric: str, names: Mapping[str, str] | None = None
 ) -> dict[str, int]:
     """Return how often each error class occurs, the most frequent first."""
-    classes = (error_class(row, metric, names) for row in rows)
-    return most_frequent(Counter(name for name in classes if name is not None))
+    classes = (find_error_class(row, metric, names) for row in rows)
+    return sort_by_count(Counter(name for name in classes if name is not None))
 
 
-def error_class(row: ScoredRow, metric: str, names: Mapping[str, str] | None = None) -> str | None:
+def find_error_class(
+    row: ScoredRow, metric: str, names: Mapping[str, str] | None = None
+) -> str | None:
     """Return the error class of a row that a metric calls wrong; None if it is right.
 
     The class is the verdict up to its colon (`no such column: a` and `…: b` are one class), renamed
@@ -220,6 +227,6 @@ def error_class(row: ScoredRow, metric: str, names: Mapping[str, str] | None = N
     return "wrong" if verdict == "right" else (names or {}).get(verdict, verdict)
 
 
-def most_frequent(counts: Mapping[str, int]) -> dict[str, int]:
+def sort_by_count(counts: Mapping[str, int]) -> dict[str, int]:
     """Return the counts, the largest first."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-UNFINISHED = "a thought without its end"
+UNFINISHED_THOUGHT = "a thought without its end"
 BYTE_ORDER_MARK = "\ufeff"  # some editors begin a file with it
 
 # How models mark their thoughts: XML tags (DeepSeek, Qwen, Seed, and prompts that ask for them),
@@ -38,7 +38,7 @@ _HARMONY_ENDS = re.compile(r"(?:<\|(?:return|end|call)\|>\s*)+\Z")
 _QUOTED = re.compile(r"'[^'\n]*'|\"[^\"\n]*\"|`[^`\n]*`")
 _QUOTES = "'\"`"
 
-_RUN = re.compile(r"`{3,}|(?:(?<=\n)|(?<=\r)|\A)[ \t]*~{3,}|~{3,}(?=[ \t]*(?:\r|\n|\Z))")
+_FENCE_MARKS = re.compile(r"`{3,}|(?:(?<=\n)|(?<=\r)|\A)[ \t]*~{3,}|~{3,}(?=[ \t]*(?:\r|\n|\Z))")
 _SPAN = re.compile(r"(`{1,2})([^`\r\n]+)\1")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _BLANK_LINE = re.compile(r"[ \t]*(?:\r|\n|\Z)")
@@ -78,18 +78,18 @@ def strip_thoughts(answer: str, reference: str) -> str | None:
     else:
         end = ends[-1] if ends and not quoted else None
     rest = answer[end.end() :] if end else answer
-    if not _BEGIN.search(reference) and _opens_thought(rest):
+    if not _BEGIN.search(reference) and _has_open_thought(rest):
         return None
     return _HARMONY_ENDS.sub("", rest) if end and "|" in end[0] else rest
 
 
-def ends_unopened_thought(answer: str) -> bool:
+def has_unopened_thought_end(answer: str) -> bool:
     """Return whether an answer ends a thought that its prompt began."""
     end = _END.search(answer)
     return end is not None and _BEGIN.search(answer, 0, end.start()) is None
 
 
-def ends_thought(answer: str) -> bool:
+def has_thought_end(answer: str) -> bool:
     """Return whether an answer holds the end of a thought."""
     return _END.search(answer) is not None
 
@@ -106,7 +106,7 @@ def _is_quoted(text: str, tag: re.Match[str]) -> bool:
     return before != "" and before in _QUOTES and before == after
 
 
-def _opens_thought(text: str) -> bool:
+def _has_open_thought(text: str) -> bool:
     """Return whether a thought begins in a text; a tag within quotes on its line is text."""
     for line in text.split("\n"):
         at, open_quotes = 0, set[str]()
@@ -126,12 +126,12 @@ class _Block:
     content: str
     lines: bool
     """Whether the content spans several lines."""
-    longer: str | None = None
+    longer_content: str | None = None
     """The content up to the last marks of the line, if it could end there instead."""
 
-    def readings(self) -> Iterator[str]:
+    def list_readings(self) -> Iterator[str]:
         """Yield the possible contents: all, without the first word, without the first line."""
-        for content in filter(None, (self.content, self.longer)):
+        for content in filter(None, (self.content, self.longer_content)):
             yield content
             yield _split_word(content)[1]
             if self.lines:
@@ -149,7 +149,7 @@ class _Block:
 
 def is_fenced(text: str) -> bool:
     """Return whether a text holds a fence or is a code span."""
-    return _RUN.search(text) is not None or _SPAN.fullmatch(strip_blanks(text)) is not None
+    return _FENCE_MARKS.search(text) is not None or _SPAN.fullmatch(strip_blanks(text)) is not None
 
 
 def strip_fence(answer: str, reference: str) -> str:
@@ -188,7 +188,7 @@ def find_in_language(answer: str, reference: str, *tests: Callable[[str], bool])
     # Marks inside a text of the language, for example in an SQL string, are not a fence.
     if is_fenced(reference) and not tests[0](strip_blanks(reference)):
         return text
-    candidates = list(_candidates(text))
+    candidates = list(_list_candidates(text))
     for test in tests:
         for candidate in candidates:
             if test(candidate):
@@ -196,7 +196,7 @@ def find_in_language(answer: str, reference: str, *tests: Callable[[str], bool])
     return strip_fence(candidates[0], "") if candidates else text
 
 
-def _candidates(text: str, depth: int = 0) -> Iterator[str]:
+def _list_candidates(text: str, depth: int = 0) -> Iterator[str]:
     """Yield the texts that may be the answer, the last block's first."""
     span = _SPAN.fullmatch(text)
     if span:
@@ -204,11 +204,11 @@ def _candidates(text: str, depth: int = 0) -> Iterator[str]:
         return
     blocks, _, whole = _split_fences(text)
     for block in blocks[: -_MAX_BLOCKS - 1 : -1]:
-        for reading in block.readings():
+        for reading in block.list_readings():
             yield reading
-            if depth < _MAX_DEPTH and _RUN.search(reading):
-                yield from _candidates(strip_blanks(reading), depth + 1)
-    first = _RUN.search(text)
+            if depth < _MAX_DEPTH and _FENCE_MARKS.search(reading):
+                yield from _list_candidates(strip_blanks(reading), depth + 1)
+    first = _FENCE_MARKS.search(text)
     if first and not whole:  # the first marks may end a fence that the prompt opened
         yield text[: first.start()]
         yield _split_word(text[: first.start()])[1]
@@ -222,30 +222,34 @@ def _split_fences(text: str) -> tuple[Sequence[_Block], str, bool]:
     """
     blocks: list[_Block] = []
     outside: list[str] = []
-    runs = list(_RUN.finditer(text))
+    runs = list(_FENCE_MARKS.finditer(text))
     place = at = 0
     whole = True
     while place < len(runs):
         opening = runs[place]
         outside.append(text[at : opening.start()])
-        closing = _closing(text, runs, place)
+        closing = _find_closing(text, runs, place)
         if closing is None:
-            blocks.append(_block(text[opening.end() :]))
+            blocks.append(_build_block(text[opening.end() :]))
             return blocks, "".join(outside), False
         end = runs[closing]
-        reopens = _has_info(text, end) and not _same_line(text, opening, end)
-        blocks.append(_block(text[opening.end() : end.start()], _longer(text, opening, runs)))
+        reopens = _has_info(text, end) and not _is_same_line(text, opening, end)
+        blocks.append(
+            _build_block(
+                text[opening.end() : end.start()], _find_longer_content(text, opening, runs)
+            )
+        )
         at, place = (end.start(), closing) if reopens else (end.end(), closing + 1)
         whole = whole and not reopens
     outside.append(text[at:])
     return blocks, "".join(outside), whole
 
 
-def _block(content: str, longer: str | None = None) -> _Block:
+def _build_block(content: str, longer: str | None = None) -> _Block:
     return _Block(content, _LINE_END.search(content.lstrip(" \t")) is not None, longer)
 
 
-def _closing(text: str, runs: Sequence[re.Match[str]], place: int) -> int | None:
+def _find_closing(text: str, runs: Sequence[re.Match[str]], place: int) -> int | None:
     """Return the index of the run of marks that ends a fence, or None.
 
     The run is at least as long as the opening one, and on the same line or at the end of a line.
@@ -258,12 +262,14 @@ def _closing(text: str, runs: Sequence[re.Match[str]], place: int) -> int | None
         other = run[0].strip()
         if other[0] != mark[0] or len(other) < len(mark):
             continue
-        if _same_line(text, opening, run) or _ends_line(text, run) or _has_info(text, run):
+        if _is_same_line(text, opening, run) or _is_line_end(text, run) or _has_info(text, run):
             return number
     return None
 
 
-def _longer(text: str, opening: re.Match[str], runs: Sequence[re.Match[str]]) -> str | None:
+def _find_longer_content(
+    text: str, opening: re.Match[str], runs: Sequence[re.Match[str]]
+) -> str | None:
     """Return a one-line fence's content up to the last marks of its line, or None."""
     if len(runs) > _MAX_RUNS:
         return None
@@ -273,11 +279,11 @@ def _longer(text: str, opening: re.Match[str], runs: Sequence[re.Match[str]]) ->
     return text[opening.end() : after[-1].start()] if len(after) > 1 else None
 
 
-def _same_line(text: str, opening: re.Match[str], run: re.Match[str]) -> bool:
+def _is_same_line(text: str, opening: re.Match[str], run: re.Match[str]) -> bool:
     return _LINE_END.search(text, opening.end(), run.start()) is None
 
 
-def _ends_line(text: str, run: re.Match[str]) -> bool:
+def _is_line_end(text: str, run: re.Match[str]) -> bool:
     return _BLANK_LINE.match(text, run.end()) is not None
 
 

@@ -47,37 +47,37 @@ class Call:
     slots: tuple[Slot, ...] = ()
 
 
-def parse(text: str) -> Call:
+def parse_call(text: str) -> Call:
     """Return a text parsed as a call.
 
     Raises:
         GrammarError: it is not a call, or something follows it.
     """
-    function, at = _name(text, _skip(text, 0), "a function")
+    function, at = _parse_name(text, _skip_blanks(text, 0), "a function")
     at = _expect(text, at, "(")
     slots: list[Slot] = []
     if not text.startswith(")", at):
-        slot, at = _slot(text, at)
+        slot, at = _parse_slot(text, at)
         slots.append(slot)
         while text.startswith(",", at):
-            slot, at = _slot(text, _skip(text, at + 1))
+            slot, at = _parse_slot(text, _skip_blanks(text, at + 1))
             slots.append(slot)
     at = _expect(text, at, ")")
     if at != len(text):
-        raise GrammarError(f"expected nothing after the call, got {_seen(text, at)}")
+        raise GrammarError(f"expected nothing after the call, got {_show_position(text, at)}")
     return Call(function, tuple(slots))
 
 
-def unparse(call: Call) -> str:
+def render_call(call: Call) -> str:
     """Return the text of a call, as ViGGO writes it.
 
     Raises:
         GrammarError: a value holds "]", which the syntax cannot express.
     """
-    return f"{call.function}({', '.join(_written(slot) for slot in call.slots)})"
+    return f"{call.function}({', '.join(_render_slot(slot) for slot in call.slots)})"
 
 
-def _written(slot: Slot) -> str:
+def _render_slot(slot: Slot) -> str:
     if slot.value is None:
         return slot.attribute
     if "]" in slot.value:
@@ -85,34 +85,34 @@ def _written(slot: Slot) -> str:
     return f"{slot.attribute}[{slot.value}]"
 
 
-def _slot(text: str, at: int) -> tuple[Slot, int]:
-    attribute, at = _name(text, at, "an attribute")
+def _parse_slot(text: str, at: int) -> tuple[Slot, int]:
+    attribute, at = _parse_name(text, at, "an attribute")
     if not text.startswith("[", at):
         return Slot(attribute), at
     end = text.find("]", at)
     if end < 0:
         raise GrammarError(f"expected ']' to close the value of {attribute}, got the end")
-    return Slot(attribute, text[at + 1 : end]), _skip(text, end + 1)
+    return Slot(attribute, text[at + 1 : end]), _skip_blanks(text, end + 1)
 
 
-def _name(text: str, at: int, expected: str) -> tuple[str, int]:
+def _parse_name(text: str, at: int, expected: str) -> tuple[str, int]:
     name = _NAME.match(text, at)
     if name is None:
-        raise GrammarError(f"expected {expected}, got {_seen(text, at)}")
-    return name[0], _skip(text, name.end())
+        raise GrammarError(f"expected {expected}, got {_show_position(text, at)}")
+    return name[0], _skip_blanks(text, name.end())
 
 
 def _expect(text: str, at: int, character: str) -> int:
     if not text.startswith(character, at):
-        raise GrammarError(f"expected {character!r}, got {_seen(text, at)}")
-    return _skip(text, at + 1)
+        raise GrammarError(f"expected {character!r}, got {_show_position(text, at)}")
+    return _skip_blanks(text, at + 1)
 
 
-def _skip(text: str, at: int) -> int:
+def _skip_blanks(text: str, at: int) -> int:
     """Return the next position that is not a blank."""
     blanks = _BLANKS.match(text, at)
     return blanks.end() if blanks else at
 
 
-def _seen(text: str, at: int) -> str:
+def _show_position(text: str, at: int) -> str:
     return f"{text[at : at + 12]!r} at character {at}" if at < len(text) else "the end"

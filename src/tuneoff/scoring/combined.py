@@ -10,17 +10,17 @@ from typing import Any, cast
 
 from tuneoff.errors import ConfigError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.rows import Kind, Options, Row, Scorer, find_reason_left_out
+from tuneoff.scoring.rows import MetricKind, Options, Scorer, ScoringInput, find_reason_left_out
 
 
-class Combined:
+class CombinedScorer:
     """A scorer with the metrics of several scorers; the first one gives the verdicts."""
 
     def __init__(self, scorers: Sequence[Scorer]) -> None:
         first = scorers[0]
         self._scorers = scorers
         self.PRIMARY = first.PRIMARY
-        self.METRICS: Mapping[str, Kind] = {
+        self.METRICS: Mapping[str, MetricKind] = {
             name: kind for scorer in scorers for name, kind in scorer.METRICS.items()
         }
         self.ERROR_CLASSES: Mapping[str, str] = getattr(first, "ERROR_CLASSES", {})
@@ -30,21 +30,21 @@ class Combined:
     def primary(self, options: Options) -> str:
         return self._primary(options) if self._primary else self.PRIMARY
 
-    def groups(self, row: Row, options: Options) -> dict[str, str]:
+    def groups(self, row: ScoringInput, options: Options) -> dict[str, str]:
         return dict(self._groups(row, options)) if self._groups else {}
 
-    def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+    def failing(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[tuple[str, str]]:
         """Yield the unusable references that any of the scorers reports."""
         scorers = [scorer for scorer in self._scorers if hasattr(scorer, "failing")]
         for scorer, own in zip(scorers, tee(rows, len(scorers)), strict=True):
             yield from cast("Any", scorer).failing(own, options)
 
-    def doubts(self, rows: Sequence[Row]) -> list[str]:
+    def doubts(self, rows: Sequence[ScoringInput]) -> list[str]:
         """Return the doubts of all scorers about the references."""
         scorers = [scorer for scorer in self._scorers if hasattr(scorer, "doubts")]
         return [line for scorer in scorers for line in cast("Any", scorer).doubts(rows)]
 
-    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+    def score_rows(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]:
         """Yield every metric of each row, in order; all scorers read the rows in step."""
         with ExitStack() as open_streams:
             streams = []
@@ -62,7 +62,7 @@ class Combined:
                 yield ScoredRow(scored[0].id, scores, scored[0].verdict)
 
 
-def combined(first: Scorer, others: Sequence[Scorer]) -> Scorer:
+def combine_scorers(first: Scorer, others: Sequence[Scorer]) -> Scorer:
     """Return one scorer with the metrics of several.
 
     Raises:
@@ -76,4 +76,4 @@ def combined(first: Scorer, others: Sequence[Scorer]) -> Scorer:
                     f"task.metrics: there is a metric {name} already; give yours another name."
                 )
             names.append(name)
-    return Combined([first, *others]) if others else first
+    return CombinedScorer([first, *others]) if others else first

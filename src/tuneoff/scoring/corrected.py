@@ -23,16 +23,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.results import Corrected
+from tuneoff.results import CorrectedScore
 from tuneoff.scoring.intervals import (
-    SIGNIFICANT,
-    clip,
-    mean_variance,
-    quantile,
-    seed_variances,
-    total_variance,
+    SIGNIFICANCE_LEVEL,
+    clip_bounds,
+    combine_variances,
+    compute_mean_variance,
+    compute_seed_variances,
+    compute_t_quantile,
 )
-from tuneoff.scoring.paired import LEAST_UNITS
+from tuneoff.scoring.paired import MIN_UNITS
 from tuneoff.scoring.power import POWER
 
 if TYPE_CHECKING:
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
     Places = NDArray[np.intp]
 
 # Fewer labelled rows give no figure: benchmarks/corrected_scores.py measures from this number on.
-LEAST_LABELS = 20
+MIN_LABELS = 20
 # (people's, judge's) values of the extra labels, each with weight 1/2.
 _CORNERS = ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0))
 _CORNERS_OF_DIFFERENCES = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
-_HALF = 0.5
+_CORNER_WEIGHT = 0.5
 # The difference that the needed number of labels should show.
-POINTS = 0.05
+TARGET_DIFFERENCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class _JudgedRows:
     """Judged rows as arrays."""
 
     people: Array
@@ -70,7 +70,7 @@ class _Rows:
     """The values of the extra labels."""
 
     @property
-    def labelled(self) -> int:
+    def labelled_count(self) -> int:
         """Return the number of labelled rows."""
         return len(self.people)
 
@@ -82,7 +82,7 @@ def correct_mean(
     seeds: Sequence[Sequence[float]] = (),
     *,
     of_differences: bool = False,
-) -> Corrected:
+) -> CorrectedScore:
     """Return the estimate of people's mean over all judged rows, with its 95% interval.
 
     Args:
@@ -95,22 +95,25 @@ def correct_mean(
         of_differences: whether values are differences of two contenders.
     """
     rows = _lay_out(judged, labels, clusters, of_differences)
-    n, held = rows.labelled, _count_distinct(rows.units)
+    n, held = rows.labelled_count, _count_distinct(rows.units)
     counted = None if clusters is None else held
-    if n < LEAST_LABELS or (clusters is not None and held < LEAST_UNITS):
-        return Corrected(None, None, None, n, len(judged), clusters=counted)
-    slope, weight = _tune(rows)
-    variance, freedom = _variance(rows, weight)
-    variance, freedom = total_variance([(variance, freedom), *seed_variances(seeds)])
-    residuals, corners = rows.people - weight * rows.judged, _residuals(rows.corners, weight)
+    if n < MIN_LABELS or (clusters is not None and held < MIN_UNITS):
+        return CorrectedScore(None, None, None, n, len(judged), clusters=counted)
+    slope, weight = _choose_weight(rows)
+    variance, freedom = _compute_variance(rows, weight)
+    variance, freedom = combine_variances([(variance, freedom), *compute_seed_variances(seeds)])
+    residuals, corners = (
+        rows.people - weight * rows.judged,
+        _compute_residuals(rows.corners, weight),
+    )
     rest = weight * float(rows.others.mean()) if len(rows.others) else 0.0
     least = -1.0 if of_differences else 0.0
     value = min(1.0, max(least, float(residuals.mean()) + rest))
-    middle = _mean_with(residuals, corners) + rest
-    half = quantile(SIGNIFICANT, freedom) * math.sqrt(variance)
-    low, high = clip(middle - half, middle + half, least)
+    middle = _compute_mean(residuals, corners) + rest
+    half = compute_t_quantile(SIGNIFICANCE_LEVEL, freedom) * math.sqrt(variance)
+    low, high = clip_bounds(middle - half, middle + half, least)
     needed = _find_rows_needed(rows, slope) if of_differences else None
-    return Corrected(
+    return CorrectedScore(
         value, min(low, value), max(high, value), n, len(judged), weight, counted, needed
     )
 
@@ -120,7 +123,7 @@ def _lay_out(
     labels: Mapping[str, float],
     clusters: Mapping[str, str] | None,
     of_differences: bool,
-) -> _Rows:
+) -> _JudgedRows:
     import numpy as np
 
     labelled = [id for id in judged if id in labels]
@@ -128,7 +131,7 @@ def _lay_out(
     names = [f"id {id}" if clusters is None else clusters.get(id, f"id {id}") for id in judged]
     number = {name: place for place, name in enumerate(dict.fromkeys(names))}
     unit = {id: number[name] for id, name in zip(judged, names, strict=True)}
-    return _Rows(
+    return _JudgedRows(
         people=np.array([float(labels[id]) for id in labelled]),
         judged=np.array([float(judged[id]) for id in labelled]),
         others=np.array([float(judged[id]) for id in others]),
@@ -142,54 +145,61 @@ def _count_distinct(units: Places) -> int:
     return len(set(units.tolist()))
 
 
-def _residuals(corners: Array, weight: float) -> Array:
+def _compute_residuals(corners: Array, weight: float) -> Array:
     residuals: Array = corners[:, 0] - weight * corners[:, 1]
     return residuals
 
 
-def _mean_with(values: Array, corners: Array) -> float:
+def _compute_mean(values: Array, corners: Array) -> float:
     """Return the mean of values and corners; a corner has weight 1/2."""
-    total = len(values) + _HALF * len(corners)
-    return float(values.sum() + _HALF * corners.sum()) / total
+    total = len(values) + _CORNER_WEIGHT * len(corners)
+    return float(values.sum() + _CORNER_WEIGHT * corners.sum()) / total
 
 
-def _tune(rows: _Rows) -> tuple[float, float]:
+def _choose_weight(rows: _JudgedRows) -> tuple[float, float]:
     """Return the slope of people's values on the judge's, and the weight with the smallest
     variance.
 
     Both are within [0, 1].
     """
-    people = _mean_with(rows.people, rows.corners[:, 0])
-    judged = _mean_with(rows.judged, rows.corners[:, 1])
+    people = _compute_mean(rows.people, rows.corners[:, 0])
+    judged = _compute_mean(rows.judged, rows.corners[:, 1])
     corners = rows.corners - (people, judged)
     off = rows.judged - judged
-    together = float((rows.people - people) @ off) + _HALF * float(corners[:, 0] @ corners[:, 1])
-    spread = float(off @ off) + _HALF * float(corners[:, 1] @ corners[:, 1])
+    together = float((rows.people - people) @ off) + _CORNER_WEIGHT * float(
+        corners[:, 0] @ corners[:, 1]
+    )
+    spread = float(off @ off) + _CORNER_WEIGHT * float(corners[:, 1] @ corners[:, 1])
     slope = min(1.0, max(0.0, together / spread))
-    return slope, slope * len(rows.others) / (rows.labelled + len(rows.others))
+    return slope, slope * len(rows.others) / (rows.labelled_count + len(rows.others))
 
 
-def _variance(rows: _Rows, weight: float) -> tuple[float, float]:
+def _compute_variance(rows: _JudgedRows, weight: float) -> tuple[float, float]:
     """Return the variance of the corrected mean, and its degrees of freedom."""
     import numpy as np
 
     units = 1 + int(max(rows.units.max(), rows.other_units.max(initial=0)))
-    residuals, corners = rows.people - weight * rows.judged, _residuals(rows.corners, weight)
-    n = rows.labelled
-    middle, total = _mean_with(residuals, corners), n + _HALF * len(corners)
-    off = _by_unit(rows.units, residuals - middle, units) / total * math.sqrt((n - 1) / (n - 2))
-    unseen = _HALF * float((corners - middle) @ (corners - middle)) / total**2
-    parts = [(float(off @ off) + unseen, _freedom(rows.units, residuals, units) - (weight > 0))]
+    residuals, corners = (
+        rows.people - weight * rows.judged,
+        _compute_residuals(rows.corners, weight),
+    )
+    n = rows.labelled_count
+    middle, total = _compute_mean(residuals, corners), n + _CORNER_WEIGHT * len(corners)
+    off = _sum_by_unit(rows.units, residuals - middle, units) / total * math.sqrt((n - 1) / (n - 2))
+    unseen = _CORNER_WEIGHT * float((corners - middle) @ (corners - middle)) / total**2
+    parts = [
+        (float(off @ off) + unseen, _compute_freedom(rows.units, residuals, units) - (weight > 0))
+    ]
     if weight and len(rows.others) > 1:
         others = weight * rows.others
-        rest = _by_unit(rows.other_units, others - others.mean(), units) / len(others)
-        parts.append((float(rest @ rest), _freedom(rows.other_units, others, units)))
+        rest = _sum_by_unit(rows.other_units, others - others.mean(), units) / len(others)
+        parts.append((float(rest @ rest), _compute_freedom(rows.other_units, others, units)))
         off = off + rest
-    freedom = total_variance([(part, max(1.0, degrees)) for part, degrees in parts])[1]
+    freedom = combine_variances([(part, max(1.0, degrees)) for part, degrees in parts])[1]
     return float(np.square(off).sum()) + unseen, freedom
 
 
-def _by_unit(places: Places, values: Array, units: int) -> Array:
+def _sum_by_unit(places: Places, values: Array, units: int) -> Array:
     """Return each cluster's sum of values, scaled up for large clusters (CR2)."""
     import numpy as np
 
@@ -199,12 +209,12 @@ def _by_unit(places: Places, values: Array, units: int) -> Array:
     return np.asarray(sums * larger, dtype=np.float64)
 
 
-def _freedom(places: Places, values: Array, units: int) -> float:
+def _compute_freedom(places: Places, values: Array, units: int) -> float:
     """Return the degrees of freedom of a mean over clusters."""
-    return _mean_of_clusters(places, values, units)[1]
+    return _compute_cluster_variance(places, values, units)[1]
 
 
-def _mean_of_clusters(places: Places, values: Array, units: int) -> tuple[float, float]:
+def _compute_cluster_variance(places: Places, values: Array, units: int) -> tuple[float, float]:
     import numpy as np
 
     sizes = np.bincount(places, minlength=units).astype(np.float64)
@@ -212,10 +222,10 @@ def _mean_of_clusters(places: Places, values: Array, units: int) -> tuple[float,
         return 0.0, 1.0
     sums = np.bincount(places, weights=values, minlength=units).astype(np.float64)
     held = sizes > 0
-    return mean_variance(sums[held], sizes[held], float(values.var()))
+    return compute_mean_variance(sums[held], sizes[held], float(values.var()))
 
 
-def _find_rows_needed(rows: _Rows, slope: float) -> int | None:
+def _find_rows_needed(rows: _JudgedRows, slope: float) -> int | None:
     """Return how many labelled rows show a difference of `POINTS` with a power of 80%.
 
     None if labelling all rows does not.
@@ -226,21 +236,23 @@ def _find_rows_needed(rows: _Rows, slope: float) -> int | None:
     every = np.concatenate([rows.judged, rows.others])
     places = np.concatenate([rows.units, rows.other_units])
     units = 1 + int(places.max())
-    residuals, corners = rows.people - slope * rows.judged, _residuals(rows.corners, slope)
-    middle, n = _mean_with(residuals, corners), rows.labelled
-    squares = float(np.square(residuals - middle).sum()) + _HALF * float(
+    residuals, corners = rows.people - slope * rows.judged, _compute_residuals(rows.corners, slope)
+    middle, n = _compute_mean(residuals, corners), rows.labelled_count
+    squares = float(np.square(residuals - middle).sum()) + _CORNER_WEIGHT * float(
         np.square(corners - middle).sum()
     )
-    alone = squares / (n + _HALF * len(corners) - 2)
-    together = _mean_of_clusters(rows.units, residuals, units)[0] * n
+    alone = squares / (n + _CORNER_WEIGHT * len(corners) - 2)
+    together = _compute_cluster_variance(rows.units, residuals, units)[0] * n
     spread = alone * max(1.0, together / float(residuals.var(ddof=1) or math.inf))
-    of_all = slope**2 * _mean_of_clusters(places, every, units)[0]
+    of_all = slope**2 * _compute_cluster_variance(places, every, units)[0]
     needed = float(n)
     for _ in range(3):  # the quantile depends on the number a little
-        least = POINTS / (quantile(SIGNIFICANT, max(1.0, needed - 1)) + float(ndtri(POWER)))
+        least = TARGET_DIFFERENCE / (
+            compute_t_quantile(SIGNIFICANCE_LEVEL, max(1.0, needed - 1)) + float(ndtri(POWER))
+        )
         left = least**2 - of_all
         needed = spread / left if left > 0 else math.inf
         if not needed <= len(every):
             return None
-        needed = max(float(LEAST_LABELS), needed)
+        needed = max(float(MIN_LABELS), needed)
     return math.ceil(needed)

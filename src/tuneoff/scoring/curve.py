@@ -12,15 +12,15 @@ from tuneoff.records import ScoredRow
 from tuneoff.results import CurvePoint
 from tuneoff.scoring.aggregate import aggregate
 from tuneoff.scoring.pairs import compare_all
-from tuneoff.scoring.rows import Kind
+from tuneoff.scoring.rows import MetricKind
 
-Measured = tuple[float, int, Mapping[str, ScoredRow]]
+TrainingScores = tuple[float, int, Mapping[str, ScoredRow]]
 
 
-def learning_curve(
-    measured: Sequence[Measured],
+def build_learning_curve(
+    measured: Sequence[TrainingScores],
     metric: str,
-    kind: Kind,
+    kind: MetricKind,
     clusters: Mapping[str, str] | None = None,
 ) -> tuple[CurvePoint, ...]:
     """Return the points of a curve, the smallest fraction first; none for a single point.

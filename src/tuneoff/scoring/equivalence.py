@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tuneoff.results import Comparison, PairOutcome
-from tuneoff.scoring.holm import holm
+from tuneoff.scoring.holm import adjust_by_holm
 from tuneoff.scoring.paired import Pair, flip_pairs, measure_pairs
 
-MARGIN = 0.03
+DEFAULT_MARGIN = 0.03
 
 
 def is_within(pair: Comparison, margin: float) -> bool:
@@ -42,7 +42,7 @@ def add_outcome(pair: Comparison, margin: float | None) -> Comparison:
 def adjust_not_worse(
     pairs: Sequence[Pair],
     clusters: Mapping[str, str] | None = None,
-    margin: float = MARGIN,
+    margin: float = DEFAULT_MARGIN,
 ) -> list[float]:
     """Return each pair's p-value of "a is worse than b by the margin or more", adjusted.
 
@@ -53,4 +53,4 @@ def adjust_not_worse(
     measured = measure_pairs(pairs, "", clusters, "")
     flips = flip_pairs(measured)
     p_values = [pair.p_not_worse(flips, place, margin) for place, pair in enumerate(measured)]
-    return [adjusted for adjusted, _ in holm(p_values)]
+    return [adjusted for adjusted, _ in adjust_by_holm(p_values)]

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.scoring.intervals import SIGNIFICANT
+from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,12 +82,12 @@ class JointFlips:
             p = float((largest >= self.found[pair]).mean())
             highest = max(highest, p)
             adjusted[pair] = highest
-            if stopped is None and p >= SIGNIFICANT:
+            if stopped is None and p >= SIGNIFICANCE_LEVEL:
                 stopped = largest
-            critical = _critical(largest if stopped is None else stopped)
+            critical = _find_critical(largest if stopped is None else stopped)
             own = self.extremity[:, pair]
             # The remaining level may be below the least p-value that few units allow.
-            least = min(SIGNIFICANT, float((own == own.max()).mean()))
+            least = min(SIGNIFICANCE_LEVEL, float((own == own.max()).mean()))
             levels[pair] = max(least, float((own >= critical).mean()))
         return adjusted.tolist(), levels.tolist()
 
@@ -107,7 +107,7 @@ class JointFlips:
         high = -float(np.partition(-self.high[:, pair], rank)[rank])
         return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
-    def p_above(self, pair: int, difference: float, found: float) -> float:
+    def compute_p_above(self, pair: int, difference: float, found: float) -> float:
         """Return the one-sided p-value of "the true difference is at most this"."""
         if difference < found:
             return float((self.low[:, pair] <= difference).mean()) / 2
@@ -129,7 +129,7 @@ def flip_jointly(sums: Array, sizes: Array) -> JointFlips:
     total, examples = _snap(times @ sums, 0.0, scale), times @ sizes
     root = np.sqrt(times @ sums**2)
     root[root == 0] = 1.0  # no difference: T is 0 in every flip
-    blocks = [(signs @ sums, signs @ sizes) for signs in _signs(times)]
+    blocks = [(signs @ sums, signs @ sizes) for signs in _draw_signs(times)]
     flipped = np.concatenate([block[0] for block in blocks])
     counted = np.concatenate([block[1] for block in blocks])
     for exact in (0.0, total, -total):
@@ -139,7 +139,7 @@ def flip_jointly(sums: Array, sizes: Array) -> JointFlips:
         second = (total + flipped) / (examples + counted)
     # If nothing or everything is exchanged, no difference is rejected.
     same = np.abs(counted) == examples
-    extremity = _rank(np.round(np.abs(flipped) / root, _DECIMALS))
+    extremity = _compute_extremity(np.round(np.abs(flipped) / root, _DECIMALS))
     return JointFlips(
         found=extremity[0],
         differences=flipped / examples,
@@ -165,7 +165,7 @@ def _join_equal_units(sums: Array, sizes: Array) -> tuple[Array, Array, Array]:
     return units[order, :pairs], units[order, pairs:], times[order].astype(np.float64)
 
 
-def _signs(times: Array) -> Iterator[Array]:
+def _draw_signs(times: Array) -> Iterator[Array]:
     """Yield blocks of flips × units: the sum of the signs of the equal units.
 
     The first flip exchanges nothing.
@@ -185,7 +185,7 @@ def _signs(times: Array) -> Iterator[Array]:
         yield times - 2.0 * rng.binomial(times.astype(np.int64), 0.5, size=shape)
 
 
-def _rank(statistic: Array) -> Array:
+def _compute_extremity(statistic: Array) -> Array:
     """Return how extreme each flip is for each pair."""
     import numpy as np
 
@@ -205,11 +205,11 @@ def _snap(values: Array, exact: Array | float, scale: Array) -> Array:
     return np.where(np.abs(values - exact) <= _ROUNDING * scale, exact, values)
 
 
-def _critical(largest: Array) -> float:
+def _find_critical(largest: Array) -> float:
     """Return the least extremity that fewer than 5% of the flips reach."""
     import numpy as np
 
     values, counts = np.unique(largest, return_counts=True)
     reached = np.cumsum(counts[::-1])[::-1] / len(largest)
-    rare = values[reached < SIGNIFICANT]
+    rare = values[reached < SIGNIFICANCE_LEVEL]
     return float(rare[0]) if len(rare) else math.inf

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, explain_unknown
 
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
     ast.Add: lambda a, b: a + b,
@@ -78,7 +78,7 @@ class Formula:
             case ast.Name(id=name):
                 if name not in names:
                     raise ConfigError(
-                        f"{where}: calculate_output: {unknown('grader', name, names)}."
+                        f"{where}: calculate_output: {explain_unknown('grader', name, names)}."
                     )
                 inner = []
             case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):

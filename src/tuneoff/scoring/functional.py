@@ -16,11 +16,19 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.answer_text import find_in_language
-from tuneoff.scoring.calls import Call, GrammarError, parse
-from tuneoff.scoring.rows import Kind, Options, Row, all_wrong, leave_out, no_answer, unanswered
-from tuneoff.scoring.text import matches
+from tuneoff.scoring.calls import Call, GrammarError, parse_call
+from tuneoff.scoring.rows import (
+    MetricKind,
+    Options,
+    ScoringInput,
+    build_left_out,
+    build_lowest_scores,
+    build_unanswered,
+    explain_no_answer,
+)
+from tuneoff.scoring.text import compute_matches
 
-METRICS: Mapping[str, Kind] = {
+METRICS: Mapping[str, MetricKind] = {
     "exact_match": "yes/no",
     "normalized_match": "yes/no",
     "function_accuracy": "yes/no",
@@ -34,81 +42,83 @@ PRIMARY = "exact_match"
 REORDERED = "right but for order"
 
 
-def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+def score_rows(rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]:
     """Yield every metric of each row, in order.
 
     A reference that is not a call leaves out its own row. No option has an effect.
     """
     for row in rows:
-        yield _score(row)
+        yield _score_row(row)
 
 
-def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+def failing(rows: Iterable[ScoringInput], options: Options) -> Iterator[tuple[str, str]]:
     """Yield the id of each row whose reference is not a call, and the reason."""
     for row in rows:
         try:
-            parse(row.reference)
+            parse_call(row.reference)
         except GrammarError as error:
-            yield row.id, _no_call(error)
+            yield row.id, _explain_no_call(error)
 
 
-def _no_call(error: GrammarError) -> str:
+def _explain_no_call(error: GrammarError) -> str:
     return f"it is not of the form function(attribute[value]): {error}"
 
 
-def _score(row: Row) -> ScoredRow:
+def _score_row(row: ScoringInput) -> ScoredRow:
     try:
-        reference = parse(row.reference)
+        reference = parse_call(row.reference)
     except GrammarError as error:
-        return leave_out(row.id, _no_call(error))
-    missing = no_answer(row)
+        return build_left_out(row.id, _explain_no_call(error))
+    missing = explain_no_answer(row)
     if missing is not None:
-        return unanswered(row, missing, METRICS)
+        return build_unanswered(row, missing, METRICS)
     text = find_in_language(row.prediction, row.reference, _is_call)
-    scores = all_wrong(METRICS) | matches(row, text)
+    scores = build_lowest_scores(METRICS) | compute_matches(row, text)
     try:
-        answer = parse(text)
+        answer = parse_call(text)
     except GrammarError:
         return ScoredRow(row.id, scores, "does not parse")
-    scores |= _compare(reference, answer)
-    return ScoredRow(row.id, scores, _verdict(reference, answer, scores))
+    scores |= _compare_calls(reference, answer)
+    return ScoredRow(row.id, scores, _choose_verdict(reference, answer, scores))
 
 
 def _is_call(text: str) -> bool:
     try:
-        parse(text)
+        parse_call(text)
     except GrammarError:
         return False
     return True
 
 
-def _compare(reference: Call, answer: Call) -> dict[str, bool | float]:
-    precision, recall, f1 = _precision_recall_f1(_slots(reference), _slots(answer))
+def _compare_calls(reference: Call, answer: Call) -> dict[str, bool | float]:
+    precision, recall, f1 = _compute_precision_recall_f1(
+        _count_slots(reference), _count_slots(answer)
+    )
     return {
         "function_accuracy": answer.function == reference.function,
         "slot_precision": precision,
         "slot_recall": recall,
         "slot_f1": f1,
-        "order_insensitive_match": _unordered(answer) == _unordered(reference),
+        "order_insensitive_match": _build_unordered(answer) == _build_unordered(reference),
         "valid_format": True,
     }
 
 
-def _slots(call: Call) -> Counter[tuple[str, str]]:
+def _count_slots(call: Call) -> Counter[tuple[str, str]]:
     return Counter((slot.attribute, item) for slot in call.slots for item in slot.items())
 
 
-def _ordered(call: Call) -> list[tuple[str, ...]]:
+def _list_slots(call: Call) -> list[tuple[str, ...]]:
     return [(slot.attribute, *slot.items()) for slot in call.slots]
 
 
-def _unordered(call: Call) -> tuple[str, Counter[tuple[str, ...]]]:
+def _build_unordered(call: Call) -> tuple[str, Counter[tuple[str, ...]]]:
     """Return a call without the order of its attributes and of the items of each value."""
     slots = Counter((slot.attribute, *sorted(slot.items())) for slot in call.slots)
     return call.function, slots
 
 
-def _precision_recall_f1(
+def _compute_precision_recall_f1(
     reference: Counter[tuple[str, str]], answer: Counter[tuple[str, str]]
 ) -> tuple[float, float, float]:
     expected, answered = reference.total(), answer.total()
@@ -120,7 +130,7 @@ def _precision_recall_f1(
     return precision, recall, 2 * common / (expected + answered)
 
 
-def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) -> str:
+def _choose_verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) -> str:
     """Return the gravest error of an answer."""
     if scores["exact_match"]:
         return "right"
@@ -129,7 +139,7 @@ def _verdict(reference: Call, answer: Call, scores: Mapping[str, bool | float]) 
     if not scores["function_accuracy"]:
         return "wrong function"
     if scores["order_insensitive_match"]:
-        return "right but for form" if _ordered(answer) == _ordered(reference) else REORDERED
+        return "right but for form" if _list_slots(answer) == _list_slots(reference) else REORDERED
     expected = Counter(slot.attribute for slot in reference.slots)
     answered = Counter(slot.attribute for slot in answer.slots)
     if expected - answered:

@@ -16,17 +16,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from tuneoff.errors import ConfigError, unknown
-from tuneoff.scoring.questions import MOST_REPLY
+from tuneoff.errors import ConfigError, explain_unknown
+from tuneoff.scoring.questions import MAX_REPLY_TOKENS
 from tuneoff.scoring.similarity import SIMILARITIES
 
 SUFFIXES = (".json", ".yaml", ".yml")
-TYPES = ("string_check", "text_similarity", "score_model", "label_model", "python", "multi")
+GRADER_TYPES = ("string_check", "text_similarity", "score_model", "label_model", "python", "multi")
 # OpenAI's metrics that are not documented well enough to compute the same values.
 NOT_OFFERED = ("bleu", "gleu", "meteor", "cosine")
 
 
-class Form(BaseModel):
+class GraderForm(BaseModel):
     """The fields that every grader has."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
@@ -34,7 +34,7 @@ class Form(BaseModel):
     pass_threshold: float | None = Field(default=None, allow_inf_nan=False)
 
 
-class StringCheck(Form):
+class StringCheckForm(GraderForm):
     type: Literal["string_check"]
     # `neq` is the spelling of `ne` in OpenAI's guide.
     operation: Literal["eq", "ne", "neq", "like", "ilike"]
@@ -42,14 +42,14 @@ class StringCheck(Form):
     reference: str
 
 
-class TextSimilarity(Form):
+class TextSimilarityForm(GraderForm):
     type: Literal["text_similarity"]
     evaluation_metric: str
     input: str
     reference: str
 
 
-class Python(Form):
+class PythonForm(GraderForm):
     type: Literal["python"]
     source: str
 
@@ -66,43 +66,45 @@ class SamplingParams(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = None
 
-    def find_most_reply(self) -> int:
+    def get_max_reply_tokens(self) -> int:
         """Return the most tokens of a reply."""
-        return self.max_completions_tokens or self.max_tokens or MOST_REPLY
+        return self.max_completions_tokens or self.max_tokens or MAX_REPLY_TOKENS
 
 
-class Turn(BaseModel):
+class GraderTurn(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     role: Literal["user", "assistant", "system", "developer"]
     content: Any
 
 
-class AskingForm(Form):
+class ModelGraderForm(GraderForm):
     """The fields of the graders that call a model."""
 
     model: str = Field(min_length=1)
-    input: tuple[Turn, ...] = Field(min_length=1)
+    input: tuple[GraderTurn, ...] = Field(min_length=1)
     sampling_params: SamplingParams = SamplingParams()
 
 
-class ScoreModel(AskingForm):
+class ScoreModelForm(ModelGraderForm):
     type: Literal["score_model"]
     range: tuple[float, float] = (0.0, 1.0)
 
 
-class LabelModel(AskingForm):
+class LabelModelForm(ModelGraderForm):
     type: Literal["label_model"]
     labels: tuple[str, ...] = Field(min_length=1)
     passing_labels: tuple[str, ...]
 
 
-class Multi(Form):
+class MultiForm(GraderForm):
     type: Literal["multi"]
     graders: dict[str, dict[str, Any]] = Field(min_length=1)
     calculate_output: str
 
 
-AnyForm = StringCheck | TextSimilarity | Python | ScoreModel | LabelModel | Multi
+AnyForm = (
+    StringCheckForm | TextSimilarityForm | PythonForm | ScoreModelForm | LabelModelForm | MultiForm
+)
 _ADAPTER: TypeAdapter[AnyForm] = TypeAdapter(Annotated[AnyForm, Field(discriminator="type")])
 
 
@@ -139,8 +141,10 @@ def check_grader(value: Any, where: str) -> AnyForm:
             f"{where}: this is no grader but a {type(value).__name__}; give one of OpenAI's grader "
             "objects, with its type."
         )
-    if value.get("type") not in TYPES:
-        raise ConfigError(f"{where}: {unknown('type of grader', str(value.get('type')), TYPES)}.")
+    if value.get("type") not in GRADER_TYPES:
+        raise ConfigError(
+            f"{where}: {explain_unknown('type of grader', str(value.get('type')), GRADER_TYPES)}."
+        )
     # An export writes null for missing fields.
     fields = {key: field for key, field in value.items() if field is not None}
     try:
@@ -156,14 +160,14 @@ def check_grader(value: Any, where: str) -> AnyForm:
     return form
 
 
-def name_metric(form: Form, default: str) -> str:
+def name_metric(form: GraderForm, default: str) -> str:
     """Return the name of a grader's metric: the grader's own, made an identifier."""
     named = re.sub(r"[^\w]+", "_", form.name.lower()).strip("_")
     return named or re.sub(r"[^\w]+", "_", default.lower()).strip("_") or "grader"
 
 
 def _check_form(form: AnyForm, where: str) -> None:
-    if isinstance(form, TextSimilarity) and form.evaluation_metric not in SIMILARITIES:
+    if isinstance(form, TextSimilarityForm) and form.evaluation_metric not in SIMILARITIES:
         allowed = f"allowed: {', '.join(SIMILARITIES)}"
         if form.evaluation_metric in NOT_OFFERED:
             raise ConfigError(
@@ -172,13 +176,13 @@ def _check_form(form: AnyForm, where: str) -> None:
                 "Python file with score(example, prediction)."
             )
         raise ConfigError(
-            f"{where}: {unknown('evaluation_metric', form.evaluation_metric, SIMILARITIES)}."
+            f"{where}: {explain_unknown('evaluation_metric', form.evaluation_metric, SIMILARITIES)}."
         )
-    if isinstance(form, ScoreModel):
+    if isinstance(form, ScoreModelForm):
         low, high = form.range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ConfigError(f"{where}: range is {low:g} to {high:g}; it must rise.")
-    if isinstance(form, LabelModel):
+    if isinstance(form, LabelModelForm):
         strange = [label for label in form.passing_labels if label not in form.labels]
         if strange or not form.passing_labels:
             named = f"{strange[0]!r}" if strange else "nothing"

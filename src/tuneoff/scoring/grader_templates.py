@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneoff.errors import ConfigError
-from tuneoff.scoring.rows import Row
+from tuneoff.scoring.rows import ScoringInput
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _FIELD = re.compile(r"\s*(item|sample)((?:\s*\.\s*[^.\[\]{}'\"]+|\[\s*\d+\s*\]|\[(['\"]).*?\3\])+)")
@@ -25,13 +25,13 @@ SAMPLE_FIELDS = ("output_text", "output_json", "choices")
 class MissingFieldError(LookupError):
     """A template names a field that a row or an answer lacks."""
 
-    def __init__(self, field: Field, there: str) -> None:
+    def __init__(self, field: TemplateField, there: str) -> None:
         super().__init__(f"{field.written} is not there ({there})")
         self.field = field
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class TemplateField:
     """A field of an item or a sample, as a template names it."""
 
     namespace: str
@@ -52,12 +52,12 @@ class Field:
         value: Any = item if self.namespace == "item" else sample
         for step in self.path:
             if not _has_step(value, step):
-                raise MissingFieldError(self, _describe(value))
+                raise MissingFieldError(self, _describe_value(value))
             value = value[step]
         return value
 
 
-class Template:
+class GraderTemplate:
     """A text with fields to fill in."""
 
     def __init__(self, text: str, where: str) -> None:
@@ -66,23 +66,23 @@ class Template:
         Raises:
             ConfigError: it names a field that no text grader has.
         """
-        self.pieces: list[str | Field] = []
+        self.pieces: list[str | TemplateField] = []
         end = 0
         for braces in _BRACES.finditer(text):
-            self.pieces += [text[end : braces.start()], _read_field(braces, where)]
+            self.pieces += [text[end : braces.start()], _parse_field(braces, where)]
             end = braces.end()
         self.pieces.append(text[end:])
         self.pieces = [piece for piece in self.pieces if piece != ""]
 
     @property
-    def fields(self) -> list[Field]:
+    def fields(self) -> list[TemplateField]:
         """Return the fields that the template names."""
-        return [piece for piece in self.pieces if isinstance(piece, Field)]
+        return [piece for piece in self.pieces if isinstance(piece, TemplateField)]
 
-    def find_only_field(self) -> Field | None:
+    def find_only_field(self) -> TemplateField | None:
         """Return the only field of a template without other text, or None."""
         only = self.pieces[0] if len(self.pieces) == 1 else None
-        return only if isinstance(only, Field) else None
+        return only if isinstance(only, TemplateField) else None
 
     def render(self, item: Mapping[str, Any], sample: Mapping[str, Any]) -> str:
         """Return the text with its fields filled in.
@@ -91,12 +91,12 @@ class Template:
             MissingFieldError: a field is missing.
         """
         return "".join(
-            piece if isinstance(piece, str) else write_value(piece.look_up(item, sample))
+            piece if isinstance(piece, str) else render_value(piece.look_up(item, sample))
             for piece in self.pieces
         )
 
 
-def build_item(row: Row) -> Mapping[str, Any]:
+def build_item(row: ScoringInput) -> Mapping[str, Any]:
     """Return the `item` of an example.
 
     It is the example's own if it was imported, else meta, inputs and `completion`.
@@ -123,17 +123,17 @@ def build_sample(answer: str) -> dict[str, Any]:
     }
 
 
-def read_answer(row: Row) -> str:
+def read_answer(row: ScoringInput) -> str:
     """Return the answer that a grader gets: as it came, or without its thought."""
     return row.prediction if row.prediction == row.given else row.prediction.strip()
 
 
-def write_value(value: Any) -> str:
+def render_value(value: Any) -> str:
     """Return a value as text; anything but text becomes JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _read_field(braces: re.Match[str], where: str) -> Field:
+def _parse_field(braces: re.Match[str], where: str) -> TemplateField:
     field = _FIELD.fullmatch(braces[1].rstrip())
     if field is None:
         raise ConfigError(
@@ -149,7 +149,7 @@ def _read_field(braces: re.Match[str], where: str) -> Field:
             f"{where}: the template names sample.{path[0]}, and the answers here are texts; "
             f"allowed of a sample: {', '.join(SAMPLE_FIELDS)}."
         )
-    return Field(field[1], path)
+    return TemplateField(field[1], path)
 
 
 def _has_step(value: Any, step: str | int) -> bool:
@@ -162,7 +162,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _describe(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"there are: {', '.join(map(str, value)) or 'no fields'}"
-    return f"a list of {len(value)}" if _is_list(value) else f"{write_value(value)!r:.40}"
+    return f"a list of {len(value)}" if _is_list(value) else f"{render_value(value)!r:.40}"

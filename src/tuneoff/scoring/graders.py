@@ -21,14 +21,21 @@ from tuneoff.records import ScoredRow
 from tuneoff.scoring import grader_forms as forms
 from tuneoff.scoring.formula import Formula
 from tuneoff.scoring.grader_templates import (
+    GraderTemplate,
     MissingFieldError,
-    Template,
     build_item,
     build_sample,
     read_answer,
 )
-from tuneoff.scoring.own import TRIED
-from tuneoff.scoring.rows import Kind, Options, Row, no_answer, shortened, unanswered
+from tuneoff.scoring.own import MAX_TRIED
+from tuneoff.scoring.rows import (
+    MetricKind,
+    Options,
+    ScoringInput,
+    build_unanswered,
+    explain_no_answer,
+    shorten_text,
+)
 from tuneoff.scoring.similarity import SIMILARITIES, check_fuzzy_match
 
 Values = Mapping[str, Any]
@@ -46,23 +53,23 @@ class Grade:
 class Grader(Protocol):
     """A grader that is computed in this process."""
 
-    templates: Sequence[Template]
+    templates: Sequence[GraderTemplate]
     """The templates that it fills in."""
-    kind: Kind
+    kind: MetricKind
 
     def grade(self, item: Values, sample: Values) -> Grade: ...
 
 
-class StringCheck:
+class StringCheckGrader:
     """Tests whether a text is, is not, or contains another text; only `ilike` ignores case."""
 
-    kind: Kind = "yes/no"
+    kind: MetricKind = "yes/no"
 
-    def __init__(self, form: forms.StringCheck, where: str) -> None:
+    def __init__(self, form: forms.StringCheckForm, where: str) -> None:
         self._operation = form.operation
-        self.templates: Sequence[Template] = (
-            Template(form.input, where),
-            Template(form.reference, where),
+        self.templates: Sequence[GraderTemplate] = (
+            GraderTemplate(form.input, where),
+            GraderTemplate(form.reference, where),
         )
 
     def grade(self, item: Values, sample: Values) -> Grade:
@@ -77,18 +84,18 @@ class StringCheck:
         return Grade(float(reference.lower() in text.lower()))
 
 
-class TextSimilarity:
+class TextSimilarityGrader:
     """Measures how similar two texts are."""
 
-    kind: Kind = "fraction"
+    kind: MetricKind = "fraction"
 
-    def __init__(self, form: forms.TextSimilarity, where: str) -> None:
+    def __init__(self, form: forms.TextSimilarityForm, where: str) -> None:
         if form.evaluation_metric == "fuzzy_match":
             check_fuzzy_match()
         self._measure = SIMILARITIES[form.evaluation_metric]
-        self.templates: Sequence[Template] = (
-            Template(form.input, where),
-            Template(form.reference, where),
+        self.templates: Sequence[GraderTemplate] = (
+            GraderTemplate(form.input, where),
+            GraderTemplate(form.reference, where),
         )
 
     def grade(self, item: Values, sample: Values) -> Grade:
@@ -99,17 +106,17 @@ class TextSimilarity:
 class PythonGrader:
     """Runs the author's `grade(sample, item)`."""
 
-    kind: Kind = "yes/no"
-    templates: Sequence[Template] = ()
+    kind: MetricKind = "yes/no"
+    templates: Sequence[GraderTemplate] = ()
 
-    def __init__(self, form: forms.Python, where: str) -> None:
+    def __init__(self, form: forms.PythonForm, where: str) -> None:
         names: dict[str, Any] = {"__name__": "grader"}
         self._where = where
         try:
             exec(compile(form.source, where, "exec"), names)
         except Exception as error:
             raise ConfigError(
-                f"{where}: the grader's source cannot be run ({_describe(error)})."
+                f"{where}: the grader's source cannot be run ({_describe_error(error)})."
             ) from error
         self._grade: Any = names.get("grade")
         if not callable(self._grade):
@@ -125,11 +132,11 @@ class PythonGrader:
             value = self._grade(sample, item)
         except (ImportError, NameError) as error:
             raise DataError(
-                f"{self._where}: grade() failed ({_describe(error)}); install or correct it and "
+                f"{self._where}: grade() failed ({_describe_error(error)}); install or correct it and "
                 "score again."
             ) from error
         except Exception as error:
-            return Grade(0.0, f"grade() failed: {_describe(error)}")
+            return Grade(0.0, f"grade() failed: {_describe_error(error)}")
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
@@ -139,17 +146,17 @@ class PythonGrader:
         return Grade(number)
 
 
-class Multi:
+class MultiGrader:
     """Computes a formula over the scores of several graders."""
 
-    kind: Kind = "fraction"
+    kind: MetricKind = "fraction"
 
-    def __init__(self, form: forms.Multi, where: str) -> None:
+    def __init__(self, form: forms.MultiForm, where: str) -> None:
         self._parts = {
             name: _build_part(name, value, where) for name, value in form.graders.items()
         }
         self._formula = Formula(form.calculate_output, form.graders.keys(), where)
-        self.templates: Sequence[Template] = [
+        self.templates: Sequence[GraderTemplate] = [
             template for part in self._parts.values() for template in part.templates
         ]
 
@@ -159,19 +166,19 @@ class Multi:
         try:
             value = self._formula.evaluate({name: grade.score for name, grade in grades.items()})
         except (ArithmeticError, ValueError) as error:
-            return Grade(0.0, f"calculate_output: {_describe(error)}")
+            return Grade(0.0, f"calculate_output: {_describe_error(error)}")
         return Grade(value, fault)
 
 
 class GraderMetric:
     """The scorer of a grader that calls no model."""
 
-    def __init__(self, grader: Grader, form: forms.Form, where: Path) -> None:
+    def __init__(self, grader: Grader, form: forms.GraderForm, where: Path) -> None:
         self.PRIMARY = forms.name_metric(form, where.stem)
-        self.METRICS: Mapping[str, Kind] = name_metrics(self.PRIMARY, grader.kind, form)
+        self.METRICS: Mapping[str, MetricKind] = name_metrics(self.PRIMARY, grader.kind, form)
         self._grader, self._form, self._where = grader, form, where
 
-    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+    def score_rows(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]:
         """Yield the metrics of each row, in order.
 
         Raises:
@@ -179,18 +186,18 @@ class GraderMetric:
                 is.
         """
         for row in rows:
-            missing = no_answer(row)
+            missing = explain_no_answer(row)
             if missing is not None:
-                yield unanswered(row, missing, self.METRICS)
+                yield build_unanswered(row, missing, self.METRICS)
                 continue
             item, sample = build_item(row), build_sample(read_answer(row))
             try:
                 grade = grade_sample(self._grader, item, sample)
             except MissingFieldError as error:
-                raise refuse_missing(error, row, self._where) from None
-            yield build_scored(row, grade, self.PRIMARY, self.METRICS, self._form)
+                raise build_missing_error(error, row, self._where) from None
+            yield build_scored_row(row, grade, self.PRIMARY, self.METRICS, self._form)
 
-    def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+    def failing(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[tuple[str, str]]:
         """Yield nothing, but raise if a row lacks a field of `item`, before there are answers.
 
         Raises:
@@ -199,7 +206,7 @@ class GraderMetric:
         check_items(self._grader.templates, rows, self._where)
         return iter(())
 
-    def doubts(self, rows: Sequence[Row]) -> list[str]:
+    def doubts(self, rows: Sequence[ScoringInput]) -> list[str]:
         """Return warnings: references without full marks, and graders that are code."""
         warnings = []
         if isinstance(self._grader, PythonGrader):
@@ -207,7 +214,7 @@ class GraderMetric:
                 f"{self._where.name}: this grader is Python code; it runs in tuneoff's own "
                 "process, without limits."
             )
-        tried, least = rows[:TRIED], self._form.pass_threshold
+        tried, least = rows[:MAX_TRIED], self._form.pass_threshold
         answers = [replace(row, prediction=row.reference) for row in tried]
         less = [
             row for row in self.score_rows(answers, Options())
@@ -223,14 +230,18 @@ class GraderMetric:
         return warnings
 
 
-def name_metrics(name: str, kind: Kind, form: forms.Form) -> dict[str, Kind]:
+def name_metrics(name: str, kind: MetricKind, form: forms.GraderForm) -> dict[str, MetricKind]:
     """Return the metrics of a grader with their kinds."""
-    passed: dict[str, Kind] = {f"{name}_passed": "yes/no"}
+    passed: dict[str, MetricKind] = {f"{name}_passed": "yes/no"}
     return {name: kind, **(passed if form.pass_threshold is not None else {})}
 
 
-def build_scored(
-    row: Row, grade: Grade, name: str, metrics: Mapping[str, Kind], form: forms.Form
+def build_scored_row(
+    row: ScoringInput,
+    grade: Grade,
+    name: str,
+    metrics: Mapping[str, MetricKind],
+    form: forms.GraderForm,
 ) -> ScoredRow:
     """Return a grade as a scored row.
 
@@ -241,16 +252,18 @@ def build_scored(
     scores: dict[str, bool | float] = {name: value}
     if form.pass_threshold is not None:
         scores[f"{name}_passed"] = passed
-    fault = None if grade.fault is None else f"wrong: {shortened(grade.fault)}"
+    fault = None if grade.fault is None else f"wrong: {shorten_text(grade.fault)}"
     return ScoredRow(row.id, scores, fault or ("right" if passed else "wrong"))
 
 
-def is_passed(grade: Grade, form: forms.Form) -> bool:
+def is_passed(grade: Grade, form: forms.GraderForm) -> bool:
     """Return whether a grade reaches the threshold; without a threshold, 1."""
     return grade.score >= (1 if form.pass_threshold is None else form.pass_threshold)
 
 
-def check_items(templates: Sequence[Template], rows: Iterable[Row], where: Path) -> None:
+def check_items(
+    templates: Sequence[GraderTemplate], rows: Iterable[ScoringInput], where: Path
+) -> None:
     """Raise if a template names a field of `item` that a row lacks.
 
     Raises:
@@ -263,7 +276,7 @@ def check_items(templates: Sequence[Template], rows: Iterable[Row], where: Path)
             try:
                 field.look_up(item, {})
             except MissingFieldError as error:
-                raise refuse_missing(error, row, where) from None
+                raise build_missing_error(error, row, where) from None
 
 
 def explain_missing(error: MissingFieldError, sample: Values) -> str:
@@ -273,7 +286,7 @@ def explain_missing(error: MissingFieldError, sample: Values) -> str:
     return str(error)
 
 
-def refuse_missing(error: MissingFieldError, row: Row, where: Path) -> DataError:
+def build_missing_error(error: MissingFieldError, row: ScoringInput, where: Path) -> DataError:
     """Return the error for a row that lacks a field of `item`."""
     return DataError(
         f"{where}: example {row.id!r} has no field for the template: {error}; give every test "
@@ -289,20 +302,20 @@ def build_grader(form: forms.AnyForm, where: str) -> Grader:
         MissingExtraError: it needs a library that is not installed.
     """
     match form:
-        case forms.StringCheck():
-            return StringCheck(form, where)
-        case forms.TextSimilarity():
-            return TextSimilarity(form, where)
-        case forms.Python():
+        case forms.StringCheckForm():
+            return StringCheckGrader(form, where)
+        case forms.TextSimilarityForm():
+            return TextSimilarityGrader(form, where)
+        case forms.PythonForm():
             return PythonGrader(form, where)
-        case forms.Multi():
-            return Multi(form, where)
+        case forms.MultiForm():
+            return MultiGrader(form, where)
     raise AssertionError("graders that ask a model are built elsewhere")
 
 
 def _build_part(name: str, value: Values, where: str) -> Grader:
     form = forms.check_grader(value, f"{where}: grader {name}")
-    if isinstance(form, forms.Multi | forms.AskingForm):
+    if isinstance(form, forms.MultiForm | forms.ModelGraderForm):
         raise ConfigError(
             f"{where}: grader {name} is a {form.type}, which cannot be a part of a multi grader "
             "here; give it a file of its own."
@@ -324,9 +337,9 @@ def grade_sample(grader: Grader, item: Values, sample: Values) -> Grade:
         return Grade(0.0, explain_missing(error, sample))
 
 
-def _is_yes_no(kind: Kind, grade: Grade) -> bool:
+def _is_yes_no(kind: MetricKind, grade: Grade) -> bool:
     return kind == "yes/no" and grade.score in (0, 1)
 
 
-def _describe(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 # The significance level of verdicts and of the 95% intervals.
-SIGNIFICANT = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 ALIKE_CORRELATION = 0.1
 _Z = 1.959963984540054  # 97.5% quantile of the normal distribution
 Bounds = tuple[float, float]
 
 
-def wilson(successes: float, n: float) -> Bounds:
+def compute_wilson_interval(successes: float, n: float) -> Bounds:
     """Return Wilson's interval for `successes` out of `n`; (0, 1) if n is 0.
 
     Neither number need be whole.
@@ -54,7 +54,7 @@ def wilson(successes: float, n: float) -> Bounds:
     return low, high
 
 
-def score_interval(
+def compute_score_interval(
     counts: Mapping[float, int],
     yes_no: bool,
     clusters: Sequence[tuple[float, int]] = (),
@@ -82,25 +82,25 @@ def score_interval(
     is_share = all(0 <= value <= 1 for value in counts)
     if squares <= 1e-18 * n:  # also of a single value
         units = len(clusters) if len(clusters) > 1 else n
-        alike = effective_size(n, 1 / _alike_deff(n, clusters), units - 1)
-        return wilson(mean * alike, alike) if is_share else None
+        alike = compute_effective_size(n, 1 / _compute_alike_deff(n, clusters), units - 1)
+        return compute_wilson_interval(mean * alike, alike) if is_share else None
     freely = n if yes_no and answers == 1 else n - 1  # a share's variance is p(1 - p)
     if len(clusters) < 2:
         variances = [(squares / freely / n, n - 1.0)]
     else:
         sums, sizes = zip(*clusters, strict=True)
-        variances = [mean_variance(_array(sums), _array(sizes), squares / n)]
-    variance, freedom = total_variance([*variances, *seed_variances([seeds])])
+        variances = [compute_mean_variance(_build_array(sums), _build_array(sizes), squares / n)]
+    variance, freedom = combine_variances([*variances, *compute_seed_variances([seeds])])
     independent = mean * (1 - mean) / n if yes_no else squares / (n - 1) / n
     ratio = independent / variance if variance > 0 else math.inf
-    effective = effective_size(n, ratio, freedom, answers if yes_no else 1)
+    effective = compute_effective_size(n, ratio, freedom, answers if yes_no else 1)
     if yes_no:
-        return wilson(mean * effective, effective)
-    half = quantile(SIGNIFICANT, n - 1) * math.sqrt(independent * n / effective)
-    return clip(mean - half, mean + half) if is_share else (mean - half, mean + half)
+        return compute_wilson_interval(mean * effective, effective)
+    half = compute_t_quantile(SIGNIFICANCE_LEVEL, n - 1) * math.sqrt(independent * n / effective)
+    return clip_bounds(mean - half, mean + half) if is_share else (mean - half, mean + half)
 
 
-def effective_size(n: int, ratio: float, freedom: float, answers: int = 1) -> float:
+def compute_effective_size(n: int, ratio: float, freedom: float, answers: int = 1) -> float:
     """Return the number of independent answers that n examples are worth.
 
     It is at most the number of all their answers.
@@ -113,11 +113,13 @@ def effective_size(n: int, ratio: float, freedom: float, answers: int = 1) -> fl
     if n < 2:
         return float(n)
     most = n * answers
-    known = quantile(SIGNIFICANT, most - 1) / quantile(SIGNIFICANT, min(freedom, most - 1))
+    known = compute_t_quantile(SIGNIFICANCE_LEVEL, most - 1) / compute_t_quantile(
+        SIGNIFICANCE_LEVEL, min(freedom, most - 1)
+    )
     return min(float(most), n * ratio * known**2)
 
 
-def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, float]:
+def compute_mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, float]:
     """Return the variance of a mean over clusters, and its degrees of freedom.
 
     The mean is `sum(sums) / sum(sizes)`.
@@ -148,7 +150,7 @@ def mean_variance(sums: Array, sizes: Array, spread: float) -> tuple[float, floa
     return variance, max(1.0, trace**2 / square)
 
 
-def seed_variances(seeds: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+def compute_seed_variances(seeds: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     """Return, per contender with several seeds, the variance of the seeds' mean and its freedom."""
     variances = []
     for scores in seeds:
@@ -159,7 +161,7 @@ def seed_variances(seeds: Sequence[Sequence[float]]) -> list[tuple[float, float]
     return variances
 
 
-def total_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def combine_variances(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Return the sum of independent variances, and its degrees of freedom.
 
     Satterthwaite 1946.
@@ -170,38 +172,38 @@ def total_variance(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return variance, variance**2 / math.fsum(part**2 / freedom for part, freedom in parts)
 
 
-def quantile(level: float, freedom: float) -> float:
+def compute_t_quantile(level: float, freedom: float) -> float:
     """Return the two-sided quantile of Student's t."""
     from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
     return float(stdtrit(freedom, 1 - level / 2))
 
 
-def clip(low: float, high: float, least: float = 0.0) -> Bounds:
+def clip_bounds(low: float, high: float, least: float = 0.0) -> Bounds:
     """Return bounds within [least, 1]."""
     return max(least, low), min(1.0, high)
 
 
-def agree(bounds: Bounds, difference: float, p_value: float) -> Bounds:
+def align_with_p_value(bounds: Bounds, difference: float, p_value: float) -> Bounds:
     """Return bounds adjusted to exclude 0 exactly if the p-value is under 0.05.
 
     Tango's and t bounds come from another distribution than the p-value beside them.
     """
     low, high = bounds
-    if p_value >= SIGNIFICANT:
+    if p_value >= SIGNIFICANCE_LEVEL:
         return min(low, 0.0), max(high, 0.0)
     least = difference / 1_000
     return (max(low, least), high) if difference > 0 else (low, min(high, least))
 
 
-def _alike_deff(n: int, clusters: Sequence[tuple[float, int]]) -> float:
+def _compute_alike_deff(n: int, clusters: Sequence[tuple[float, int]]) -> float:
     """Return the design effect of examples whose correlation cannot be estimated."""
     if len(clusters) < 2:
         return 1.0
     return 1 + (sum(size**2 for _, size in clusters) / n - 1) * ALIKE_CORRELATION
 
 
-def _array(values: Sequence[float]) -> Array:
+def _build_array(values: Sequence[float]) -> Array:
     import numpy as np
 
     return np.array(values, dtype=np.float64)

@@ -12,11 +12,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuneoff.scoring.intervals import SIGNIFICANT, quantile
-from tuneoff.scoring.paired import LEAST_UNITS
-from tuneoff.scoring.power import DISCORDANCE, POWER, design_effect
+from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL, compute_t_quantile
+from tuneoff.scoring.paired import MIN_UNITS
+from tuneoff.scoring.power import DISCORDANCE, POWER, compute_design_effect
 
-_MOST_ROUNDS = 50
+_MAX_ROUNDS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +97,22 @@ def _count_examples(margin: float, discordance: float, missed: float) -> int:
     linear = discordance + 2 * margin
     root = max(0.0, linear**2 - 4 * discordance * margin * (1 + margin))
     at_margin = (linear + math.sqrt(root)) / 2 - margin * (1 + margin)
-    rejects = quantile(2 * SIGNIFICANT, math.inf) * math.sqrt(max(at_margin, discordance))
-    finds = quantile(missed, math.inf) * math.sqrt(discordance)
-    return max(LEAST_UNITS, math.ceil(((rejects + finds) / margin) ** 2))
+    rejects = compute_t_quantile(2 * SIGNIFICANCE_LEVEL, math.inf) * math.sqrt(
+        max(at_margin, discordance)
+    )
+    finds = compute_t_quantile(missed, math.inf) * math.sqrt(discordance)
+    return max(MIN_UNITS, math.ceil(((rejects + finds) / margin) ** 2))
 
 
 def _count_clusters(margin: float, discordance: float, missed: float, sizes: Sequence[int]) -> int:
     """Return the number of clusters of these sizes that are needed."""
-    cluster_variance = discordance * design_effect(sizes) * len(sizes) / sum(sizes)
-    units = LEAST_UNITS
-    for _ in range(_MOST_ROUNDS):  # t is wider for fewer clusters
-        quantiles = quantile(2 * SIGNIFICANT, units - 1) + quantile(missed, units - 1)
-        needed = max(LEAST_UNITS, math.ceil((quantiles / margin) ** 2 * cluster_variance))
+    cluster_variance = discordance * compute_design_effect(sizes) * len(sizes) / sum(sizes)
+    units = MIN_UNITS
+    for _ in range(_MAX_ROUNDS):  # t is wider for fewer clusters
+        quantiles = compute_t_quantile(2 * SIGNIFICANCE_LEVEL, units - 1) + compute_t_quantile(
+            missed, units - 1
+        )
+        needed = max(MIN_UNITS, math.ceil((quantiles / margin) ** 2 * cluster_variance))
         if abs(needed - units) <= 1:
             return max(needed, units)
         units = needed

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tuneoff.results import FlipCounts
-from tuneoff.scoring.intervals import SIGNIFICANT, Bounds
+from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL, Bounds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
-def mcnemar_p_value(counts: FlipCounts) -> float:
+def compute_mcnemar_p_value(counts: FlipCounts) -> float:
     """Return the exact two-sided p-value of McNemar's test."""
     discordant = counts.only_a + counts.only_b
     if discordant == 0:
         return 1.0
-    return min(1.0, 2 * float(binomial_cdf(min(counts.only_a, counts.only_b), discordant, 0.5)))
+    return min(
+        1.0, 2 * float(compute_binomial_cdf(min(counts.only_a, counts.only_b), discordant, 0.5))
+    )
 
 
-def binomial_cdf(successes: Array | float, n: Array | float, chance: float) -> Array:
+def compute_binomial_cdf(successes: Array | float, n: Array | float, chance: float) -> Array:
     """Return the probability of at most `successes` in n, both whole and not negative."""
     import numpy as np
     from scipy.special import betainc  # scipy.stats takes half a second to import
@@ -38,7 +40,7 @@ def binomial_cdf(successes: Array | float, n: Array | float, chance: float) -> A
     return np.where(np.less(successes, n), betainc(fails, np.add(successes, 1), 1 - chance), 1.0)
 
 
-def tango(counts: FlipCounts, level: float = SIGNIFICANT) -> Bounds:
+def compute_tango_interval(counts: FlipCounts, level: float = SIGNIFICANCE_LEVEL) -> Bounds:
     """Return Tango's score interval of the difference of two paired shares."""
     from scipy.optimize import brentq
     from scipy.special import ndtri
@@ -46,7 +48,9 @@ def tango(counts: FlipCounts, level: float = SIGNIFICANT) -> Bounds:
     z, edge = -float(ndtri(level / 2)), 1 - 1e-12
 
     def cross(quantile: float) -> float:
-        root = brentq(lambda x: tango_statistic(counts, x) - quantile, -edge, edge, xtol=1e-12)
+        root = brentq(
+            lambda x: compute_tango_statistic(counts, x) - quantile, -edge, edge, xtol=1e-12
+        )
         return float(root)
 
     low = -1.0 if counts.only_b == counts.n else cross(z)
@@ -54,7 +58,7 @@ def tango(counts: FlipCounts, level: float = SIGNIFICANT) -> Bounds:
     return low, high
 
 
-def tango_statistic(counts: FlipCounts, difference: float) -> float:
+def compute_tango_statistic(counts: FlipCounts, difference: float) -> float:
     """Return by how many standard errors the observed difference exceeds this one.
 
     The standard error is the one at this difference.

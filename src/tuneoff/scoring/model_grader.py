@@ -18,40 +18,47 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import GraderSettings
+from tuneoff.config import GraderConfig
 from tuneoff.errors import ConfigError
 from tuneoff.files import read_lines
 from tuneoff.providers import Provider
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import grader_forms as forms
 from tuneoff.scoring.grader_templates import (
+    GraderTemplate,
     MissingFieldError,
-    Template,
     build_item,
     build_sample,
     read_answer,
 )
 from tuneoff.scoring.graders import (
     Grade,
-    build_scored,
+    build_missing_error,
+    build_scored_row,
     check_items,
     explain_missing,
     name_metrics,
-    refuse_missing,
 )
 from tuneoff.scoring.questions import (
-    Memory,
-    Question,
+    ReplyStore,
+    ScoringQuestion,
     ask,
     connect_to,
-    count_bytes,
+    count_max_tokens,
     hash_question,
     score_in_order,
 )
-from tuneoff.scoring.rows import Kind, Options, Purse, Row, no_answer, unanswered
-from tuneoff.settings import PriceSettings
+from tuneoff.scoring.rows import (
+    MetricKind,
+    Options,
+    QuestionBudget,
+    ScoringInput,
+    build_unanswered,
+    explain_no_answer,
+)
+from tuneoff.settings import PriceConfig
 
-UNREAD = "the grader did not say"
+UNREAD_VERDICT = "the grader did not say"
 _TEXT_PARTS = ("input_text", "output_text", "text")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 
@@ -60,19 +67,19 @@ class ModelGrader:
     """The scorer of a grader that calls a model."""
 
     def __init__(
-        self, form: forms.ScoreModel | forms.LabelModel, settings: GraderSettings, where: Path
+        self, form: forms.ScoreModelForm | forms.LabelModelForm, settings: GraderConfig, where: Path
     ) -> None:
         """Parse the turns of the grader.
 
         Raises:
             ConfigError: they hold images or audio, or a template that cannot be filled in.
         """
-        kind: Kind = "yes/no" if isinstance(form, forms.LabelModel) else "fraction"
+        kind: MetricKind = "yes/no" if isinstance(form, forms.LabelModelForm) else "fraction"
         self.PRIMARY = forms.name_metric(form, where.stem)
-        self.METRICS: Mapping[str, Kind] = name_metrics(self.PRIMARY, kind, form)
+        self.METRICS: Mapping[str, MetricKind] = name_metrics(self.PRIMARY, kind, form)
         self._form, self._settings, self._where = form, settings, where
         self._turns = [
-            (turn.role, Template(_read_content(turn.content, str(where)), str(where)))
+            (turn.role, GraderTemplate(_join_content(turn.content, str(where)), str(where)))
             for turn in form.input
         ]
         self._alone = threading.Lock()
@@ -91,10 +98,10 @@ class ModelGrader:
         return self._settings.base_url
 
     @property
-    def price(self) -> PriceSettings | None:
+    def price(self) -> PriceConfig | None:
         return self._settings.price
 
-    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+    def score_rows(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]:
         """Yield the metrics of each row, in order; several rows are graded concurrently.
 
         Raises:
@@ -105,14 +112,14 @@ class ModelGrader:
         # Contenders that are scored concurrently may have the same answer: the lock makes sure that
         # it is paid for once.
         with self._alone, closing(connect_to(self)) as provider:
-            memory, purse = Memory(options.judgements), options.grader_purses.get(self.PRIMARY)
+            memory, purse = ReplyStore(options.judgements), options.grader_purses.get(self.PRIMARY)
             yield from score_in_order(
                 rows,
                 lambda row: self._score(row, provider, memory, purse),
                 self._settings.concurrency,
             )
 
-    def failing(self, rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+    def failing(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[tuple[str, str]]:
         """Yield nothing, but raise if a row lacks a field of `item`, before anything is paid.
 
         Raises:
@@ -121,7 +128,7 @@ class ModelGrader:
         check_items([template for _, template in self._turns], rows, self._where)
         return iter(())
 
-    def doubts(self, rows: Sequence[Row]) -> list[str]:
+    def doubts(self, rows: Sequence[ScoringInput]) -> list[str]:
         """Return a warning about sampling parameters that are not sent."""
         sampling = self._form.sampling_params
         named = {"seed": sampling.seed is not None, "top_p": sampling.top_p not in (None, 1)}
@@ -130,7 +137,7 @@ class ModelGrader:
             return []
         return [f"{self._where.name}: {' and '.join(unsent)} of its sampling_params is not sent."]
 
-    def most_tokens(self, row: Row, answer_bytes: int | None = None) -> tuple[int, int]:
+    def most_tokens(self, row: ScoringInput, answer_bytes: int | None = None) -> tuple[int, int]:
         """Return the most input and output tokens that grading an answer can bill.
 
         Args:
@@ -144,7 +151,7 @@ class ModelGrader:
         fields = [field for _, template in self._turns for field in template.fields]
         times = sum(field.namespace == "sample" for field in fields)
         more = times * (answer_bytes or 0)
-        return count_bytes(turns) + more, self._form.sampling_params.find_most_reply()
+        return count_max_tokens(turns) + more, self._form.sampling_params.get_max_reply_tokens()
 
     def find_unread(self, judgements: Path, ids: Container[str]) -> tuple[str, str] | None:
         """Return the example id and the text of an unreadable reply, or None.
@@ -159,28 +166,32 @@ class ModelGrader:
         return None
 
     def _score(
-        self, row: Row, provider: Provider, memory: Memory, purse: Purse | None
+        self,
+        row: ScoringInput,
+        provider: Provider,
+        memory: ReplyStore,
+        purse: QuestionBudget | None,
     ) -> ScoredRow:
-        missing = no_answer(row)
+        missing = explain_no_answer(row)
         if missing is not None:
-            return unanswered(row, missing, self.METRICS)
+            return build_unanswered(row, missing, self.METRICS)
         try:
             turns = self._fill_in(row)
         except MissingFieldError as error:
             if error.field.namespace == "item":
-                raise refuse_missing(error, row, self._where) from None
+                raise build_missing_error(error, row, self._where) from None
             grade = Grade(0.0, explain_missing(error, build_sample(read_answer(row))))
-            return build_scored(row, grade, self.PRIMARY, self.METRICS, self._form)
+            return build_scored_row(row, grade, self.PRIMARY, self.METRICS, self._form)
         sampling = self._form.sampling_params
-        how = (sampling.find_most_reply(), sampling.reasoning_effort, sampling.temperature)
+        how = (sampling.get_max_reply_tokens(), sampling.reasoning_effort, sampling.temperature)
         key = hash_question("grader", self.base_url, self.model, turns, *how)
-        question = Question(row.id, key, turns, *how, more={"grader": self.PRIMARY})
+        question = ScoringQuestion(row.id, key, turns, *how, more={"grader": self.PRIMARY})
         value = self._read(ask(question, self.model, provider, memory, purse))
         if value is None:
-            return ScoredRow(row.id, {}, UNREAD)
-        return build_scored(row, Grade(value), self.PRIMARY, self.METRICS, self._form)
+            return ScoredRow(row.id, {}, UNREAD_VERDICT)
+        return build_scored_row(row, Grade(value), self.PRIMARY, self.METRICS, self._form)
 
-    def _fill_in(self, row: Row) -> tuple[Mapping[str, str], ...]:
+    def _fill_in(self, row: ScoringInput) -> tuple[Mapping[str, str], ...]:
         item, sample = build_item(row), build_sample(read_answer(row))
         turns = [
             {"role": role, "content": template.render(item, sample)}
@@ -191,7 +202,7 @@ class ModelGrader:
     def _describe_reply(self) -> str:
         """Return the turn that describes the form of the reply."""
         steps = '"steps": [{"description": "...", "conclusion": "..."}]'
-        if isinstance(self._form, forms.LabelModel):
+        if isinstance(self._form, forms.LabelModelForm):
             labels = ", ".join(json.dumps(label, ensure_ascii=False) for label in self._form.labels)
             return f'Reply with JSON alone: {{{steps}, "result": LABEL}}. LABEL is one of {labels}.'
         low, high = self._form.range
@@ -202,8 +213,8 @@ class ModelGrader:
 
     def _read(self, reply: str) -> float | None:
         """Return the score of a reply; None if it is unreadable."""
-        result = read_result(reply)
-        if isinstance(self._form, forms.LabelModel):
+        result = parse_result(reply)
+        if isinstance(self._form, forms.LabelModelForm):
             if not isinstance(result, str) or result not in self._form.labels:
                 return None
             return float(result in self._form.passing_labels)
@@ -215,7 +226,7 @@ class ModelGrader:
         return min(max(float(result), low), high) if math.isfinite(result) else None
 
 
-def read_result(reply: str) -> Any:
+def parse_result(reply: str) -> Any:
     """Return the `result` of a reply, or the whole reply as a number or a word."""
     text = reply.strip()
     for begin, end in ((text.find("{"), text.rfind("}")), (text.rfind("{"), text.rfind("}"))):
@@ -229,7 +240,7 @@ def read_result(reply: str) -> Any:
     return text.strip("\"'`*. \n")
 
 
-def _read_content(content: Any, where: str) -> str:
+def _join_content(content: Any, where: str) -> str:
     """Return a turn's text; its parts are put on separate lines."""
     if isinstance(content, str):
         return content

@@ -21,45 +21,51 @@ from typing import Any
 from tuneoff import discovery
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example, ScoredRow
-from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+from tuneoff.scoring.rows import (
+    MetricKind,
+    Options,
+    ScoringInput,
+    build_unanswered,
+    explain_no_answer,
+)
 
 # The number of references that are scored as answers before there are any.
-TRIED = 20
+MAX_TRIED = 20
 
 
-class OwnMetric:
+class FileMetric:
     """The scorer of a metric file; its one metric may be a share, a number, or yes/no."""
 
     def __init__(self, path: Path) -> None:
         module = discovery.find(__name__, str(path), "metric", ("score",))
         self.PRIMARY = path.stem
-        self.METRICS: Mapping[str, Kind] = {path.stem: "yes/no"}
+        self.METRICS: Mapping[str, MetricKind] = {path.stem: "yes/no"}
         self._path = path
         self._score: Any = module.score
         if not callable(self._score):
             raise ConfigError(f"metric {str(path)!r}: score is not a function; make it one.")
 
-    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+    def score_rows(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]:
         """Yield the metric of each row, in order.
 
         Raises:
             DataError: the function failed, or returned anything but a number.
         """
         for row in rows:
-            missing = no_answer(row)
+            missing = explain_no_answer(row)
             if missing is not None:
-                yield unanswered(row, missing, self.METRICS)
+                yield build_unanswered(row, missing, self.METRICS)
                 continue
             value = self._value(row)
             yield ScoredRow(row.id, {self.PRIMARY: value}, "right" if value == 1 else "wrong")
 
-    def doubts(self, rows: Sequence[Row]) -> list[str]:
+    def doubts(self, rows: Sequence[ScoringInput]) -> list[str]:
         """Return a warning if the metric gives some references less than full marks.
 
         Raises:
             DataError: as in `score_rows`, before any answer is paid for.
         """
-        tried = rows[:TRIED]
+        tried = rows[:MAX_TRIED]
         less = [row.id for row in tried if self._value(replace(row, prediction=row.reference)) < 1]
         if not less:
             return []
@@ -68,7 +74,7 @@ class OwnMetric:
             f"less than 1, {less[0]} for one; an answer that is the reference should be right."
         ]
 
-    def _value(self, row: Row) -> bool | float:
+    def _value(self, row: ScoringInput) -> bool | float:
         example = Example(row.id, row.inputs, row.reference.strip(), row.meta)
         try:
             value = self._score(example, row.prediction.strip())

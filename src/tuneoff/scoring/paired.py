@@ -18,13 +18,17 @@ from tuneoff.results import FlipCounts
 from tuneoff.scoring.flips import JointFlips, flip_jointly
 from tuneoff.scoring.intervals import (
     Bounds,
-    clip,
-    mean_variance,
-    quantile,
-    seed_variances,
-    total_variance,
+    clip_bounds,
+    combine_variances,
+    compute_mean_variance,
+    compute_seed_variances,
+    compute_t_quantile,
 )
-from tuneoff.scoring.mcnemar import mcnemar_p_value, tango, tango_statistic
+from tuneoff.scoring.mcnemar import (
+    compute_mcnemar_p_value,
+    compute_tango_interval,
+    compute_tango_statistic,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 # Fewer units cannot reach 0.05: 2/2^5 is over it, 2/2^6 is not.
-LEAST_UNITS = 6
+MIN_UNITS = 6
 Values = Mapping[str, float]
 
 
@@ -75,7 +79,7 @@ class Pair:
     between_b: KnownSeeds = None
     """For `way_of_training.py` only."""
 
-    def common(self) -> list[str]:
+    def list_common_ids(self) -> list[str]:
         """Return the ids of the examples that both have."""
         return [id for id in self.scores_a if id in self.scores_b]
 
@@ -127,7 +131,7 @@ class MeasuredPair:
             by_flips: the p-value of its flips.
         """
         if self.is_mcnemar:
-            return mcnemar_p_value(cast("FlipCounts", self.counts))
+            return compute_mcnemar_p_value(cast("FlipCounts", self.counts))
         if not self.seeds:
             return by_flips
         variance, freedom = self.variance()
@@ -144,47 +148,49 @@ class MeasuredPair:
 
         if self.is_mcnemar:
             counts = cast("FlipCounts", self.counts)
-            return float(ndtr(-tango_statistic(counts, -margin)))
-        if self.units < LEAST_UNITS or flips is None:
+            return float(ndtr(-compute_tango_statistic(counts, -margin)))
+        if self.units < MIN_UNITS or flips is None:
             return 1.0
         variance, freedom = self.variance() if self.seeds else (0.0, 1.0)
         if variance > 0:
             return float(stdtr(freedom, -(self.difference + margin) / math.sqrt(variance)))
-        return flips.p_above(place, -margin, self.difference)
+        return flips.compute_p_above(place, -margin, self.difference)
 
     def variance(self) -> tuple[float, float]:
         """Return the variance of the difference over units and seeds, and its freedom."""
         if self.units < 2:  # one unit has no variance
             return math.inf, 1.0
-        return total_variance([self.unit_variance(), *seed_variances(self.seeds)])
+        return combine_variances(
+            [self.compute_unit_variance(), *compute_seed_variances(self.seeds)]
+        )
 
-    def unit_variance(self) -> tuple[float, float]:
+    def compute_unit_variance(self) -> tuple[float, float]:
         """Return the variance of the difference over two or more units, and its freedom."""
         held = self.sizes > 0
-        return mean_variance(self.sums[held], self.sizes[held], self.spread)
+        return compute_mean_variance(self.sums[held], self.sizes[held], self.spread)
 
-    def bounds(
+    def compute_bounds(
         self, flips: JointFlips | None, place: int, level: float, inclusive: bool = False
     ) -> Bounds | None:
         """Return the interval at a level (0.05 for 95%), or None."""
         if self.is_mcnemar:
             counts = cast("FlipCounts", self.counts)
-            return tango(counts, level)
-        if self.units < LEAST_UNITS or flips is None:
+            return compute_tango_interval(counts, level)
+        if self.units < MIN_UNITS or flips is None:
             return None
         variance, freedom = self.variance() if self.seeds else (0.0, 1.0)
         if variance > 0:
-            half = quantile(level, freedom) * math.sqrt(variance)
+            half = compute_t_quantile(level, freedom) * math.sqrt(variance)
             bounds: Bounds | None = (self.difference - half, self.difference + half)
         else:
             bounds = flips.interval(place, level, inclusive)
         if bounds is not None and self.is_share:
             if bounds[1] - bounds[0] < 1e-12:
-                bounds = self._without_variation(level)
-            return clip(*bounds, least=-1.0)
+                bounds = self._bound_without_variation(level)
+            return clip_bounds(*bounds, least=-1.0)
         return bounds
 
-    def _without_variation(self, level: float) -> Bounds:
+    def _bound_without_variation(self, level: float) -> Bounds:
         """Return the bounds of a pair whose units all differ alike.
 
         A resampled difference would not vary, and yet up to 3.7/n of all other units may (the rule
@@ -216,12 +222,14 @@ def measure_pairs(
     }
     named = None if clusters is None else cluster
     return [
-        _measure(pair, metric, named, unit, columns[id(pair.scores_a)], columns[id(pair.scores_b)])
+        _measure_pair(
+            pair, metric, named, unit, columns[id(pair.scores_a)], columns[id(pair.scores_b)]
+        )
         for pair in pairs
     ]
 
 
-def _measure(
+def _measure_pair(
     pair: Pair, metric: str, cluster: str | None, unit: Array, a: Array, b: Array
 ) -> MeasuredPair:
     """Return the differences of a pair.
@@ -238,7 +246,7 @@ def _measure(
     units = int(unit.max()) + 1
     unit, a, b = unit[both], a[both], b[both]
     several = [seeds for seeds in (pair.seeds_a, pair.seeds_b) if len(seeds) > 1]
-    ids = pair.common() if several else []
+    ids = pair.list_common_ids() if several else []
     return MeasuredPair(
         pair=pair,
         metric=metric,
@@ -251,11 +259,11 @@ def _measure(
             [math.fsum(float(scores[id]) for id in ids) / len(ids) for scores in trainings]
             for trainings in several
         ],
-        counts=_count(a, b),
+        counts=_count_outcomes(a, b),
     )
 
 
-def _count(a: Array, b: Array) -> FlipCounts | None:
+def _count_outcomes(a: Array, b: Array) -> FlipCounts | None:
     """Return how often only a, only b, both and neither were right; None unless all is yes/no."""
     import numpy as np
 

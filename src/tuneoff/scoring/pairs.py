@@ -21,17 +21,17 @@ from itertools import combinations
 from typing import Literal
 
 from tuneoff.results import Comparison
-from tuneoff.scoring.equivalence import MARGIN, add_outcome
+from tuneoff.scoring.equivalence import DEFAULT_MARGIN, add_outcome
 from tuneoff.scoring.flips import JointFlips
-from tuneoff.scoring.holm import holm
-from tuneoff.scoring.intervals import SIGNIFICANT, agree
+from tuneoff.scoring.holm import adjust_by_holm
+from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL, align_with_p_value
 from tuneoff.scoring.paired import MeasuredPair, Pair, Values, flip_pairs, measure_pairs
 from tuneoff.scoring.way_of_training import Way, add_ways, find_seeds
 
 # The version of intervals and tests (docs/scoring.md); 1 before the joint flips.
 TESTS_VERSION = 2
 EQUIVALENCE_LEVEL = 0.10
-Verdict = Literal["a better", "b better", "tie"]
+PairVerdict = Literal["a better", "b better", "tie"]
 
 
 def compare_all(
@@ -40,7 +40,7 @@ def compare_all(
     clusters: Mapping[str, str] | None = None,
     cluster: str = "cluster",
     seeds: Mapping[str, Sequence[Values]] | None = None,
-    margin: float = MARGIN,
+    margin: float = DEFAULT_MARGIN,
     ways: Mapping[str, Way | None] | None = None,
 ) -> tuple[Comparison, ...]:
     """Return the comparison of every pair of contenders, on their common examples.
@@ -79,7 +79,7 @@ def compare_pairs(
     metric: str,
     clusters: Mapping[str, str] | None = None,
     cluster: str = "cluster",
-    margin: float = MARGIN,
+    margin: float = DEFAULT_MARGIN,
 ) -> tuple[Comparison, ...]:
     """Return the comparisons of these pairs, with p-values adjusted over all of them.
 
@@ -90,18 +90,18 @@ def compare_pairs(
         return ()
     measured = measure_pairs(pairs, metric, clusters, cluster)
     flips = flip_pairs(measured)
-    own, by_flips, levels = [0.0], [0.0], [SIGNIFICANT]
+    own, by_flips, levels = [0.0], [0.0], [SIGNIFICANCE_LEVEL]
     if flips is not None:
         own, (by_flips, levels) = flips.p_values(), flips.adjust()
     p_values = [tested.p_value(p) for tested, p in zip(measured, own, strict=True)]
     # An exact p-value may exceed the one of random flips.
     adjusted = [max(pair) for pair in zip(by_flips, p_values, strict=True)]
     seeded = [place for place, tested in enumerate(measured) if tested.seeds]
-    by_holm = holm([p_values[place] for place in seeded])
+    by_holm = adjust_by_holm([p_values[place] for place in seeded])
     for place, (p, level) in zip(seeded, by_holm, strict=True):
         adjusted[place], levels[place] = max(adjusted[place], p), level
     judged = (
-        _judge(tested, flips, place, p_values[place], adjusted[place], levels[place])
+        _build_comparison(tested, flips, place, p_values[place], adjusted[place], levels[place])
         for place, tested in enumerate(measured)
     )
     outcomes = [
@@ -111,7 +111,7 @@ def compare_pairs(
     return add_ways(measured, outcomes)
 
 
-def _judge(
+def _build_comparison(
     measured: MeasuredPair,
     flips: JointFlips | None,
     place: int,
@@ -121,13 +121,13 @@ def _judge(
 ) -> Comparison:
     difference = measured.difference
     low = high = low_adjusted = high_adjusted = None
-    if bounds := measured.bounds(flips, place, SIGNIFICANT):
-        low, high = agree(bounds, difference, p_value)
-    if bounds := measured.bounds(flips, place, level, inclusive=True):
-        low_adjusted, high_adjusted = agree(bounds, difference, p_adjusted)
-    low_90, high_90 = measured.bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
-    verdict: Verdict = "tie"
-    if p_adjusted < SIGNIFICANT and difference:
+    if bounds := measured.compute_bounds(flips, place, SIGNIFICANCE_LEVEL):
+        low, high = align_with_p_value(bounds, difference, p_value)
+    if bounds := measured.compute_bounds(flips, place, level, inclusive=True):
+        low_adjusted, high_adjusted = align_with_p_value(bounds, difference, p_adjusted)
+    low_90, high_90 = measured.compute_bounds(flips, place, EQUIVALENCE_LEVEL) or (None, None)
+    verdict: PairVerdict = "tie"
+    if p_adjusted < SIGNIFICANCE_LEVEL and difference:
         verdict = "a better" if difference > 0 else "b better"
     return Comparison(
         a=measured.pair.a,

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuneoff.results import Comparison
-from tuneoff.scoring.equivalence import MARGIN, adjust_not_worse
-from tuneoff.scoring.intervals import SIGNIFICANT
+from tuneoff.scoring.equivalence import DEFAULT_MARGIN, adjust_not_worse
+from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL
 from tuneoff.scoring.margins import count_needed
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.pairs import compare_pairs
@@ -67,7 +67,7 @@ def judge_parity(
     metric: str,
     clusters: Mapping[str, str] | None = None,
     cluster: str = "cluster",
-    margin: float = MARGIN,
+    margin: float = DEFAULT_MARGIN,
     others: Sequence[Pair] = (),
 ) -> list[Parity]:
     """Return the parity of candidates (each pair's a) against references (its b), in order.
@@ -89,7 +89,9 @@ def judge_parity(
     ]
     not_worse = iter(adjust_not_worse(shares, clusters, margin))
     return [
-        _judge(pair, comparison, clusters, None if comparison.margin is None else next(not_worse))
+        _judge_pair(
+            pair, comparison, clusters, None if comparison.margin is None else next(not_worse)
+        )
         for pair, comparison in zip(pairs, tested, strict=True)
     ]
 
@@ -116,19 +118,19 @@ def list_not_worse(
         if name != leaving
     ]
     judged = judge_parity(
-        [pair for pair in pairs if pair.common()], metric, clusters, margin=margin
+        [pair for pair in pairs if pair.list_common_ids()], metric, clusters, margin=margin
     )
     return {parity.name for parity in judged if parity.is_not_worse}
 
 
-def _judge(
+def _judge_pair(
     pair: Pair, tested: Comparison, clusters: Mapping[str, str] | None, p_not_worse: float | None
 ) -> Parity:
-    common = pair.common()
+    common = pair.list_common_ids()
     outcome: ParityOutcome = "same" if tested.outcome == "same" else "cannot be told"
     if tested.verdict != "tie":
         outcome = "better" if tested.verdict == "a better" else "worse"
-    is_not_worse = None if p_not_worse is None else p_not_worse < SIGNIFICANT
+    is_not_worse = None if p_not_worse is None else p_not_worse < SIGNIFICANCE_LEVEL
     has_none = p_not_worse is not None and not any(pair.scores_b[id] for id in common)
     if has_none and outcome != "better":
         outcome, is_not_worse = "cannot be told", False

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tuneoff.scoring.intervals import SIGNIFICANT, quantile, total_variance
-from tuneoff.scoring.mcnemar import binomial_cdf
-from tuneoff.scoring.paired import LEAST_UNITS
+from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL, combine_variances, compute_t_quantile
+from tuneoff.scoring.mcnemar import compute_binomial_cdf
+from tuneoff.scoring.paired import MIN_UNITS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ POWER = 0.8
 MEASURED_DEVIATION = 0.04
 _STEPS = 20
 # Simulated data sets per difference, flips of each, and bisection steps.
-_SIMULATED, _FLIPS, _SIMULATED_STEPS = 300, 400, 8
+_SIMULATED_DATA_SETS, _FLIPS, _SIMULATED_STEPS = 300, 400, 8
 # With more clusters the flips' distribution is close enough to Student's.
 FEW_CLUSTERS = 30
 
@@ -64,13 +64,13 @@ def find_detectable(
         contenders: how many are compared, each with each.
     """
     few, many = (
-        smallest_difference(n, cluster_sizes, contenders, discordance)
+        find_smallest_difference(n, cluster_sizes, contenders, discordance)
         for discordance in DISCORDANCE
     )
     return Detectable(few, many)
 
 
-def smallest_difference(
+def find_smallest_difference(
     n: int,
     cluster_sizes: Sequence[int] | None = None,
     contenders: int = 2,
@@ -78,14 +78,14 @@ def smallest_difference(
 ) -> float | None:
     """Return the smallest true difference that is found with a power of 80%, or None."""
     units = n if cluster_sizes is None else sum(size > 0 for size in cluster_sizes)
-    if units < LEAST_UNITS:
+    if units < MIN_UNITS:
         return None
     if cluster_sizes is None:
-        level = pair_level(max(2, contenders))
-        return _search(lambda x: mcnemar_power(n, x, max(discordance, x), level), _STEPS)
+        level = compute_pair_level(max(2, contenders))
+        return _search(lambda x: compute_mcnemar_power(n, x, max(discordance, x), level), _STEPS)
     if units > FEW_CLUSTERS:
-        return _clustered_difference(cluster_sizes, max(2, contenders), discordance)
-    power = _clustered_power(cluster_sizes, max(2, contenders), discordance)
+        return _find_clustered_difference(cluster_sizes, max(2, contenders), discordance)
+    power = _build_clustered_power(cluster_sizes, max(2, contenders), discordance)
     return _search(power, _SIMULATED_STEPS)
 
 
@@ -97,13 +97,13 @@ def find_way_detectable(
     Seeds are assumed to vary scores as much as in the measurement (`MEASURED_DEVIATION`).
     """
     few, many = (
-        _way_difference(n, cluster_sizes, contenders, seeds, discordance)
+        _find_way_difference(n, cluster_sizes, contenders, seeds, discordance)
         for discordance in DISCORDANCE
     )
     return Detectable(few, many)
 
 
-def _way_difference(
+def _find_way_difference(
     n: int, cluster_sizes: Sequence[int] | None, contenders: int, seeds: int, discordance: float
 ) -> float | None:
     """Return the smallest difference that Student's t over units and seeds finds, or None.
@@ -111,15 +111,17 @@ def _way_difference(
     The level is adjusted by Holm's method.
     """
     sizes = [1] * n if cluster_sizes is None else [size for size in cluster_sizes if size]
-    if len(sizes) < LEAST_UNITS:
+    if len(sizes) < MIN_UNITS:
         return None
-    level = SIGNIFICANT / max(1, math.comb(contenders, 2))
+    level = SIGNIFICANCE_LEVEL / max(1, math.comb(contenders, 2))
     between = (MEASURED_DEVIATION**2 / seeds, seeds - 1.0)
 
     def detectable(differing: float) -> float:
-        examples = (differing * design_effect(sizes) / sum(sizes), len(sizes) - 1.0)
-        variance, freedom = total_variance([examples, between, between])
-        quantiles = quantile(level, freedom) + quantile(2 * (1 - POWER), freedom)
+        examples = (differing * compute_design_effect(sizes) / sum(sizes), len(sizes) - 1.0)
+        variance, freedom = combine_variances([examples, between, between])
+        quantiles = compute_t_quantile(level, freedom) + compute_t_quantile(
+            2 * (1 - POWER), freedom
+        )
         return quantiles * math.sqrt(variance)
 
     # If the difference exceeds the discordance, every answer that differs is part of it.
@@ -128,7 +130,7 @@ def _way_difference(
     return _search(lambda x: float(detectable(max(x, discordance)) <= x), _STEPS)
 
 
-def design_effect(sizes: Sequence[int]) -> float:
+def compute_design_effect(sizes: Sequence[int]) -> float:
     """Return the design effect of Kish (1965) for clusters of unequal size."""
     return 1 + (sum(size**2 for size in sizes) / sum(sizes) - 1) * CORRELATION
 
@@ -140,8 +142,8 @@ def describe_power(
     held, units = "", n
     if cluster_sizes is not None:
         units = sum(size > 0 for size in cluster_sizes)
-        held = f" in {count_units(units, cluster)}"
-    if units < LEAST_UNITS:
+        held = f" in {describe_units(units, cluster)}"
+    if units < MIN_UNITS:
         return describe_floor(units, None if cluster_sizes is None else cluster) + "."
     detectable = find_detectable(n, cluster_sizes, contenders)
     pairs = math.comb(contenders, 2)
@@ -157,12 +159,12 @@ def describe_power(
 def describe_floor(units: int, cluster: str | None) -> str:
     """Return why too few examples or clusters have no interval, without a full stop."""
     return (
-        f"{count_units(units, cluster)} can show no difference, however large; "
-        f"{LEAST_UNITS} are the least"
+        f"{describe_units(units, cluster)} can show no difference, however large; "
+        f"{MIN_UNITS} are the least"
     )
 
 
-def count_units(units: int, cluster: str | None) -> str:
+def describe_units(units: int, cluster: str | None) -> str:
     """Return the number of examples or clusters as text: `8 databases`."""
     if cluster is None:
         return f"{units} test example" + "s" * (units != 1)
@@ -171,7 +173,7 @@ def count_units(units: int, cluster: str | None) -> str:
     return f"{units} cluster{'s' * (units != 1)} ({cluster})"
 
 
-def mcnemar_power(n: int, difference: float, discordance: float, level: float) -> float:
+def compute_mcnemar_power(n: int, difference: float, discordance: float, level: float) -> float:
     """Return how often the exact McNemar test of n examples rejects, either way."""
     import numpy as np
     from scipy.special import gammaln
@@ -184,14 +186,16 @@ def mcnemar_power(n: int, difference: float, discordance: float, level: float) -
     )  # fmt: skip
     likely = weights > 1e-12
     pairs, weights = pairs[likely], weights[likely]
-    limit = _rejection_limits(pairs, level)
+    limit = _compute_rejection_limits(pairs, level)
     share = (discordance + difference) / (2 * discordance)
     some = np.maximum(limit, 0)
-    rejected = binomial_cdf(some, pairs, 1 - share) + binomial_cdf(some, pairs, share)
+    rejected = compute_binomial_cdf(some, pairs, 1 - share) + compute_binomial_cdf(
+        some, pairs, share
+    )
     return float(weights @ np.where(limit < 0, 0.0, rejected))
 
 
-def _rejection_limits(pairs: Array, level: float) -> Array:
+def _compute_rejection_limits(pairs: Array, level: float) -> Array:
     """Return the largest count of the rarer side with which the two-sided test rejects.
 
     One value for each number of discordant pairs; -1 if the test never rejects.
@@ -201,13 +205,13 @@ def _rejection_limits(pairs: Array, level: float) -> Array:
     low, high = np.full(len(pairs), -1.0), np.floor(pairs / 2)
     while (low < high).any():
         middle = np.ceil((low + high) / 2)
-        rejects = 2 * binomial_cdf(middle, pairs, 0.5) < level
+        rejects = 2 * compute_binomial_cdf(middle, pairs, 0.5) < level
         low, high = np.where(rejects, middle, low), np.where(rejects, high, middle - 1)
     return low
 
 
 @cache
-def pair_level(contenders: int) -> float:
+def compute_pair_level(contenders: int) -> float:
     """Return the level that max-T leaves to one pair of equally different contenders.
 
     It is the chance of a normal difference beyond the 95% quantile of their studentized range
@@ -225,11 +229,11 @@ def pair_level(contenders: int) -> float:
     low, high = 0.0, 12.0
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < 1 - SIGNIFICANT else (low, middle)
+        low, high = (middle, high) if within(middle) < 1 - SIGNIFICANCE_LEVEL else (low, middle)
     return 2 * float(ndtr(-high / math.sqrt(2)))
 
 
-def _clustered_power(
+def _build_clustered_power(
     sizes: Sequence[int], contenders: int, discordance: float
 ) -> Callable[[float], float]:
     """Return the power of the joint flips, as a function of the difference.
@@ -240,8 +244,8 @@ def _clustered_power(
 
     kept = np.array(sorted(size for size in sizes if size), dtype=np.float64)
     rng = np.random.Generator(np.random.PCG64(0))
-    noise = rng.standard_normal((_SIMULATED, len(kept), contenders))
-    signs = _simulated_signs(rng, len(kept))
+    noise = rng.standard_normal((_SIMULATED_DATA_SETS, len(kept), contenders))
+    signs = _simulate_signs(rng, len(kept))
     a, b = np.triu_indices(contenders, 1)
     deff = 1 + (kept - 1) * CORRELATION
 
@@ -254,24 +258,30 @@ def _clustered_power(
         statistic = np.abs(signs @ sums) / np.sqrt((sums**2).sum(axis=1))[:, None, :]
         ranks = statistic.argsort(axis=1).argsort(axis=1) + statistic / (1 + statistic) / 2
         p = (ranks.max(axis=2) >= ranks[:, :1, 0]).mean(axis=1)
-        return float((p < SIGNIFICANT).mean())
+        return float((p < SIGNIFICANCE_LEVEL).mean())
 
     return power
 
 
-def _clustered_difference(
+def _find_clustered_difference(
     sizes: Sequence[int], contenders: int, discordance: float
 ) -> float | None:
     """Return the smallest difference that a t-test of many clusters finds, or None."""
-    total, freedom, deff = sum(sizes), sum(size > 0 for size in sizes) - 1, design_effect(sizes)
-    quantiles = quantile(pair_level(contenders), freedom) + quantile(2 * (1 - POWER), freedom)
+    total, freedom, deff = (
+        sum(sizes),
+        sum(size > 0 for size in sizes) - 1,
+        compute_design_effect(sizes),
+    )
+    quantiles = compute_t_quantile(compute_pair_level(contenders), freedom) + compute_t_quantile(
+        2 * (1 - POWER), freedom
+    )
     smallest = quantiles * math.sqrt(discordance * deff / total)
     if smallest > discordance:  # then more answers differ than was assumed
         smallest = quantiles**2 * deff / total
     return smallest if smallest < 1 else None
 
 
-def _simulated_signs(rng: np.random.Generator, units: int) -> Array:
+def _simulate_signs(rng: np.random.Generator, units: int) -> Array:
     """Return signs of flips × units, the identity flip first.
 
     Few units have every flip; complements are left out, because they give the same statistic.

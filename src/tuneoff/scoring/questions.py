@@ -19,17 +19,17 @@ from typing import Any, Protocol
 from tuneoff.errors import ProviderError
 from tuneoff.files import append_lines, read_lines
 from tuneoff.providers import Provider, Reply, connect
-from tuneoff.providers.calls import repeated
+from tuneoff.providers.calls import retry
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.rows import Purse, Row
-from tuneoff.settings import PriceSettings
+from tuneoff.scoring.rows import QuestionBudget, ScoringInput
+from tuneoff.settings import PriceConfig
 
 # Tokens around each turn of a question; and the most tokens of a reply, which may reason aloud
 # first.
-AROUND, MOST_REPLY = 16, 4096
+TURN_OVERHEAD_TOKENS, MAX_REPLY_TOKENS = 16, 4096
 
 
-class AskedModel(Protocol):
+class ScoringModel(Protocol):
     """A provider's model that scores answers, for a judge or a grader."""
 
     @property
@@ -42,25 +42,25 @@ class AskedModel(Protocol):
     def base_url(self) -> str | None: ...
 
     @property
-    def price(self) -> PriceSettings | None: ...
+    def price(self) -> PriceConfig | None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ScoringQuestion:
     """A question about one example."""
 
     id: str
     key: str
     """A hash of everything that the reply depends on."""
     turns: tuple[Mapping[str, str], ...]
-    max_tokens: int = MOST_REPLY
+    max_tokens: int = MAX_REPLY_TOKENS
     reasoning_effort: str | None = None
     temperature: float | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further fields that are stored with the reply."""
 
 
-class Memory:
+class ReplyStore:
     """Stored replies by question key, in a file if there is one."""
 
     def __init__(self, path: Path | None) -> None:
@@ -79,7 +79,7 @@ class Memory:
                 append_lines(self._path, [row])
 
 
-def connect_to(asked: AskedModel) -> Provider:
+def connect_to(asked: ScoringModel) -> Provider:
     """Return a connection to the provider of a scoring model.
 
     Raises:
@@ -93,13 +93,20 @@ def hash_question(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
-def count_bytes(turns: Iterable[Mapping[str, str]]) -> int:
+def count_max_tokens(turns: Iterable[Mapping[str, str]]) -> int:
     """Return the most tokens of a question: no tokenizer makes more tokens than bytes."""
-    return sum(AROUND + len(turn["content"].encode("utf-8", "surrogatepass")) for turn in turns)
+    return sum(
+        TURN_OVERHEAD_TOKENS + len(turn["content"].encode("utf-8", "surrogatepass"))
+        for turn in turns
+    )
 
 
 def ask(
-    question: Question, model: str, provider: Provider, memory: Memory, purse: Purse | None
+    question: ScoringQuestion,
+    model: str,
+    provider: Provider,
+    memory: ReplyStore,
+    purse: QuestionBudget | None,
 ) -> str:
     """Return the reply to a question; a stored reply is not requested again.
 
@@ -109,7 +116,7 @@ def ask(
     """
     reply = memory.get(question.key)
     if reply is None:
-        billed = repeated(lambda: _pay(question, model, provider, purse))
+        billed = retry(lambda: _call_model(question, model, provider, purse))
         reply = billed.text
         memory.add({
             "key": question.key, "id": question.id, "model": model, "reply": reply,
@@ -119,7 +126,7 @@ def ask(
 
 
 def score_in_order(
-    rows: Iterable[Row], score: Callable[[Row], ScoredRow], concurrency: int
+    rows: Iterable[ScoringInput], score: Callable[[ScoringInput], ScoredRow], concurrency: int
 ) -> Iterator[ScoredRow]:
     """Yield the scores of rows in order; several rows are scored concurrently."""
     waiting: deque[Future[ScoredRow]] = deque()
@@ -135,7 +142,9 @@ def score_in_order(
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-def _pay(question: Question, model: str, provider: Provider, purse: Purse | None) -> Reply:
+def _call_model(
+    question: ScoringQuestion, model: str, provider: Provider, purse: QuestionBudget | None
+) -> Reply:
     """Call the model once, and return the reply.
 
     If the reply is lost, or the server counts no tokens, the reservation stays in the ledger as
@@ -153,13 +162,13 @@ def _pay(question: Question, model: str, provider: Provider, purse: Purse | None
 
     if purse is None:
         return chat()
-    most = count_bytes(question.turns)
+    most = count_max_tokens(question.turns)
     ticket = purse.authorize("judging", input=most, output=question.max_tokens)
     try:
         reply = chat()
     except ProviderError as error:
-        if error.certain:
-            ticket.give_back()
+        if error.not_executed:
+            ticket.release()
         raise
     if reply.tokens_in is not None and reply.tokens_out is not None:
         ticket.settle(

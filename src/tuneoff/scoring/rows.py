@@ -13,21 +13,21 @@ from typing import Any, Literal, Protocol
 
 from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.scoring.answer_text import (
-    UNFINISHED,
-    ends_thought,
-    ends_unopened_thought,
+    UNFINISHED_THOUGHT,
+    has_thought_end,
+    has_unopened_thought_end,
     strip_thoughts,
 )
 
-Kind = Literal["yes/no", "fraction"]
-Mode = Literal["strict", "official"]
-VERDICT_LENGTH = 80
+MetricKind = Literal["yes/no", "fraction"]
+ScoringMode = Literal["strict", "official"]
+MAX_VERDICT_LENGTH = 80
 # The start of the verdict on a row whose reference cannot be used.
-LEFT_OUT = "left out: "
+LEFT_OUT_PREFIX = "left out: "
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ScoringInput:
     """A prediction to score, with its reference."""
 
     id: str
@@ -39,7 +39,7 @@ class Row:
     """Why there is no answer, which counts as wrong; else None."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """The example's inputs, if they are known."""
-    is_cut: bool = False
+    is_truncated: bool = False
     """Whether the answer was cut off in a thought that its prompt began, so that nothing in it
     shows the thought."""
     sample: int = 0
@@ -50,13 +50,13 @@ class Row:
     """Whether a thought never ends."""
 
     def __post_init__(self) -> None:
-        answer = None if self.is_cut else strip_thoughts(self.prediction, self.reference)
+        answer = None if self.is_truncated else strip_thoughts(self.prediction, self.reference)
         object.__setattr__(self, "given", self.prediction)
         object.__setattr__(self, "is_unfinished", answer is None)
         object.__setattr__(self, "prediction", answer or "")
 
 
-class Purse(Protocol):
+class QuestionBudget(Protocol):
     """The budget that pays a judge's questions.
 
     It reserves at most a number of tokens for each question, and is told the outcome
@@ -74,7 +74,7 @@ class Options:
     """The folder of `<db_id>/*.sqlite`."""
     derived: Path | None = None
     """A folder of derived databases that complete their test suites."""
-    mode: Mode = "strict"
+    mode: ScoringMode = "strict"
     workers: int | None = None
     """The number of child processes; None: one per core, at most four."""
     metrics: tuple[str, ...] | None = None
@@ -83,9 +83,9 @@ class Options:
     """Example id → why its reference cannot be used; a run does not score these rows."""
     judgements: Path | None = None
     """The file of a judge's paid replies."""
-    purse: Purse | None = None
+    purse: QuestionBudget | None = None
     """The budget of a judge's questions; None: they are not counted."""
-    grader_purses: Mapping[str, Purse] = field(default_factory=dict)
+    grader_purses: Mapping[str, QuestionBudget] = field(default_factory=dict)
     """Metric → the budget of a grader that calls a model."""
     details: Callable[[Mapping[str, Any]], None] | None = None
     """Called with both query results for each executed answer that is wrong."""
@@ -106,67 +106,75 @@ class Scorer(Protocol):
     `doubts(rows)`, which returns warnings about references that it rates low.
     """
 
-    METRICS: Mapping[str, Kind]
+    METRICS: Mapping[str, MetricKind]
     """Every metric that a row may get."""
     PRIMARY: str
     """The metric that decides."""
 
-    def score_rows(self, rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]: ...
+    def score_rows(self, rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]: ...
 
 
-def build_rows(test: Sequence[Example], predictions: Mapping[str, Prediction]) -> list[Row]:
+def build_scoring_inputs(
+    test: Sequence[Example], predictions: Mapping[str, Prediction]
+) -> list[ScoringInput]:
     """Return the answered examples as rows to score.
 
     If some answers end a thought that they did not begin, the prompts begin it. An answer that was
     cut off before such an end is all thought.
     """
     begun = any(
-        ends_unopened_thought(p.prediction) and not ends_thought(e.completion)
+        has_unopened_thought_end(p.prediction) and not has_thought_end(e.completion)
         for e in test
         if (p := predictions.get(e.id)) is not None
     )
     return [
-        Row(
+        ScoringInput(
             e.id,
             e.completion,
             p.prediction,
             e.meta,
             p.error,
             e.inputs,
-            is_cut=begun
+            is_truncated=begun
             and p.finish_reason == "length"
-            and not (ends_thought(p.prediction) or ends_thought(e.completion)),
+            and not (has_thought_end(p.prediction) or has_thought_end(e.completion)),
         )
         for e in test
         if (p := predictions.get(e.id)) is not None
     ]
 
 
-def no_answer(row: Row) -> str | None:
+def explain_no_answer(row: ScoringInput) -> str | None:
     """Return the verdict on a row without an answer; None if there is one to score."""
     if row.error is not None:
-        return shortened(row.error) or "no answer"
+        return shorten_text(row.error) or "no answer"
     if row.is_unfinished:
-        return UNFINISHED
+        return UNFINISHED_THOUGHT
     return None if row.prediction.strip() else "no answer"
 
 
-def unanswered(row: Row, verdict: str, metrics: Mapping[str, Kind]) -> ScoredRow:
+def build_unanswered(
+    row: ScoringInput, verdict: str, metrics: Mapping[str, MetricKind]
+) -> ScoredRow:
     """Return a row without an answer, wrong by every metric."""
-    return ScoredRow(row.id, all_wrong(metrics), verdict)
+    return ScoredRow(row.id, build_lowest_scores(metrics), verdict)
 
 
-def leave_out(id: str, reason: str) -> ScoredRow:
+def build_left_out(id: str, reason: str) -> ScoredRow:
     """Return a row whose reference cannot be used, without any score."""
-    return ScoredRow(id, {}, f"{LEFT_OUT}{reason}")
+    return ScoredRow(id, {}, f"{LEFT_OUT_PREFIX}{reason}")
 
 
 def find_reason_left_out(row: ScoredRow) -> str | None:
     """Return why a row was left out; None if it was scored."""
-    return row.verdict.removeprefix(LEFT_OUT) if row.verdict.startswith(LEFT_OUT) else None
+    return (
+        row.verdict.removeprefix(LEFT_OUT_PREFIX)
+        if row.verdict.startswith(LEFT_OUT_PREFIX)
+        else None
+    )
 
 
-def all_wrong(metrics: Mapping[str, Kind]) -> dict[str, bool | float]:
+def build_lowest_scores(metrics: Mapping[str, MetricKind]) -> dict[str, bool | float]:
     """Return the lowest score of every metric."""
     return {name: False if kind == "yes/no" else 0.0 for name, kind in metrics.items()}
 
@@ -174,11 +182,11 @@ def all_wrong(metrics: Mapping[str, Kind]) -> dict[str, bool | float]:
 class ThoughtCounter:
     """Counts the rows whose thoughts change the score."""
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: ScoringMode) -> None:
         self._official = mode == "official"
         self._rows = self._thoughts = self._unfinished = 0
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ScoringInput) -> None:
         self._rows += 1
         self._unfinished += row.is_unfinished
         self._thoughts += row.prediction != row.given
@@ -192,13 +200,13 @@ class ThoughtCounter:
             ]
         if self._unfinished and not self._official:
             return [
-                f"{self._unfinished} of {self._rows} answers are {UNFINISHED} and count as no "
+                f"{self._unfinished} of {self._rows} answers are {UNFINISHED_THOUGHT} and count as no "
                 "answer; give the model more new tokens, or turn its thinking off."
             ]
         return []
 
 
-def shortened(text: str) -> str:
+def shorten_text(text: str) -> str:
     """Return a text on one line of at most `VERDICT_LENGTH` characters."""
     line = " ".join(text.split())
-    return line if len(line) <= VERDICT_LENGTH else line[: VERDICT_LENGTH - 1] + "…"
+    return line if len(line) <= MAX_VERDICT_LENGTH else line[: MAX_VERDICT_LENGTH - 1] + "…"

@@ -40,20 +40,20 @@ def match_fuzzily(text: str, reference: str) -> float:
 
 def measure_rouge_n(n: int, text: str, reference: str) -> float:
     """Return the F-measure of the n-grams that two texts share (ROUGE-N)."""
-    own, other = (_count_runs(_split(side), n) for side in (text, reference))
-    return _f_measure((own & other).total(), own.total(), other.total())
+    own, other = (_count_ngrams(_split_words(side), n) for side in (text, reference))
+    return _compute_f_measure((own & other).total(), own.total(), other.total())
 
 
 def measure_rouge_l(text: str, reference: str) -> float:
     """Return the F-measure of the longest common subsequence of words (ROUGE-L)."""
-    own, other = _split(text), _split(reference)
+    own, other = _split_words(text), _split_words(reference)
     lengths = [0] * (len(other) + 1)
     for word in own:
         before = lengths[:]
         for place, other_word in enumerate(other, 1):
             equal = before[place - 1] + 1
             lengths[place] = equal if word == other_word else max(before[place], lengths[place - 1])
-    return _f_measure(lengths[-1], len(own), len(other))
+    return _compute_f_measure(lengths[-1], len(own), len(other))
 
 
 SIMILARITIES: dict[str, Callable[[str, str], float]] = {
@@ -63,13 +63,13 @@ SIMILARITIES: dict[str, Callable[[str, str], float]] = {
 }
 
 
-def _split(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _count_runs(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+def _count_ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[at : at + n]) for at in range(len(words) - n + 1))
 
 
-def _f_measure(shared: int, own: int, other: int) -> float:
+def _compute_f_measure(shared: int, own: int, other: int) -> float:
     return 2 * shared / (own + other) if shared else 0.0

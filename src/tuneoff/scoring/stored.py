@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
-from tuneoff.scoring.rows import Row
-from tuneoff.settings import MOST_SAMPLES
+from tuneoff.scoring.rows import ScoringInput
+from tuneoff.settings import MAX_SAMPLES
 
 References = Mapping[str, tuple[str, Mapping[str, Any]]]
 _FORM = '{"id": "..", "prediction": ".."}'
@@ -35,8 +35,8 @@ def check_rows(path: Path, references: References | None = None) -> tuple[int, i
             the same sample); the message names file and line.
     """
     hashes, samples = array("Q"), 1
-    for _, row in _numbered(path, references):
-        hashes.append(_hash(row))
+    for _, row in _read_numbered_rows(path, references):
+        hashes.append(_hash_row(row))
         samples = max(samples, row.sample + 1)
     if not hashes:
         raise DataError(f"{path}: the file is empty; give one JSON object a line, {_FORM}.")
@@ -46,14 +46,14 @@ def check_rows(path: Path, references: References | None = None) -> tuple[int, i
 
 def read_rows(
     path: Path, references: References | None = None, is_preferred: bool = False
-) -> Iterator[Row]:
+) -> Iterator[ScoringInput]:
     """Yield the rows of a predictions file (`check_rows`), read as they are used.
 
     Args:
         is_preferred: whether `references` replace the rows' own.
     """
     for number, value in read_objects(path):
-        yield _row(value, references or {}, f"{path}:{number}", is_preferred)
+        yield _build_row(value, references or {}, f"{path}:{number}", is_preferred)
 
 
 def _refuse_repeated(path: Path, references: References | None, hashes: array[int]) -> None:
@@ -66,8 +66,8 @@ def _refuse_repeated(path: Path, references: References | None, hashes: array[in
     values, times = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
     suspects = {int(value) for value in values[times > 1]}
     first_lines: dict[tuple[str, int], int] = {}
-    for number, row in _numbered(path, references) if suspects else ():
-        if _hash(row) not in suspects:
+    for number, row in _read_numbered_rows(path, references) if suspects else ():
+        if _hash_row(row) not in suspects:
             continue
         question = (row.id, row.sample)
         if question in first_lines:
@@ -79,15 +79,17 @@ def _refuse_repeated(path: Path, references: References | None, hashes: array[in
         first_lines[question] = number
 
 
-def _hash(row: Row) -> int:
+def _hash_row(row: ScoringInput) -> int:
     name = f"{row.sample} {row.id}"
     digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
-def _numbered(path: Path, references: References | None) -> Iterator[tuple[int, Row]]:
+def _read_numbered_rows(
+    path: Path, references: References | None
+) -> Iterator[tuple[int, ScoringInput]]:
     for number, value in read_objects(path):
-        yield number, _row(value, references or {}, f"{path}:{number}")
+        yield number, _build_row(value, references or {}, f"{path}:{number}")
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -131,9 +133,9 @@ def read_id(value: Mapping[str, Any], where: str) -> str:
     return id
 
 
-def _row(
+def _build_row(
     value: dict[str, Any], references: References, where: str, is_preferred: bool = False
-) -> Row:
+) -> ScoringInput:
     id = read_id(value, where)
     known, known_meta = references.get(id, (None, {}))
     reference = value.get("reference")
@@ -157,7 +159,7 @@ def _row(
         raise DataError(f'{where}: "meta" of {id!r} must be an object, got {meta!r:.40}.')
     shown = None if error is None else str(error)
     sample = read_sample(value, where)
-    return Row(id, reference, prediction, {**known_meta, **meta}, shown, sample=sample)
+    return ScoringInput(id, reference, prediction, {**known_meta, **meta}, shown, sample=sample)
 
 
 def read_sample(row: Mapping[str, Any], where: str) -> int:
@@ -167,9 +169,9 @@ def read_sample(row: Mapping[str, Any], where: str) -> int:
         DataError: a run would not write this number.
     """
     sample = row.get("sample", 0)
-    if type(sample) is not int or not 0 <= sample < MOST_SAMPLES:
+    if type(sample) is not int or not 0 <= sample < MAX_SAMPLES:
         raise DataError(
-            f'{where}: "sample" must be a whole number from 0 to {MOST_SAMPLES - 1}, got '
+            f'{where}: "sample" must be a whole number from 0 to {MAX_SAMPLES - 1}, got '
             f"{sample!r:.40}."
         )
     return sample

@@ -11,23 +11,29 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.answer_text import strip_fence
-from tuneoff.scoring.rows import Kind, Options, Row, no_answer, unanswered
+from tuneoff.scoring.rows import (
+    MetricKind,
+    Options,
+    ScoringInput,
+    build_unanswered,
+    explain_no_answer,
+)
 
-METRICS: Mapping[str, Kind] = {"exact_match": "yes/no", "normalized_match": "yes/no"}
+METRICS: Mapping[str, MetricKind] = {"exact_match": "yes/no", "normalized_match": "yes/no"}
 PRIMARY = "exact_match"
 
 
-def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+def score_rows(rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]:
     """Yield exact and normalized match of each row, in order; no option has an effect."""
     for row in rows:
-        yield _score(row)
+        yield _score_row(row)
 
 
-def _score(row: Row) -> ScoredRow:
-    missing = no_answer(row)
+def _score_row(row: ScoringInput) -> ScoredRow:
+    missing = explain_no_answer(row)
     if missing is not None:
-        return unanswered(row, missing, METRICS)
-    scores = matches(row, strip_fence(row.prediction, row.reference))
+        return build_unanswered(row, missing, METRICS)
+    scores = compute_matches(row, strip_fence(row.prediction, row.reference))
     if scores["exact_match"]:
         verdict = "right"
     else:
@@ -35,7 +41,7 @@ def _score(row: Row) -> ScoredRow:
     return ScoredRow(row.id, scores, verdict)
 
 
-def matches(row: Row, unfenced: str) -> dict[str, bool | float]:
+def compute_matches(row: ScoringInput, unfenced: str) -> dict[str, bool | float]:
     """Return `exact_match` and `normalized_match` of a row with an answer.
 
     Args:
@@ -43,11 +49,11 @@ def matches(row: Row, unfenced: str) -> dict[str, bool | float]:
     """
     return {
         "exact_match": row.prediction.strip() == row.reference.strip(),
-        "normalized_match": normalized(unfenced) == normalized(row.reference),
+        "normalized_match": normalize_text(unfenced) == normalize_text(row.reference),
     }
 
 
-def normalized(text: str) -> str:
+def normalize_text(text: str) -> str:
     """Return the form of a text that `normalized_match` compares.
 
     In this order: Unicode form NFKC; case folded; every run of blanks becomes one blank; full stops

@@ -19,21 +19,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneoff.results import Comparison, SeedSpread, WayOfTraining, WayOutcome
-from tuneoff.scoring.holm import holm
+from tuneoff.scoring.holm import adjust_by_holm
 from tuneoff.scoring.intervals import (
-    SIGNIFICANT,
+    SIGNIFICANCE_LEVEL,
     Bounds,
-    agree,
-    clip,
-    quantile,
-    total_variance,
+    align_with_p_value,
+    clip_bounds,
+    combine_variances,
+    compute_t_quantile,
 )
-from tuneoff.scoring.paired import LEAST_UNITS, KnownSeeds, MeasuredPair, SeedScores, Values
+from tuneoff.scoring.paired import MIN_UNITS, KnownSeeds, MeasuredPair, SeedScores, Values
 
 # What contenders with the same between-seed variance share, for instance base and method; empty if
 # nothing is trained.
 Way = tuple[str, ...]
-Part = tuple[float, float]  # a variance and its degrees of freedom
+VarianceEstimate = tuple[float, float]  # a variance and its degrees of freedom
 
 
 def find_seeds(
@@ -56,10 +56,10 @@ def find_seeds(
         way = ways.get(name)
         if way:
             pooled[way].setdefault(scored.scores, scored)
-    return {name: _seeds_of(own.get(name), way, pooled) for name, way in ways.items()}
+    return {name: _select_seeds(own.get(name), way, pooled) for name, way in ways.items()}
 
 
-def _seeds_of(
+def _select_seeds(
     own: SeedScores | None,
     way: Way | None,
     pooled: Mapping[Way, Mapping[tuple[float, ...], SeedScores]],
@@ -84,19 +84,21 @@ def add_ways(
         if (sides := _find_sides(one)) is not None
     ]
     p_values = [
-        max(pairs[place].p_value, _t_test(measured[place].difference, *spread))
+        max(pairs[place].p_value, _compute_t_p_value(measured[place].difference, *spread))
         for place, _, spread in testable
     ]
     judged = list(pairs)
     for (place, (a, b), spread), p_value, (by_holm, level) in zip(
-        testable, p_values, holm(p_values), strict=True
+        testable, p_values, adjust_by_holm(p_values), strict=True
     ):
         pair, one = pairs[place], measured[place]
         p_adjusted = max(pair.p_adjusted, by_holm)
-        alone = _widen(_bounds(one, *spread, SIGNIFICANT), pair.low, pair.high)
-        adjusted = _widen(_bounds(one, *spread, level), pair.low_adjusted, pair.high_adjusted)
-        low, high = agree(alone, pair.difference, p_value)
-        low_adjusted, high_adjusted = agree(adjusted, pair.difference, p_adjusted)
+        alone = _widen(_compute_bounds(one, *spread, SIGNIFICANCE_LEVEL), pair.low, pair.high)
+        adjusted = _widen(
+            _compute_bounds(one, *spread, level), pair.low_adjusted, pair.high_adjusted
+        )
+        low, high = align_with_p_value(alone, pair.difference, p_value)
+        low_adjusted, high_adjusted = align_with_p_value(adjusted, pair.difference, p_adjusted)
         way = WayOfTraining(
             outcome=_decide(pair.difference, p_adjusted),
             low=low,
@@ -114,7 +116,7 @@ def add_ways(
 
 
 def _decide(difference: float, p_adjusted: float) -> WayOutcome:
-    if p_adjusted >= SIGNIFICANT or not difference:
+    if p_adjusted >= SIGNIFICANCE_LEVEL or not difference:
         return "cannot be told"
     return "a better" if difference > 0 else "b better"
 
@@ -146,7 +148,7 @@ def _find_sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
     None if nothing is trained, one side's variance is unknown, or there are too few units.
     """
     pair = measured.pair
-    if pair.between_a is None or pair.between_b is None or measured.units < LEAST_UNITS:
+    if pair.between_a is None or pair.between_b is None or measured.units < MIN_UNITS:
         return None
     if not pair.between_a and not pair.between_b:
         return None
@@ -164,7 +166,7 @@ def _find_sides(measured: MeasuredPair) -> tuple[_Side, _Side] | None:
     return sides[0], sides[1]
 
 
-def _sum_variances(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
+def _sum_variances(measured: MeasuredPair, a: _Side, b: _Side) -> VarianceEstimate:
     """Return the variance of the difference over units and new seeds, and its degrees of freedom.
 
     A contender's seeds may be used twice: for itself and for the other one, or pooled for both.
@@ -187,20 +189,22 @@ def _sum_variances(measured: MeasuredPair, a: _Side, b: _Side) -> Part:
         )
         for seeds in estimates
     ]
-    return total_variance([measured.unit_variance(), *parts])
+    return combine_variances([measured.compute_unit_variance(), *parts])
 
 
-def _t_test(difference: float, variance: float, freedom: float) -> float:
+def _compute_t_p_value(difference: float, variance: float, freedom: float) -> float:
     """Return the two-sided p-value of Student's t."""
     from scipy.special import stdtr
 
     return 2 * float(stdtr(freedom, -abs(difference) / math.sqrt(variance)))
 
 
-def _bounds(measured: MeasuredPair, variance: float, freedom: float, level: float) -> Bounds:
-    half = quantile(level, freedom) * math.sqrt(variance)
+def _compute_bounds(
+    measured: MeasuredPair, variance: float, freedom: float, level: float
+) -> Bounds:
+    half = compute_t_quantile(level, freedom) * math.sqrt(variance)
     low, high = measured.difference - half, measured.difference + half
-    return clip(low, high, least=-1.0) if measured.is_share else (low, high)
+    return clip_bounds(low, high, least=-1.0) if measured.is_share else (low, high)
 
 
 def _widen(bounds: Bounds, low: float | None, high: float | None) -> Bounds:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuneoff.models.mixed_lora import MixedLora
-    from tuneoff.server.base import Served
+    from tuneoff.server.base import ServedModel
 
-BLANK = "blank"
+BLANK_ADAPTER = "blank"
 
 
 class Adapters:
@@ -32,25 +32,25 @@ class Adapters:
     def __init__(
         self, model: Any, mixer: MixedLora, most_bytes: int, forget: Callable[[str], None]
     ) -> None:
-        self._model, self._mixer, self._most_bytes, self._forget = model, mixer, most_bytes, forget
+        self._model, self._mixer, self._max_bytes, self._forget = model, mixer, most_bytes, forget
         # The model in PEFT's wrapper; None until the first adapter is attached.
         self._wrapped: Any = None
         # LRU order, most recently requested last; and the bytes of each.
-        self._names: dict[Served, str] = {}
-        self._bytes: dict[Served, int] = {}
+        self._names: dict[ServedModel, str] = {}
+        self._bytes: dict[ServedModel, int] = {}
         self._numbers = (f"adapter-{number}" for number in itertools.count())
         # For each adapter that cannot share a batch with others: the reason.
-        self._unmixed: dict[Served, str] = {}
+        self._unmixed: dict[ServedModel, str] = {}
 
-    def name(self, served: Served) -> str | None:
+    def name(self, served: ServedModel) -> str | None:
         """Return the adapter's name on this base model; None for the base alone."""
         return self._names.get(served)
 
-    def unmixed(self, served: Served) -> str | None:
+    def explain_unmixed(self, served: ServedModel) -> str | None:
         """Return why a model cannot share a batch with others; None if it can."""
         return self._unmixed.get(served)
 
-    def put_on(self, served: Served, busy: Callable[[], Collection[str | None]]) -> None:
+    def attach(self, served: ServedModel, busy: Callable[[], Collection[str | None]]) -> None:
         """Attach a model's adapter to the base, unless it is attached already.
 
         Args:
@@ -60,21 +60,21 @@ class Adapters:
             FileNotFoundError: the model was deleted.
         """
         if served.is_gone():
-            self.drop_gone(busy())
+            self.detach_deleted(busy())
             raise FileNotFoundError(str(served.adapter))
         if served.adapter is None:
             return
         if served in self._names:
             self._names[served] = self._names.pop(served)
             return
-        size, stay = _size(served.adapter), busy()
-        self.drop_gone(stay)
+        size, stay = _count_bytes(served.adapter), busy()
+        self.detach_deleted(stay)
         self._make_room(size, stay)
         name = next(self._numbers)
         self._load(served.adapter, name)
-        from tuneoff.models.mixed_lora import unmixed
+        from tuneoff.models.mixed_lora import explain_unmixable
 
-        reason = unmixed(self._wrapped, self._mixer, name)
+        reason = explain_unmixable(self._wrapped, self._mixer, name)
         if reason is not None:
             self._unmixed[served] = reason
         self._names[served], self._bytes[served] = name, size
@@ -96,25 +96,25 @@ class Adapters:
             self._wrapped.load_adapter(str(folder), adapter_name=name)
         self._wrapped.eval()
         self._wrapped.set_adapter(name)
-        self._mixer.take_over(self._model)
+        self._mixer.wrap_layers(self._model)
 
-    def drop_gone(self, busy: Collection[str | None]) -> None:
+    def detach_deleted(self, busy: Collection[str | None]) -> None:
         """Detach the adapters whose models were deleted, except the busy ones."""
         for served, name in list(self._names.items()):
             if served.is_gone() and name not in busy:
-                self._take_off(served)
+                self._detach(served)
 
     def _make_room(self, size: int, busy: Collection[str | None]) -> None:
         """Detach the least recently requested adapters until one of `size` bytes fits."""
         total_bytes = sum(self._bytes.values())
         for served, name in list(self._names.items()):
-            if total_bytes + size <= self._most_bytes:
+            if total_bytes + size <= self._max_bytes:
                 return
             if name not in busy:
                 total_bytes -= self._bytes[served]
-                self._take_off(served)
+                self._detach(served)
 
-    def _take_off(self, served: Served) -> None:
+    def _detach(self, served: ServedModel) -> None:
         """Detach one adapter and drop what is cached for it."""
         name, model = self._names.pop(served), self._wrapped
         del self._bytes[served]
@@ -125,14 +125,14 @@ class Adapters:
                 model.peft_config[name], r=1, rank_pattern={}, alpha_pattern={},
                 init_lora_weights=True, use_dora=False,
             )  # fmt: skip
-            model.add_adapter(BLANK, blank)
+            model.add_adapter(BLANK_ADAPTER, blank)
         model.set_adapter(next(other for other in model.peft_config if other != name))
         model.delete_adapter(name)
         self._mixer.forget()
         self._forget(name)
 
     @contextlib.contextmanager
-    def active(self, served: Served) -> Iterator[None]:
+    def active(self, served: ServedModel) -> Iterator[None]:
         """Activate this model's adapter inside the context."""
         if self._wrapped is None:
             yield
@@ -145,7 +145,7 @@ class Adapters:
             yield
 
 
-def _size(folder: Path) -> int:
+def _count_bytes(folder: Path) -> int:
     """Return roughly how many bytes an adapter takes: the size of its weight files."""
     with contextlib.suppress(OSError):  # deleted meanwhile
         return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

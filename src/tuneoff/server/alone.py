@@ -15,21 +15,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from tuneoff.generation.ending import Ending
-from tuneoff.generation.plain import greedy
-from tuneoff.server.answer import Answer, Request
+from tuneoff.generation.ending import StopCriteria
+from tuneoff.generation.plain import build_greedy_config
+from tuneoff.server.answer import Generation, GenerationRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Alone:
+class SingleRequestGenerator:
     """A generation in progress. One thread calls `advance`, and `close` if it is not complete."""
 
-    def __init__(self, model: PreTrainedModel, ending: Ending, request: Request) -> None:
+    def __init__(
+        self, model: PreTrainedModel, ending: StopCriteria, request: GenerationRequest
+    ) -> None:
         self.request, self.complete = request, False
         self._model, self._ending = model, ending
-        self._answer = Answer(request, ending.tokenizer)
+        self._answer = Generation(request, ending.tokenizer)
         self._error: Exception | None = None
         self._closing = False
         # Hand control to the generating thread, and back to the thread that advances it.
@@ -65,14 +67,14 @@ class Alone:
         """Run `generate` on the thread; store an error instead of raising it."""
         ids = torch.tensor([self.request.ids], device=self._model.device)
         generating: Any = self._model
-        telling = _Telling(self)
+        telling = _StopReporter(self)
         try:
             with torch.inference_mode():
                 generating.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
-                    generation_config=greedy(self._ending, self.request.max_tokens),
-                    logits_processor=[_Choosing(self._answer)],
+                    generation_config=build_greedy_config(self._ending, self.request.max_tokens),
+                    logits_processor=[_TokenProcessor(self._answer)],
                     stopping_criteria=[telling],
                 )
             if not (telling.done or self._closing):
@@ -83,19 +85,19 @@ class Alone:
             self.complete = True
             self._theirs.release()
 
-    def took(self, token: int) -> bool:
+    def accept_token(self, token: int) -> bool:
         """Report a token and wait for the next turn; return whether the generation must stop."""
-        if self._answer.took(token, token in self._ending.ends):
+        if self._answer.accept_token(token, token in self._ending.ends):
             return True
         self._theirs.release()
         self._ours.acquire()
         return self._closing
 
 
-class _Choosing(LogitsProcessor):
+class _TokenProcessor(LogitsProcessor):
     """A logits processor that leaves only the token that the generation chooses."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Generation) -> None:
         self._answer = answer
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -105,12 +107,12 @@ class _Choosing(LogitsProcessor):
         return masked
 
 
-class _Telling(StoppingCriteria):
+class _StopReporter(StoppingCriteria):
     """A stopping criterion that reports new tokens and stops when the generation is complete."""
 
-    def __init__(self, alone: Alone) -> None:
+    def __init__(self, alone: SingleRequestGenerator) -> None:
         self._alone, self.done = alone, False
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
-        self.done = self._alone.took(int(input_ids[0, -1]))
+        self.done = self._alone.accept_token(int(input_ids[0, -1]))
         return torch.tensor([self.done], device=input_ids.device)

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneoff.generation.growing_text import GrowingText
+from tuneoff.generation.growing_text import IncrementalDetokenizer
 
 # Finish reasons of a request that fails: an error, or a deleted model.
 ERROR, GONE = "error", "gone"
 # Top-p first considers only weights above this share of the greatest; 0 means all of them.
-FEW = (1e-2, 1e-4, 0)
+TOP_P_CUTOFFS = (1e-2, 1e-4, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class TokenChance:
+class TokenLogprob:
     """The log-probability of a chosen token, with the likeliest alternatives."""
 
     token: int
@@ -33,12 +33,12 @@ class TokenChance:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Delta:
     """The part of a generation that is new since the last report."""
 
     text: str
     """New text; empty if there is none."""
-    chances: tuple[TokenChance, ...] = ()
+    chances: tuple[TokenLogprob, ...] = ()
     """Log-probabilities of the new tokens, if requested."""
     finish_reason: str | None = None
     """Why the generation ended; None while it continues."""
@@ -51,13 +51,13 @@ class Piece:
 
 
 @dataclass
-class Request:
+class GenerationRequest:
     """One generation that is wanted."""
 
     ids: list[int]
     """Token ids of the prompt."""
     max_tokens: int
-    tell: Callable[[Piece], None]
+    tell: Callable[[Delta], None]
     """Called with each piece, from the engine's thread."""
     stop: tuple[str, ...] = ()
     temperature: float = 1.0
@@ -69,13 +69,13 @@ class Request:
     """Set when the client no longer wants the answer."""
 
 
-class Unfinished:
+class InFlightCounter:
     """Counts the requests in flight."""
 
     def __init__(self) -> None:
         self._lock, self._count = threading.Lock(), 0
 
-    def counted(self, request: Request) -> Request:
+    def counted(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request, counted until it gets its last piece.
 
         It gets nothing after its last piece, even if a failure hits the whole batch.
@@ -84,7 +84,7 @@ class Unfinished:
         with self._lock:
             self._count += 1
 
-        def told(piece: Piece) -> None:
+        def told(piece: Delta) -> None:
             """Pass a piece on, unless the request is complete."""
             nonlocal complete
             if complete:
@@ -102,26 +102,26 @@ class Unfinished:
             return self._count
 
 
-class Answer:
+class Generation:
     """A generation in progress."""
 
-    def __init__(self, request: Request, tokenizer: Any, tokens_cached: int = 0) -> None:
+    def __init__(self, request: GenerationRequest, tokenizer: Any, tokens_cached: int = 0) -> None:
         self.request, self.tokens_cached = request, tokens_cached
         self._random = np.random.default_rng(request.seed)
-        self._growing = GrowingText(tokenizer)
+        self._growing = IncrementalDetokenizer(tokenizer)
         self._untold = ""
         self.new: list[int] = []
-        self._chances: list[TokenChance] = []
+        self._chances: list[TokenLogprob] = []
 
     def choose(self, logits: NDArray[np.float32]) -> int:
         """Return the next token: the likeliest at temperature 0, otherwise a sampled one."""
         asked = self.request
-        token = int(logits.argmax()) if asked.temperature == 0 else self._sampled(logits)
+        token = int(logits.argmax()) if asked.temperature == 0 else self._sample_token(logits)
         if asked.logprobs is not None:
-            self._chances.append(_chance(logits, token, asked.logprobs))
+            self._chances.append(_compute_logprob(logits, token, asked.logprobs))
         return token
 
-    def _sampled(self, logits: NDArray[np.float32]) -> int:
+    def _sample_token(self, logits: NDArray[np.float32]) -> int:
         """Sample a token with the request's temperature and top-p."""
         # Work in place where possible: a vocabulary has 150,000 tokens, and a batch has many rows.
         weights = logits.astype(np.float64)
@@ -133,12 +133,12 @@ class Answer:
             weights /= self.request.temperature
         np.exp(weights, out=weights)
         if self.request.top_p < 1:
-            weights = _likeliest(weights, self.request.top_p)
+            weights = _keep_top_p(weights, self.request.top_p)
         below = np.cumsum(weights)
         place = int(np.searchsorted(below, self._random.random() * below[-1], side="right"))
         return min(place, int(np.searchsorted(below, below[-1])))
 
-    def saw(self, chance: TokenChance) -> None:
+    def saw(self, chance: TokenLogprob) -> None:
         """Add the log-probability of the next token, where another engine chose it."""
         self._chances.append(chance)
 
@@ -146,7 +146,7 @@ class Answer:
         """End the generation because no more tokens come."""
         self._close("length" if len(self.new) >= self.request.max_tokens else "stop")
 
-    def took(self, token: int, is_end: bool) -> bool:
+    def accept_token(self, token: int, is_end: bool) -> bool:
         """Add a token and report new text; return whether the generation is complete."""
         asked = self.request
         reason: str | None = None
@@ -181,7 +181,7 @@ class Answer:
             return
         text, self._untold = self._untold[:ready], self._untold[ready:]
         chances, self._chances = tuple(self._chances), []
-        self.request.tell(Piece(text, chances, reason, len(self.new), self.tokens_cached))
+        self.request.tell(Delta(text, chances, reason, len(self.new), self.tokens_cached))
 
     def _settled(self) -> int:
         """Return how many characters may be reported: none that may begin a stop string."""
@@ -194,23 +194,23 @@ class Answer:
         return end
 
 
-def refuse(request: Request, message: str, reason: str = ERROR) -> None:
+def fail_request(request: GenerationRequest, message: str, reason: str = ERROR) -> None:
     """Report to a request that it fails."""
-    request.tell(Piece("", finish_reason=reason, error=message))
+    request.tell(Delta("", finish_reason=reason, error=message))
 
 
-def first_line(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Return what went wrong, on one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _likeliest(weights: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+def _keep_top_p(weights: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """Return the greatest weights that have this share of the sum, with the others set to 0.
 
     Usually few tokens have that share, so hardly anything must be sorted.
     """
     enough = share * weights.sum()
-    for least in FEW:
+    for least in TOP_P_CUTOFFS:
         some = np.flatnonzero(weights > least * weights.max())
         order = some[np.argsort(-weights[some], kind="stable")]
         reached = np.cumsum(weights[order])
@@ -222,7 +222,7 @@ def _likeliest(weights: NDArray[np.float64], share: float) -> NDArray[np.float64
     return kept_weights
 
 
-def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:
+def _compute_logprob(logits: NDArray[np.float32], token: int, count: int) -> TokenLogprob:
     """Return a token's log-probability and the `count` likeliest alternatives."""
     scaled = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):  # values that overflowed
@@ -234,7 +234,7 @@ def _chance(logits: NDArray[np.float32], token: int, count: int) -> TokenChance:
         count = min(count, len(scaled))
         candidates = np.flatnonzero(scaled >= np.partition(scaled, -count)[-count])
     best = candidates[np.argsort(-scaled[candidates], kind="stable")][:count]
-    return TokenChance(
+    return TokenLogprob(
         token,
         float(scaled[token] - total),
         tuple((int(id), float(scaled[id] - total)) for id in best),

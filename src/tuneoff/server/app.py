@@ -27,19 +27,19 @@ from tuneoff.server import (
     page,
     shapes,
 )
-from tuneoff.server.backend import Answerer
-from tuneoff.server.claims import Claims
-from tuneoff.server.guard import Guard
-from tuneoff.server.host import Host
-from tuneoff.server.same_place import SamePlace
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.backend import InferenceBackend
+from tuneoff.server.claims import JobLocks
+from tuneoff.server.guard import RequestGuard
+from tuneoff.server.host import TransformersBackend
+from tuneoff.server.same_place import RequestNormalizer
+from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import Store
-from tuneoff.server.workers import Workers
+from tuneoff.server.workers import WorkerSupervisor
 
 GRACE_SECONDS = 10
 
 
-def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
+def build_app(settings: ServerConfig, host: InferenceBackend | None = None) -> FastAPI:
     """Build the application; its workers run as long as it does.
 
     Args:
@@ -49,10 +49,10 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
         """Start the backend, the workers and the batch task, and stop them at the end."""
-        app.state.host = host or Host()
-        app.state.claims = Claims(settings.data_dir)
-        await run_in_threadpool(leftovers.clear_files, app.state.store)
-        workers = Workers(settings) if settings.bases else None
+        app.state.host = host or TransformersBackend()
+        app.state.claims = JobLocks(settings.data_dir)
+        await run_in_threadpool(leftovers.clean_files, app.state.store)
+        workers = WorkerSupervisor(settings) if settings.bases else None
         answering = asyncio.create_task(batch_run.answer_batches(app))
         yield
         answering.cancel()
@@ -70,17 +70,17 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=openapi.EVERYWHERE,
-        generate_unique_id_function=openapi.operation_id,
+        responses=openapi.COMMON_ERRORS,
+        generate_unique_id_function=openapi.build_operation_id,
     )
     app.state.settings = settings
     app.state.store = Store(settings.data_dir)
     app.state.long_prompts = asyncio.Lock()
-    errors.install(app)
+    errors.install_error_handlers(app)
     app.state.metrics = metrics.Metrics()
-    app.add_middleware(Guard, settings=settings)
-    app.add_middleware(metrics.Measured, metrics=app.state.metrics)
-    app.add_middleware(SamePlace)
+    app.add_middleware(RequestGuard, settings=settings)
+    app.add_middleware(metrics.MetricsMiddleware, metrics=app.state.metrics)
+    app.add_middleware(RequestNormalizer)
     for module in (files, jobs, batches, models, chat, metrics, page):
         app.include_router(module.router)
 
@@ -88,11 +88,11 @@ def build(settings: ServerSettings, host: Answerer | None = None) -> FastAPI:
     async def health() -> shapes.Health:
         return {"status": "ok"}
 
-    openapi.install(app, settings)
+    openapi.install_openapi(app, settings)
     return app
 
 
-def refuse_taken(address: str, port: int) -> None:
+def check_address(address: str, port: int) -> None:
     """Raise ConfigError for an address that cannot be listened on."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,18 +104,20 @@ def refuse_taken(address: str, port: int) -> None:
             ) from None
 
 
-def serve(settings: ServerSettings, address: str, port: int, host: Answerer | None = None) -> None:
+def run_app(
+    settings: ServerConfig, address: str, port: int, host: InferenceBackend | None = None
+) -> None:
     """Run the server until it is interrupted."""
     import uvicorn
 
-    from tuneoff.server.connection import Connection, connections_that_fit
+    from tuneoff.server.connection import DeadlineConnection, compute_max_connections
 
     options: dict[str, Any] = {
-        "http": Connection, "ws": "none", "server_header": False, "log_level": "error",
+        "http": DeadlineConnection, "ws": "none", "server_header": False, "log_level": "error",
         # Forwarded client addresses decide nothing here, so they need no check.
         "proxy_headers": False,
         # A client that does not read its answer must not keep the server from ending.
         "timeout_graceful_shutdown": GRACE_SECONDS,
     }  # fmt: skip
-    Connection.most = connections_that_fit()
-    uvicorn.run(build(settings, host), host=address, port=port, **options)
+    DeadlineConnection.most = compute_max_connections()
+    uvicorn.run(build_app(settings, host), host=address, port=port, **options)

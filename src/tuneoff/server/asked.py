@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 # Messages of one conversation; twice the hosted API's limit.
-MOST_TURNS = 4_096
+MAX_TURNS = 4_096
 
 
-def _encodable(text: str) -> str:
+def _check_encodable(text: str) -> str:
     """Return the text if it is valid Unicode."""
     if not text.isascii():
         try:
@@ -26,7 +26,7 @@ def _encodable(text: str) -> str:
     return text
 
 
-def refused(why: str) -> BeforeValidator:
+def reject_with(why: str) -> BeforeValidator:
     """Return a validator that rejects every non-empty value with this reason."""
 
     def check(value: Any) -> Any:
@@ -37,28 +37,28 @@ def refused(why: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _of_one(value: Any) -> Any:
+def _check_single_prompt(value: Any) -> Any:
     """Reject a list of prompts unless it holds one text."""
     if isinstance(value, list) and not (len(value) == 1 and isinstance(value[0], str)):
         raise ValueError("one text is what there is; send each prompt in a request of its own")
     return value
 
 
-def _of_zeros(value: Any) -> Any:
+def _check_zero_biases(value: Any) -> Any:
     """Reject token biases other than 0."""
     if isinstance(value, dict) and any(bias != 0 for bias in value.values()):
         raise ValueError("biases of tokens are not supported here; leave this out")
     return value
 
 
-def _whole(value: Any) -> Any:
+def _check_number(value: Any) -> Any:
     """Reject flags and texts where a number is needed."""
     if isinstance(value, bool | str):
         raise ValueError(f"a number is needed, not {json.dumps(value)[:60]}")
     return value
 
 
-def _flag(value: Any) -> Any:
+def _check_flag(value: Any) -> Any:
     """Reject everything but true and false."""
     if not isinstance(value, bool):
         raise ValueError(f"true or false is needed, not {json.dumps(value, default=str)[:60]}")
@@ -66,15 +66,15 @@ def _flag(value: Any) -> Any:
 
 
 NO_TOOLS = "tools are not supported here, where models answer in text; leave this out"
-Text = Annotated[str, AfterValidator(_encodable)]
+Text = Annotated[str, AfterValidator(_check_encodable)]
 # Strict JSON types: a text or a flag is not a number, whatever Python converts.
-IS_NUMBER = BeforeValidator(_whole)
+IS_NUMBER = BeforeValidator(_check_number)
 Number = Annotated[float, Field(strict=True)]
-Off = Annotated[Literal[False], BeforeValidator(_flag)]
+Off = Annotated[Literal[False], BeforeValidator(_check_flag)]
 Zero = Annotated[Number, Field(ge=0, le=0)]
 Positive = Annotated[int, Field(ge=1), IS_NUMBER]
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
-Nothing = Annotated[list[Any], Field(max_length=0), refused(NO_TOOLS)]
+Nothing = Annotated[list[Any], Field(max_length=0), reject_with(NO_TOOLS)]
 
 
 class _Body(BaseModel):
@@ -107,7 +107,7 @@ class Message(_Body):
     tool_call_id: None = None
     function_call: None = None
     audio: None = None
-    content: Text | Annotated[list[TextPart], Field(max_length=MOST_TURNS, fail_fast=True)]
+    content: Text | Annotated[list[TextPart], Field(max_length=MAX_TURNS, fail_fast=True)]
     name: str | None = None
     refusal: None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -145,7 +145,7 @@ class Sampled(_Body):
     stream_options: StreamOptions | None = None
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
-    logit_bias: Annotated[dict[str, Zero], BeforeValidator(_of_zeros)] | None = None
+    logit_bias: Annotated[dict[str, Zero], BeforeValidator(_check_zero_biases)] | None = None
     user: str | None = None
 
     def stops(self) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ class Sampled(_Body):
 class ChatCreate(Sampled):
     """The body of `POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_TURNS, fail_fast=True)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_TURNS, fail_fast=True)]
     max_completion_tokens: Positive | None = None
     logprobs: StrictBool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), IS_NUMBER] | None = None
@@ -193,7 +193,8 @@ class TextCreate(Sampled):
 
     # LangChain and LiteLLM send a list of one text.
     prompt: Annotated[
-        Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_of_one)
+        Text | Annotated[list[Text], Field(min_length=1, max_length=1)],
+        BeforeValidator(_check_single_prompt),
     ]
     echo: Off | None = None
     best_of: Annotated[int, Field(ge=1, le=1), IS_NUMBER] | None = None

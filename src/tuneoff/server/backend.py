@@ -11,15 +11,15 @@ from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
 from tuneoff.errors import ConfigError, MissingExtraError
-from tuneoff.server.answer import Request
-from tuneoff.server.base import Served
+from tuneoff.server.answer import GenerationRequest
+from tuneoff.server.base import ServedModel
 
-Backend = Literal["auto", "transformers", "vllm"]
+BackendName = Literal["auto", "transformers", "vllm"]
 # Share of a GPU's memory that vLLM takes at its start; halved where jobs are trained there too.
 VLLM_SHARE = 0.9
 
 
-class Loaded(Protocol):
+class LoadedModelInfo(Protocol):
     """What the server needs to know of a loaded base model.
 
     `positions` is the longest text in tokens. `rows` is the number of token ids with an embedding
@@ -37,17 +37,19 @@ class Loaded(Protocol):
     def exact(self) -> bool: ...
 
 
-class Answerer(Protocol):
+class InferenceBackend(Protocol):
     """Answers generation requests; `server/host.py` documents each method."""
 
-    def base(self, served: Served) -> Loaded: ...
-    def submit(self, served: Served, request: Request) -> None: ...
-    def forget(self, served: Served) -> None: ...
+    def base(self, served: ServedModel) -> LoadedModelInfo: ...
+    def submit(self, served: ServedModel, request: GenerationRequest) -> None: ...
+    def forget(self, served: ServedModel) -> None: ...
     def unfinished(self) -> int: ...
     def close(self) -> None: ...
 
 
-def start(backend: Backend, bases: Collection[str], served: Collection[Served]) -> Answerer:
+def start_backend(
+    backend: BackendName, bases: Collection[str], served: Collection[ServedModel]
+) -> InferenceBackend:
     """Start the inference backend for the bases that may be tuned and the models of a run.
 
     Raises:
@@ -55,20 +57,20 @@ def start(backend: Backend, bases: Collection[str], served: Collection[Served]) 
         MissingExtraError: vLLM is requested and not installed.
     """
     if backend == "vllm":
-        why = _why_not_vllm(served)
+        why = _explain_no_vllm(served)
         if why is not None:
             raise why
-    if backend == "vllm" or (backend == "auto" and _why_not_vllm(served) is None):
-        from tuneoff.server.vllm_host import VllmHost
+    if backend == "vllm" or (backend == "auto" and _explain_no_vllm(served) is None):
+        from tuneoff.server.vllm_host import VllmBackend
 
         engines = {*bases, *(model.base for model in served)}
-        return VllmHost(VLLM_SHARE / (2 if bases else 1) / max(1, len(engines)))
-    from tuneoff.server.host import Host
+        return VllmBackend(VLLM_SHARE / (2 if bases else 1) / max(1, len(engines)))
+    from tuneoff.server.host import TransformersBackend
 
-    return Host()
+    return TransformersBackend()
 
 
-def _why_not_vllm(served: Collection[Served]) -> ConfigError | MissingExtraError | None:
+def _explain_no_vllm(served: Collection[ServedModel]) -> ConfigError | MissingExtraError | None:
     """Return the error that explains why vLLM cannot be used; None if it can."""
     if find_spec("vllm") is None:
         return MissingExtraError("vllm", "vllm", "--backend vllm")
@@ -82,21 +84,21 @@ def _why_not_vllm(served: Collection[Served]) -> ConfigError | MissingExtraError
             f"--backend vllm: {quantized[0]} was scored on a base that bitsandbytes quantized, "
             "which vLLM would do in another way; use --backend transformers, or --contender."
         )
-    return _refused_adapter(served)
+    return _explain_refused_adapter(served)
 
 
-def _refused_adapter(served: Collection[Served]) -> ConfigError | None:
+def _explain_refused_adapter(served: Collection[ServedModel]) -> ConfigError | None:
     """Return the error for the first adapter that vLLM cannot serve; None if it serves all."""
-    from tuneoff.generation.vllm import adapter_settings, why_not
-    from tuneoff.server.vllm_host import MOST_RANK
+    from tuneoff.generation.vllm import explain_vllm_unsupported, read_adapter_settings
+    from tuneoff.server.vllm_host import MAX_RANK
 
     for model in served:
         if model.adapter is None or not (model.adapter / "adapter_config.json").is_file():
             continue
-        lora = adapter_settings(model.adapter)
-        why = why_not("none", lora, model.precision)
-        if why is None and lora.r > MOST_RANK:
-            why = f"is started for adapters up to r={MOST_RANK} here"
+        lora = read_adapter_settings(model.adapter)
+        why = explain_vllm_unsupported("none", lora, model.precision)
+        if why is None and lora.r > MAX_RANK:
+            why = f"is started for adapters up to r={MAX_RANK} here"
         if why is not None:
             return ConfigError(
                 f"--backend vllm: vLLM {why}, and would have to answer for {model.name}; use "

@@ -14,15 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tuneoff.server import shapes
 from tuneoff.server.asked import Text
-from tuneoff.server.errors import ApiError, not_found
+from tuneoff.server.errors import ApiError, build_not_found
 from tuneoff.server.json_body import JsonRoute
-from tuneoff.server.store import BATCH, Store, new_id
+from tuneoff.server.store import BATCH, Store, generate_id
 
-router = APIRouter(prefix="/v1/batches", responses=shapes.errors(404), route_class=JsonRoute)
+router = APIRouter(
+    prefix="/v1/batches", responses=shapes.describe_errors(404), route_class=JsonRoute
+)
 UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
 ENDPOINT = "/v1/chat/completions"
 DAY_SECONDS = 24 * 3600
-TIMES = (
+TIMESTAMPS = (
     "in_progress_at", "finalizing_at", "completed_at", "failed_at", "expired_at", "cancelling_at",
     "cancelled_at",
 )  # fmt: skip
@@ -46,7 +48,7 @@ class BatchCreate(BaseModel):
 def create(request: Request, body: BatchCreate) -> shapes.Batch:
     """Create a batch. It is on disk before the response is sent."""
     store: Store = request.app.state.store
-    id, now = new_id("batch"), int(time.time())
+    id, now = generate_id("batch"), int(time.time())
     facts = {"input_file_id": body.input_file_id, "metadata": body.metadata,
              "expires_at": now + DAY_SECONDS}  # fmt: skip
     # The file cannot be deleted while this transaction is open.
@@ -73,11 +75,11 @@ def list_batches(
     """List batches, the newest first."""
     page = request.app.state.store.page("batches", after, limit)
     if page is None:
-        raise not_found("batch", after or "", "after")
+        raise build_not_found("batch", after or "", "after")
     rows, more = page
     return {
         "object": "list",
-        "data": [shown(row) for row in rows],
+        "data": [render_batch(row) for row in rows],
         "has_more": more,
         "first_id": rows[0]["id"] if rows else None,
         "last_id": rows[-1]["id"] if rows else None,
@@ -87,13 +89,13 @@ def list_batches(
 @router.get("/{id}")
 def retrieve(request: Request, id: str) -> shapes.Batch:
     """Return a batch."""
-    return shown(_known(request, id))
+    return render_batch(_get_batch(request, id))
 
 
 @router.post("/{id}/cancel")
 def cancel(request: Request, id: str) -> shapes.Batch:
     """Cancel a batch; the answers so far are kept."""
-    row, store = _known(request, id), request.app.state.store
+    row, store = _get_batch(request, id), request.app.state.store
     changed = store.change_batch(
         row["id"], "cancelling", only_from=("validating", "in_progress"),
         cancelling_at=int(time.time()),
@@ -107,7 +109,7 @@ def cancel(request: Request, id: str) -> shapes.Batch:
     return retrieve(request, id)
 
 
-def shown(row: dict[str, Any]) -> shapes.Batch:
+def render_batch(row: dict[str, Any]) -> shapes.Batch:
     """Return a stored batch as the API shows it."""
     facts = json.loads(row["facts"])
     counts = facts.get("counts", {})
@@ -124,7 +126,7 @@ def shown(row: dict[str, Any]) -> shapes.Batch:
         "error_file_id": facts.get("error_file_id"),
         "created_at": row["created_at"],
         "expires_at": facts["expires_at"],
-        **{name: facts.get(name) for name in TIMES},
+        **{name: facts.get(name) for name in TIMESTAMPS},
         "request_counts": {n: counts.get(n, 0) for n in ("total", "completed", "failed")},
         "usage": facts.get("usage"),
         "metadata": facts["metadata"],
@@ -133,7 +135,7 @@ def shown(row: dict[str, Any]) -> shapes.Batch:
     return batch
 
 
-def _known(request: Request, id: str) -> dict[str, Any]:
+def _get_batch(request: Request, id: str) -> dict[str, Any]:
     """Return the row of a batch.
 
     Raises:
@@ -141,5 +143,5 @@ def _known(request: Request, id: str) -> dict[str, Any]:
     """
     row: dict[str, Any] | None = request.app.state.store.row("batches", id)
     if row is None:
-        raise not_found("batch", id, "batch_id")
+        raise build_not_found("batch", id, "batch_id")
     return row

@@ -11,10 +11,10 @@ import fcntl
 from pathlib import Path
 
 # Jobs are numbered from 1; this lock belongs to the process that answers batches.
-BATCHES = 0
+BATCH_LOCK = 0
 
 
-class Claims:
+class JobLocks:
     """The job locks that this process holds.
 
     There must be only one instance in a process, kept as long as the process lives: the system

@@ -19,32 +19,32 @@ from tuneoff.server.errors import INVALID
 
 HEAD_SECONDS = 20.0
 BODY_SECONDS = 20.0
-LEAST_BYTES_PER_SECOND = 500
+MIN_BYTES_PER_SECOND = 500
 # The answer was sent while the body still arrived: time for the client to read it.
 LINGER_SECONDS = 5.0
 STALL_SECONDS = 60.0
-LOOK_SECONDS = 1.0
-MOST_CONNECTIONS = 1_000
+POLL_SECONDS = 1.0
+MAX_CONNECTIONS = 1_000
 _NOT_HTTP = {"message": "This is no HTTP request.", "type": INVALID, "param": None, "code": None}
 
 
-def connections_that_fit() -> int:
+def compute_max_connections() -> int:
     """Return how many connections the limit on open files allows, raising that limit if possible.
 
     Half of the open files are left for everything else.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MOST_CONNECTIONS
+    wanted = 2 * MAX_CONNECTIONS
     if soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return min(MOST_CONNECTIONS, soft // 2)
+    return min(MAX_CONNECTIONS, soft // 2)
 
 
-class Connection(H11Protocol):
+class DeadlineConnection(H11Protocol):
     """uvicorn's HTTP/1.1 connection, checked once a second."""
 
-    most = MOST_CONNECTIONS
+    most = MAX_CONNECTIONS
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start watching a connection; close it if there are too many."""
@@ -54,7 +54,7 @@ class Connection(H11Protocol):
         if len(self.connections) > self.most:
             transport.abort()
             return
-        self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
+        self._looking = self.loop.call_later(POLL_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop watching the connection."""
@@ -96,12 +96,12 @@ class Connection(H11Protocol):
 
     def _look(self) -> None:
         """Close the connection if a deadline passed; otherwise check again later."""
-        if self._overdue():
+        if self._is_overdue():
             self.transport.abort()
         else:
-            self._looking = self.loop.call_later(LOOK_SECONDS, self._look)
+            self._looking = self.loop.call_later(POLL_SECONDS, self._look)
 
-    def _overdue(self) -> bool:
+    def _is_overdue(self) -> bool:
         """Return whether the client missed a deadline."""
         waited = self.loop.time() - self._since
         if self.flow.write_paused or self.transport.is_closing():
@@ -111,8 +111,8 @@ class Connection(H11Protocol):
         if self.conn.their_state is not h11.SEND_BODY:
             return False  # the request is complete; the rest is the server's part
         if self.flow.read_paused:  # the server itself does not keep up
-            self._since += LOOK_SECONDS
+            self._since += POLL_SECONDS
             return False
         if self.cycle.response_complete:
             return waited > LINGER_SECONDS
-        return waited > BODY_SECONDS + self._received / LEAST_BYTES_PER_SECOND
+        return waited > BODY_SECONDS + self._received / MIN_BYTES_PER_SECOND

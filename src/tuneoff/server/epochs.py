@@ -15,20 +15,20 @@ from tuneoff.files import remove_folder
 from tuneoff.records import LossRow
 from tuneoff.rundir import ContenderDir
 from tuneoff.server import shapes
-from tuneoff.server.job import model_name
-from tuneoff.server.store import Store, new_id
+from tuneoff.server.job import build_model_name
+from tuneoff.server.store import Store, generate_id
 
 # Checkpoints kept for a job; the hosted API keeps as many.
-KEPT = 3
+MAX_CHECKPOINTS = 3
 
 
-def add(store: Store, job_id: str, facts: dict[str, Any], loss: LossRow) -> None:
+def add_checkpoint(store: Store, job_id: str, facts: dict[str, Any], loss: LossRow) -> None:
     """Record the checkpoint of an epoch's end, once, and drop the older ones.
 
     Args:
         loss: the losses at that step.
     """
-    name = model_name(facts["model"], facts["organization_id"], facts["suffix"], job_id)
+    name = build_model_name(facts["model"], facts["organization_id"], facts["suffix"], job_id)
     name = f"{name}:ckpt-step-{loss.step}"
     validation = loss.validation if facts["validation_file"] else None
     metrics: shapes.CheckpointMetrics = {
@@ -41,7 +41,7 @@ def add(store: Store, job_id: str, facts: dict[str, Any], loss: LossRow) -> None
         added = connection.execute(
             "INSERT OR IGNORE INTO checkpoints (id, created_at, model, base, job_id, step, metrics)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (new_id("ftckpt"), int(time.time()), name, facts["model"], job_id, loss.step,
+            (generate_id("ftckpt"), int(time.time()), name, facts["model"], job_id, loss.step,
              json.dumps(metrics)),
         )  # fmt: skip
         if added.rowcount:
@@ -50,12 +50,12 @@ def add(store: Store, job_id: str, facts: dict[str, Any], loss: LossRow) -> None
         connection.execute(
             "DELETE FROM checkpoints WHERE job_id = ?1 AND number NOT IN "
             "(SELECT number FROM checkpoints WHERE job_id = ?1 ORDER BY number DESC LIMIT ?2)",
-            (job_id, KEPT),
+            (job_id, MAX_CHECKPOINTS),
         )
-    drop_unknown(store, job_id)
+    drop_unknown_checkpoints(store, job_id)
 
 
-def drop_unknown(store: Store, job_id: str) -> None:
+def drop_unknown_checkpoints(store: Store, job_id: str) -> None:
     """Delete the weights of checkpoints that were replaced or deleted."""
     directory = ContenderDir(store.job_path(job_id))
     rows = store.rows("SELECT step FROM checkpoints WHERE job_id = ?", job_id)
@@ -65,7 +65,7 @@ def drop_unknown(store: Store, job_id: str) -> None:
             remove_folder(folder)
 
 
-def shown(row: dict[str, Any]) -> shapes.Checkpoint:
+def render_checkpoint(row: dict[str, Any]) -> shapes.Checkpoint:
     """Return a stored checkpoint as the API shows it."""
     return {
         "id": row["id"],

@@ -41,20 +41,20 @@ class ApiError(HTTPException):
         self.body = {"message": message, "type": type, "param": param, "code": code}
 
 
-def not_found(what: str, id: str, param: str | None = None) -> ApiError:
+def build_not_found(what: str, id: str, param: str | None = None) -> ApiError:
     """Return the error for an unknown id; long ids are cut."""
     return ApiError(
         404, f"No such {what}: {id[:100]!r}", param, f"{what.replace(' ', '_')}_not_found"
     )
 
 
-def failed(error: Exception) -> ApiError:
+def build_server_error(error: Exception) -> ApiError:
     """Return the error for an unexpected exception."""
     text = f"The server failed ({type(error).__name__}); its log says more."
     return ApiError(500, text, None, "server_error", "server_error")
 
 
-def _allowed(request: Request) -> str:
+def _find_allowed_methods(request: Request) -> str:
     """Return the HTTP methods of a path, from all routes that match it."""
     operations = request.app.openapi()["paths"]
     allowed_methods = {
@@ -66,7 +66,7 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted(allowed_methods | ({"HEAD"} if "GET" in allowed_methods else set())))
 
 
-def invalid_value(errors: Sequence[Any], where: int) -> ApiError:
+def build_invalid_value(errors: Sequence[Any], where: int) -> ApiError:
     """Return the error for a body that Pydantic refuses.
 
     Args:
@@ -79,17 +79,19 @@ def invalid_value(errors: Sequence[Any], where: int) -> ApiError:
     same_parameter = [
         error for error in errors if [str(part) for part in error["loc"][:where]] == place
     ]
-    furthest = _named(max(same_parameter, key=lambda error: len(_named(error["loc"])))["loc"])
-    candidates = [error for error in same_parameter if _named(error["loc"]) == furthest]
+    furthest = _find_parameter(
+        max(same_parameter, key=lambda error: len(_find_parameter(error["loc"])))["loc"]
+    )
+    candidates = [error for error in same_parameter if _find_parameter(error["loc"]) == furthest]
     error = next(
-        (candidate for candidate in reversed(candidates) if not _is_of_kind(candidate["type"])),
+        (candidate for candidate in reversed(candidates) if not _is_type_error(candidate["type"])),
         candidates[-1],
     )
     param = ".".join(furthest) or None
-    return ApiError(400, _worded(error, param), param, "invalid_value")
+    return ApiError(400, _explain_error(error, param), param, "invalid_value")
 
 
-def _named(place: Sequence[Any]) -> list[str]:
+def _find_parameter(place: Sequence[Any]) -> list[str]:
     """Return the parts of a location that a client knows: names and numbers.
 
     Pydantic's names for the alternatives of a union are left out.
@@ -103,18 +105,18 @@ def _named(place: Sequence[Any]) -> list[str]:
     ]
 
 
-def _is_of_kind(type: str) -> bool:
+def _is_type_error(type: str) -> bool:
     """Say whether an error means that the value has the wrong type."""
     return type.endswith("_type") or type == "literal_error"
 
 
-def _worded(error: Any, param: str | None) -> str:
+def _explain_error(error: Any, param: str | None) -> str:
     """Return one sentence that names a parameter and says what is wrong with it."""
     kind, value = error["type"], error.get("input")
     if kind == "missing":
         return f"Missing required parameter: {param}."
     if kind == "extra_forbidden":
-        allowed = _ALLOWED.get(str(error["loc"][-2:][0]))
+        allowed = _ALLOWED_FIELDS.get(str(error["loc"][-2:][0]))
         return f"Unknown parameter: {param}" + (f" (allowed: {allowed})." if allowed else ".")
     if kind == "value_error":
         return f"Invalid value for {param}: {error['ctx']['error']}."
@@ -122,22 +124,22 @@ def _worded(error: Any, param: str | None) -> str:
         return f"Invalid value for {param}: it is not supported here; leave it out."
     if kind == "literal_error":
         expected = f"allowed: {error['ctx']['expected']}"
-        return f"Invalid value for {param}: {_shown(value)} is not supported ({expected})."
+        return f"Invalid value for {param}: {_shorten_json(value)} is not supported ({expected})."
     problem = str(error["msg"])
-    if _is_of_kind(kind) and (param or "").rpartition(".")[2] in _TEXTS:
-        problem = f"Input should be {_TEXTS[str(param).rpartition('.')[2]]}"
-    got = f" (got {_shown(value)})" if isinstance(value, _SHORT) else ""
+    if _is_type_error(kind) and (param or "").rpartition(".")[2] in _EXPECTED_TEXTS:
+        problem = f"Input should be {_EXPECTED_TEXTS[str(param).rpartition('.')[2]]}"
+    got = f" (got {_shorten_json(value)})" if isinstance(value, _SHOWN_TYPES) else ""
     return f"Invalid value for {param}: {problem}{got}."
 
 
 # An unknown parameter here often belongs to another API, so list the allowed ones.
-_ALLOWED = {"hyperparameters": "n_epochs, batch_size, learning_rate_multiplier"}
+_ALLOWED_FIELDS = {"hyperparameters": "n_epochs, batch_size, learning_rate_multiplier"}
 # Pydantic's messages about each alternative do not help here.
-_TEXTS = {"content": "a text or a list of text parts", "prompt": "a text"}
-_SHORT = (str, int, float, type(None))
+_EXPECTED_TEXTS = {"content": "a text or a list of text parts", "prompt": "a text"}
+_SHOWN_TYPES = (str, int, float, type(None))
 
 
-def _shown(value: Any) -> str:
+def _shorten_json(value: Any) -> str:
     """Return a value as JSON, cut short."""
     try:
         text = json.dumps(value)
@@ -146,7 +148,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def install(app: FastAPI) -> None:
+def install_error_handlers(app: FastAPI) -> None:
     """Register handlers that give every error this format."""
 
     async def api_error(_: Request, error: Any) -> JSONResponse:
@@ -159,17 +161,17 @@ def install(app: FastAPI) -> None:
         response_error = ApiError(error.status_code, message, None, code)
         headers = dict(error.headers or {})
         if error.status_code == 405:
-            headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+            headers["Allow"] = _find_allowed_methods(request) or headers.get("Allow", "")
         return JSONResponse({"error": response_error.body}, response_error.status, headers)
 
     async def gone(_: Request, error: Any) -> JSONResponse:
         return await api_error(_, ApiError(400, "The body ended early."))  # the client is gone
 
     async def invalid(_: Request, error: Any) -> JSONResponse:
-        return await api_error(_, invalid_value(error.errors(), 2))
+        return await api_error(_, build_invalid_value(error.errors(), 2))
 
     async def unexpected(_: Request, error: Any) -> JSONResponse:
-        return await api_error(_, failed(error))
+        return await api_error(_, build_server_error(error))
 
     app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(ApiError, api_error)

@@ -14,22 +14,22 @@ from starlette.concurrency import run_in_threadpool
 
 from tuneoff.server import leftovers, shapes
 from tuneoff.server.batches import UNFINISHED
-from tuneoff.server.errors import ApiError, not_found
-from tuneoff.server.job import ACTIVE
-from tuneoff.server.settings import ServerSettings
-from tuneoff.server.store import BATCH, FINE_TUNE, Store, new_id
-from tuneoff.server.upload import LineCheck, UploadForm
+from tuneoff.server.errors import ApiError, build_not_found
+from tuneoff.server.job import ACTIVE_STATES
+from tuneoff.server.settings import ServerConfig
+from tuneoff.server.store import BATCH, FINE_TUNE, Store, generate_id
+from tuneoff.server.upload import TrainingFileValidator, UploadForm
 
-router = APIRouter(prefix="/v1/files", responses=shapes.errors(404))
+router = APIRouter(prefix="/v1/files", responses=shapes.describe_errors(404))
 CHUNK_BYTES = 64 * 1024
-PURPOSES, BEGINS_BYTES = (FINE_TUNE, BATCH), 4096
+PURPOSES, PREVIEW_BYTES = (FINE_TUNE, BATCH), 4096
 # The body is read by hand, so its schema is written by hand.
-_BYTES: dict[int | str, dict[str, Any]] = {
+_CONTENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     }
 }
-_FORM: dict[str, Any] = {
+_UPLOAD_SCHEMA: dict[str, Any] = {
     "required": True,
     "content": {
         "multipart/form-data": {
@@ -45,22 +45,22 @@ _FORM: dict[str, Any] = {
         }
     },
 }
-_NEEDING_BATCH = (
+_BATCH_USING_FILE = (
     "SELECT id FROM batches WHERE ? = json_extract(facts, '$.input_file_id') "
     f"AND status IN ({', '.join('?' * len(UNFINISHED))})"
 )
-_NEEDING = (
+_JOB_USING_FILE = (
     "SELECT id FROM jobs WHERE ?1 IN (json_extract(facts, '$.training_file'), "
-    f"json_extract(facts, '$.validation_file')) AND status IN ({', '.join('?' * len(ACTIVE))})"
+    f"json_extract(facts, '$.validation_file')) AND status IN ({', '.join('?' * len(ACTIVE_STATES))})"
 )
 
 
-@router.post("", openapi_extra={"requestBody": _FORM})
+@router.post("", openapi_extra={"requestBody": _UPLOAD_SCHEMA})
 async def create(request: Request) -> shapes.File:
     """Store an upload; an invalid one is refused with the number of the invalid line."""
     store: Store = request.app.state.store
-    settings: ServerSettings = request.app.state.settings
-    with Incoming(store, settings.max_file_bytes) as incoming:
+    settings: ServerConfig = request.app.state.settings
+    with PendingUpload(store, settings.max_file_bytes) as incoming:
         content_type = request.headers.get("content-type", "")
         form = UploadForm(content_type, incoming.take, incoming.told)
         async for chunk in request.stream():
@@ -70,21 +70,21 @@ async def create(request: Request) -> shapes.File:
     return await run_in_threadpool(retrieve, request, id)
 
 
-class Incoming:
+class PendingUpload:
     """An upload in progress. It is written to a temporary file, which is renamed when complete and
     valid and deleted otherwise."""
 
     def __init__(self, store: Store, most: int) -> None:
         self._store, self._most = store, most
-        self._id, self._check, self._size = new_id("file"), LineCheck(), 0
+        self._id, self._check, self._size = generate_id("file"), TrainingFileValidator(), 0
         self._purpose: str | None = None
         self._wrong: ApiError | None = None
         self._begins = b""
         self._path = store.file_path(self._id)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._beside = self._path.with_name(f".{self._id}{leftovers.PART}")
+        self._beside = self._path.with_name(f".{self._id}{leftovers.PART_SUFFIX}")
 
-    def __enter__(self) -> Incoming:
+    def __enter__(self) -> PendingUpload:
         """Open the temporary file."""
         self._stream = self._beside.open("wb")
         # The lock lives as long as this process; a file without a lock was left by a killed one.
@@ -121,8 +121,8 @@ class Incoming:
             raise ApiError(
                 413, f"The file is larger than {self._most} bytes.", "file", "file_too_large"
             )
-        if len(self._begins) < BEGINS_BYTES:
-            self._begins += data[:BEGINS_BYTES]
+        if len(self._begins) < PREVIEW_BYTES:
+            self._begins += data[:PREVIEW_BYTES]
         self._examine(partial(self._check.feed, data))
         self._stream.write(data)
 
@@ -169,9 +169,9 @@ def list_files(
     where, values = ("purpose = ?", (purpose,)) if purpose is not None else ("1", ())
     page = store.page("files", after, limit, where, values, order == "asc")
     if page is None:
-        raise not_found("file", after or "", "after")
+        raise build_not_found("file", after or "", "after")
     rows, more = page
-    data = [_shown(row) for row in rows]
+    data = [_render_file(row) for row in rows]
     ids = [row["id"] for row in rows]
     return {
         "object": "list",
@@ -185,17 +185,17 @@ def list_files(
 @router.get("/{id}")
 def retrieve(request: Request, id: str) -> shapes.File:
     """Return the description of a file."""
-    return _shown(_known(request, id))
+    return _render_file(_get_file(request, id))
 
 
-@router.get("/{id}/content", response_class=StreamingResponse, responses=_BYTES)
+@router.get("/{id}/content", response_class=StreamingResponse, responses=_CONTENT_RESPONSES)
 def content(request: Request, id: str) -> StreamingResponse:
     """Return a file as it was uploaded."""
-    row = _known(request, id)
+    row = _get_file(request, id)
     try:  # opened here, so deleting the file now does not cut this response
         stream = request.app.state.store.file_path(row["id"], row["purpose"]).open("rb")
     except FileNotFoundError:
-        raise not_found("file", id, "file_id") from None
+        raise build_not_found("file", id, "file_id") from None
 
     def chunks() -> Iterator[bytes]:
         """Yield the file's bytes."""
@@ -213,13 +213,13 @@ def content(request: Request, id: str) -> StreamingResponse:
 def delete(request: Request, id: str) -> shapes.Deleted:
     """Delete a file that no unfinished job or batch needs."""
     store: Store = request.app.state.store
-    row = _known(request, id)
+    row = _get_file(request, id)
     with store.transaction() as connection:
-        user = connection.execute(_NEEDING, (row["id"], *ACTIVE)).fetchone()
+        user = connection.execute(_JOB_USING_FILE, (row["id"], *ACTIVE_STATES)).fetchone()
         kind = "Job"
         if user is None:
             kind = "Batch"
-            user = connection.execute(_NEEDING_BATCH, (row["id"], *UNFINISHED)).fetchone()
+            user = connection.execute(_BATCH_USING_FILE, (row["id"], *UNFINISHED)).fetchone()
         if user is not None:
             raise ApiError(
                 400, f"{kind} {user['id']} still needs this file; cancel it first.", "file_id",
@@ -230,7 +230,7 @@ def delete(request: Request, id: str) -> shapes.Deleted:
     return {"id": row["id"], "object": "file", "deleted": True}
 
 
-def _known(request: Request, id: str) -> dict[str, Any]:
+def _get_file(request: Request, id: str) -> dict[str, Any]:
     """Return the row of a file.
 
     Raises:
@@ -238,11 +238,11 @@ def _known(request: Request, id: str) -> dict[str, Any]:
     """
     row: dict[str, Any] | None = request.app.state.store.row("files", id)
     if row is None:
-        raise not_found("file", id, "file_id")
+        raise build_not_found("file", id, "file_id")
     return row
 
 
-def _shown(row: dict[str, Any]) -> shapes.File:
+def _render_file(row: dict[str, Any]) -> shapes.File:
     """Return a stored file as the API shows it."""
     return {
         "id": row["id"],

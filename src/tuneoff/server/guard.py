@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from fastapi.responses import JSONResponse
 
 from tuneoff.server.errors import ApiError
-from tuneoff.server.settings import LOOPBACK, ServerSettings
+from tuneoff.server.settings import LOOPBACK_HOSTS, ServerConfig
 
 OPEN_PATHS = ("/health",)
 MAX_HEAD_BYTES = 16 * 1024
@@ -18,14 +18,14 @@ UPLOADS = "/v1/files"
 SHELL, ASSETS = "/", "/page/assets/"
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware that rejects requests before any route sees them.
 
     It counts a body while it streams in, so a false Content-Length does not help. It checks the
     origin, so a page of another site cannot use a server without keys.
     """
 
-    def __init__(self, app: Any, settings: ServerSettings) -> None:
+    def __init__(self, app: Any, settings: ServerConfig) -> None:
         self._app, self._settings = app, settings
         self._under_way = 0
         self._held = 0  # bytes of bodies in memory
@@ -37,12 +37,12 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1")
                    for name, value in scope["headers"]}  # fmt: skip
         error = self._refused(scope["path"], headers)
-        most = self._most_bytes(scope["path"])
-        error = error or _misshapen(scope, headers)
-        if error is None and _length(headers) > most:
-            error = _too_large(most)
+        most = self._max_bytes(scope["path"])
+        error = error or _find_malformed(scope, headers)
+        if error is None and _parse_length(headers) > most:
+            error = _build_too_large(most)
         if error is None and self._under_way >= self._settings.max_requests:
-            error = _too_many("requests")
+            error = _build_too_many("requests")
         if error is not None:
             response = JSONResponse({"error": error.body}, error.status, error.headers)
             await response(scope, receive, send)
@@ -56,12 +56,12 @@ class Guard:
             size = len(message.get("body", b""))
             seen += size
             if seen > most:
-                raise _too_large(most)
+                raise _build_too_large(most)
             if scope["path"] != UPLOADS:  # uploads go to disk as they arrive
                 held += size
                 self._held += size
                 if self._held > self._settings.max_held_bytes:
-                    raise _too_many("large requests")
+                    raise _build_too_many("large requests")
             return message
 
         self._under_way += 1
@@ -71,7 +71,7 @@ class Guard:
             self._under_way -= 1
             self._held -= held
 
-    def _most_bytes(self, path: str) -> int:
+    def _max_bytes(self, path: str) -> int:
         """Return the body limit of a path in bytes."""
         # A multipart body is a little larger than its file.
         upload = self._settings.max_file_bytes + 1024**2
@@ -95,14 +95,14 @@ class Guard:
                 return error
             return None
         host, origin = headers.get("host", ""), headers.get("origin")
-        if _name(host) not in LOOPBACK or (origin and _place(origin) != host):
+        if _parse_host(host) not in LOOPBACK_HOSTS or (origin and _parse_origin(origin) != host):
             return ApiError(
                 403, "A server without keys answers this machine only.", None, "forbidden"
             )
         return None
 
 
-def _misshapen(scope: Any, headers: dict[str, str]) -> ApiError | None:
+def _find_malformed(scope: Any, headers: dict[str, str]) -> ApiError | None:
     """Return the error for a request that HTTP allows but that only an attacker sends."""
     if "transfer-encoding" in headers and "content-length" in headers:
         # A proxy may use the other length, and see a second request in the rest (request
@@ -116,7 +116,7 @@ def _misshapen(scope: Any, headers: dict[str, str]) -> ApiError | None:
     return None
 
 
-def _name(host: str) -> str:
+def _parse_host(host: str) -> str:
     """Return a host without its port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
@@ -124,7 +124,7 @@ def _name(host: str) -> str:
         return ""
 
 
-def _place(origin: str) -> str:
+def _parse_origin(origin: str) -> str:
     """Return the host and port of an origin."""
     try:
         return urlsplit(origin).netloc
@@ -132,18 +132,18 @@ def _place(origin: str) -> str:
         return ""
 
 
-def _length(headers: dict[str, str]) -> int:
+def _parse_length(headers: dict[str, str]) -> int:
     """Return the announced length of a body in bytes; 0 if there is none."""
     length = headers.get("content-length", "0")
     return int(length) if length.isdecimal() else 0
 
 
-def _too_large(most: int) -> ApiError:
+def _build_too_large(most: int) -> ApiError:
     """Return the error for a body over its limit."""
     return ApiError(413, f"The body is larger than {most} bytes.", None, "request_too_large")
 
 
-def _too_many(what: str) -> ApiError:
+def _build_too_many(what: str) -> ApiError:
     """Return the error for too many requests at a time."""
     return ApiError(
         429, f"Too many {what} at a time; try again later.", None, "rate_limit_exceeded", "requests"

@@ -15,38 +15,40 @@ from concurrent.futures import Future
 from functools import partial
 
 from tuneoff.models.loading import Precision
-from tuneoff.server.answer import Request, Unfinished, first_line, refuse
-from tuneoff.server.base import Base, Quantization, Served
+from tuneoff.server.answer import GenerationRequest, InFlightCounter, describe_error, fail_request
+from tuneoff.server.base import LoadedModel, Quantization, ServedModel
 
-Key = tuple[str, Precision, Quantization]
+ModelKey = tuple[str, Precision, Quantization]
 # Peak memory while weights are loaded, relative to their size afterwards.
-LOADING_FACTOR = 1.2
+LOADING_PEAK_FACTOR = 1.2
 
 
-class Host:
+class TransformersBackend:
     """Answers requests on its own thread until it is closed; an `InferenceBackend`."""
 
     def __init__(self) -> None:
         # A request for a model, or a function to call between steps; None: stop.
-        self._queue: queue.Queue[tuple[Served, Request] | Callable[[], None] | None] = queue.Queue()
+        self._queue: queue.Queue[
+            tuple[ServedModel, GenerationRequest] | Callable[[], None] | None
+        ] = queue.Queue()
         # LRU order, most recently used last.
-        self._bases: OrderedDict[Key, Base] = OrderedDict()
-        self._loading, self._unfinished = threading.Lock(), Unfinished()
+        self._bases: OrderedDict[ModelKey, LoadedModel] = OrderedDict()
+        self._loading, self._unfinished = threading.Lock(), InFlightCounter()
         self._thread = threading.Thread(target=self._run, name="answering", daemon=True)
         self._thread.start()
 
-    def base(self, served: Served) -> Base:
+    def base(self, served: ServedModel) -> LoadedModel:
         """Return the base of a model, loading it if necessary."""
-        key = _key(served)
+        key = _build_key(served)
         loaded = self._bases.get(key)  # without waiting while another one loads
         if loaded is not None:
             return loaded
         with self._loading:
             if key not in self._bases:
-                self._bases[key] = Base(served, self._make_room(served))
+                self._bases[key] = LoadedModel(served, self._make_room(served))
             return self._bases[key]
 
-    def submit(self, served: Served, request: Request) -> None:
+    def submit(self, served: ServedModel, request: GenerationRequest) -> None:
         """Queue a request; return at once."""
         self._queue.put((served, self._unfinished.counted(request)))
 
@@ -54,7 +56,7 @@ class Host:
         """Return the number of requests in flight."""
         return len(self._unfinished)
 
-    def forget(self, served: Served) -> None:
+    def forget(self, served: ServedModel) -> None:
         """Drop a deleted model's weights later; return at once.
 
         Requests that it is answering are completed.
@@ -62,11 +64,11 @@ class Host:
 
         def forget() -> None:
             """Detach the adapters of deleted models."""
-            base = self._bases.get(_key(served))
+            base = self._bases.get(_build_key(served))
             if base is not None:
                 # It is tried again later; an error here must not end this thread.
                 with contextlib.suppress(Exception):
-                    base.drop_gone()
+                    base.detach_deleted()
 
         self._queue.put(forget)
 
@@ -83,24 +85,24 @@ class Host:
     def _run(self) -> None:
         """Take new requests and advance all busy base models, until closed."""
         while True:
-            taken = self._taken()
+            taken = self._take_requests()
             if taken is None:
                 return
-            self._join(taken)
-            for base in self._busy():
+            self._queue_requests(taken)
+            for base in self._list_busy():
                 base.advance()
 
-    def _busy(self) -> list[Base]:
+    def _list_busy(self) -> list[LoadedModel]:
         """Return the base models that have requests."""
         return [base for base in list(self._bases.values()) if base.busy()]
 
-    def _taken(self) -> list[tuple[Served, Request]] | None:
+    def _take_requests(self) -> list[tuple[ServedModel, GenerationRequest]] | None:
         """Return the requests that arrived meanwhile; wait for one if nothing is in flight.
 
         None: the backend is being closed.
         """
-        requests: list[tuple[Served, Request]] = []
-        wait = not self._busy()
+        requests: list[tuple[ServedModel, GenerationRequest]] = []
+        wait = not self._list_busy()
         while True:
             try:
                 item = self._queue.get(block=wait)
@@ -114,31 +116,31 @@ class Host:
                 requests.append(item)
                 wait = False
 
-    def _join(self, taken: list[tuple[Served, Request]]) -> None:
+    def _queue_requests(self, taken: list[tuple[ServedModel, GenerationRequest]]) -> None:
         """Hand new requests to their base models."""
-        groups: dict[Key, list[tuple[Served, Request]]] = {}
+        groups: dict[ModelKey, list[tuple[ServedModel, GenerationRequest]]] = {}
         for served, request in taken:
-            groups.setdefault(_key(served), []).append((served, request))
+            groups.setdefault(_build_key(served), []).append((served, request))
         for key, group in groups.items():
             base = self._bases.get(key)
             if base is None:  # it was dropped after the prompt was tokenized
-                threading.Thread(target=self._again, args=(group,), daemon=True).start()
+                threading.Thread(target=self._reload_and_queue, args=(group,), daemon=True).start()
                 continue
             self._bases.move_to_end(key)
             base.join(group)
 
-    def _again(self, some: list[tuple[Served, Request]]) -> None:
+    def _reload_and_queue(self, some: list[tuple[ServedModel, GenerationRequest]]) -> None:
         """Load a base model again on this thread, then queue its requests again."""
         try:
             self.base(some[0][0])
         except Exception as error:
             for _, request in some:
-                refuse(request, first_line(error))
+                fail_request(request, describe_error(error))
             return
         for item in some:
             self._queue.put(item)
 
-    def _make_room(self, served: Served) -> int:
+    def _make_room(self, served: ServedModel) -> int:
         """Drop idle base models, least recently used first, until a new one fits.
 
         Returns the bytes that the remaining ones may still need. Not called on the answering
@@ -146,14 +148,18 @@ class Host:
         """
         if not self._bases:
             return 0
-        from tuneoff.models.free_memory import available_bytes
-        from tuneoff.models.loading import device, dtype_of, release_memory
-        from tuneoff.models.parameters import count_of
+        from tuneoff.models.free_memory import measure_available_bytes
+        from tuneoff.models.loading import choose_dtype, get_device, release_memory
+        from tuneoff.models.parameters import count_parameters
 
-        wanted = LOADING_FACTOR * count_of(served.base) * dtype_of(served.precision).itemsize
+        wanted = (
+            LOADING_PEAK_FACTOR
+            * count_parameters(served.base)
+            * choose_dtype(served.precision).itemsize
+        )
         while True:
-            promised = sum(base.unused_bytes() for base in list(self._bases.values()))
-            if available_bytes(device()) - promised >= wanted:
+            promised = sum(base.count_unused_bytes() for base in list(self._bases.values()))
+            if measure_available_bytes(get_device()) - promised >= wanted:
                 return promised
             dropped: Future[bool] = Future()
             self._queue.put(partial(self._drop, dropped))
@@ -169,6 +175,6 @@ class Host:
         dropped.set_result(idle is not None)
 
 
-def _key(served: Served) -> Key:
+def _build_key(served: ServedModel) -> ModelKey:
     """Return what identifies a loaded base model."""
     return served.base, served.precision, served.quantization

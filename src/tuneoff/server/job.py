@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tuneoff.billing import default_epochs
-from tuneoff.contender_settings import LocalSettings, LoraSettings, TrainSettings
+from tuneoff.billing import compute_default_epochs
+from tuneoff.contender_settings import LocalConfig, LoraConfig, TrainConfig
 from tuneoff.server import shapes
-from tuneoff.server.asked import Text, refused
+from tuneoff.server.asked import Text, reject_with
 
-ACTIVE = ("queued", "running", "paused")
+ACTIVE_STATES = ("queued", "running", "paused")
 Auto = Literal["auto"]
 NO_INTEGRATIONS = (
     "integrations (wandb) are not supported; the job's events and its result file have the losses"
@@ -22,11 +22,11 @@ NO_INTEGRATIONS = (
 _SUFFIX = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
-class _Asked(BaseModel):
+class _RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class Hyperparameters(_Asked):
+class Hyperparameters(_RequestBody):
     """Hyperparameters as in the hosted API."""
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] | None = "auto"
@@ -40,13 +40,13 @@ class Hyperparameters(_Asked):
         return "auto" if value is None else value
 
 
-class Supervised(_Asked):
+class Supervised(_RequestBody):
     """The `supervised` part of a method."""
 
     hyperparameters: Hyperparameters | None = None
 
 
-class Method(_Asked):
+class Method(_RequestBody):
     """The `method` of a job; only supervised fine-tuning is supported."""
 
     type: Literal["supervised"]
@@ -55,7 +55,7 @@ class Method(_Asked):
     reinforcement: None = None
 
 
-class JobCreate(_Asked):
+class JobCreate(_RequestBody):
     """The body of a request for a job."""
 
     model: Text
@@ -72,7 +72,9 @@ class JobCreate(_Asked):
         ]
         | None
     ) = Field(default=None, max_length=16)
-    integrations: Annotated[list[Any], Field(max_length=0), refused(NO_INTEGRATIONS)] | None = None
+    integrations: Annotated[list[Any], Field(max_length=0), reject_with(NO_INTEGRATIONS)] | None = (
+        None
+    )
 
     def asked(self) -> Hyperparameters:
         """Return the requested hyperparameters: from `method`, else from the older field, else all
@@ -82,7 +84,7 @@ class JobCreate(_Asked):
         return newer or self.hyperparameters or Hyperparameters()
 
 
-def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
+def resolve_hyperparameters(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
     """Return a number for each `auto` hyperparameter.
 
     Epochs: 3; more for few examples, while at most 100 are seen; fewer for many, where over 25,000
@@ -91,13 +93,15 @@ def resolved(asked: Hyperparameters, examples: int) -> dict[str, int | float]:
     batch = min(64, max(8, math.ceil(0.002 * examples)))
     epochs, multiplier = asked.n_epochs, asked.learning_rate_multiplier
     return {
-        "n_epochs": epochs if isinstance(epochs, int) else default_epochs(examples),
+        "n_epochs": epochs if isinstance(epochs, int) else compute_default_epochs(examples),
         "batch_size": asked.batch_size if isinstance(asked.batch_size, int) else batch,
         "learning_rate_multiplier": multiplier if isinstance(multiplier, float) else 1.0,
     }
 
 
-def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> LocalSettings:
+def build_contender_config(
+    job_id: str, base: str, facts: dict[str, Any], rate: float
+) -> LocalConfig:
     """Return the contender for a job: LoRA on all linear layers, without dropout.
 
     On a CPU, dropout's random numbers take a third of a step's time (`benchmarks/engine_parts.py`).
@@ -106,18 +110,18 @@ def settings_of(job_id: str, base: str, facts: dict[str, Any], rate: float) -> L
         rate: the learning rate at a multiplier of 1.
     """
     numbers = facts["resolved"]
-    train = TrainSettings(
+    train = TrainConfig(
         epochs=numbers["n_epochs"],
         batch_size=numbers["batch_size"],
         learning_rate=min(0.999, rate * numbers["learning_rate_multiplier"]),
     )
-    lora = LoraSettings(dropout=0.0)
-    return LocalSettings(
+    lora = LoraConfig(dropout=0.0)
+    return LocalConfig(
         name=job_id, id="local", base=base, lora=lora, train=train, seed=facts["seed"]
     )
 
 
-def shown(row: dict[str, Any]) -> shapes.Job:
+def render_job(row: dict[str, Any]) -> shapes.Job:
     """Return a stored job as the API shows it."""
     facts = json.loads(row["facts"])
     numbers = facts["resolved"]
@@ -146,12 +150,12 @@ def shown(row: dict[str, Any]) -> shapes.Job:
     }
 
 
-def base_argument(facts: dict[str, Any]) -> str:
+def format_base_argument(facts: dict[str, Any]) -> str:
     """Return the value of `--base` that serves a job's base: a folder or a name."""
     loaded = Path(facts.get("base", ""))
     return str(loaded) if loaded.name == facts["model"] else str(facts["model"])
 
 
-def model_name(base: str, organization: str, suffix: str | None, job_id: str) -> str:
+def build_model_name(base: str, organization: str, suffix: str | None, job_id: str) -> str:
     """Return `ft:BASE:ORG:SUFFIX:ID`, the hosted API's form of a tuned model's name."""
     return f"ft:{base}:{organization}:{suffix or ''}:{job_id.partition('-')[2][:12]}"

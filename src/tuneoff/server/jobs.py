@@ -13,21 +13,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from tuneoff.server import epochs, leftovers, shapes
-from tuneoff.server.errors import ApiError, not_found
-from tuneoff.server.job import ACTIVE, JobCreate, resolved, shown
+from tuneoff.server.errors import ApiError, build_not_found
+from tuneoff.server.job import ACTIVE_STATES, JobCreate, render_job, resolve_hyperparameters
 from tuneoff.server.json_body import JsonRoute
 from tuneoff.server.row_lengths import find_long_row
-from tuneoff.server.settings import ServerSettings
-from tuneoff.server.store import Store, new_id
+from tuneoff.server.settings import ServerConfig
+from tuneoff.server.store import Store, generate_id
 from tuneoff.tasks.training_rows import MIN_EXAMPLES
 
 router = APIRouter(
-    prefix="/v1/fine_tuning/jobs", responses=shapes.errors(404), route_class=JsonRoute
+    prefix="/v1/fine_tuning/jobs", responses=shapes.describe_errors(404), route_class=JsonRoute
 )
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 MAX_FILTERS = 16
 # FastAPI cannot declare such a parameter; this schema is from the hosted API's own document.
-_METADATA: dict[str, Any] = {
+_METADATA_PARAMETER: dict[str, Any] = {
     "name": "metadata",
     "in": "query",
     "style": "deepObject",
@@ -45,22 +45,22 @@ _METADATA: dict[str, Any] = {
 def create(request: Request, body: JobCreate) -> shapes.Job:
     """Create a job. It is on disk before the response is sent."""
     store: Store = request.app.state.store
-    settings: ServerSettings = request.app.state.settings
+    settings: ServerConfig = request.app.state.settings
     if body.model not in settings.bases:
         allowed = ", ".join(settings.bases)
         raise ApiError(
             400, f"The model {body.model[:100]!r} cannot be tuned here (allowed: {allowed}).",
             "model", "model_not_available",
         )  # fmt: skip
-    for name in _files(store, body):
+    for name in _find_files(store, body):
         file, kind = getattr(body, name), name.removesuffix("_file")
         problem = find_long_row(store.file_path(file), settings.bases[body.model], kind, body.model)
         if problem is not None:
             raise ApiError(400, problem, name, f"invalid_{name}")
-    id = new_id("ftjob")
+    id = generate_id("ftjob")
     # The files cannot be deleted while this transaction is open.
     with store.transaction() as connection:
-        facts = _facts(body, settings, _files(store, body))
+        facts = _collect_facts(body, settings, _find_files(store, body))
         (queued,) = connection.execute(
             "SELECT count(*) FROM jobs WHERE status = 'queued'"
         ).fetchone()
@@ -82,7 +82,7 @@ def create(request: Request, body: JobCreate) -> shapes.Job:
     return retrieve(request, id)
 
 
-def _files(store: Store, body: JobCreate) -> dict[str, dict[str, Any]]:
+def _find_files(store: Store, body: JobCreate) -> dict[str, dict[str, Any]]:
     """Return the rows of a job's files by parameter name.
 
     Raises:
@@ -90,7 +90,7 @@ def _files(store: Store, body: JobCreate) -> dict[str, dict[str, Any]]:
     """
     file_ids = {"training_file": body.training_file, "validation_file": body.validation_file}
     files = {
-        name: _training_file(store, name, id) for name, id in file_ids.items() if id is not None
+        name: _get_training_file(store, name, id) for name, id in file_ids.items() if id is not None
     }
     examples = files["training_file"]["examples"]
     if examples < MIN_EXAMPLES:
@@ -101,8 +101,8 @@ def _files(store: Store, body: JobCreate) -> dict[str, dict[str, Any]]:
     return files
 
 
-def _facts(
-    body: JobCreate, settings: ServerSettings, files: dict[str, dict[str, Any]]
+def _collect_facts(
+    body: JobCreate, settings: ServerConfig, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """Return the stored facts of a new job."""
     return {
@@ -116,26 +116,26 @@ def _facts(
         "metadata": body.metadata,
         "asked": body.asked().model_dump(),
         "today": settings.today.isoformat(),
-        "resolved": resolved(body.asked(), files["training_file"]["examples"]),
+        "resolved": resolve_hyperparameters(body.asked(), files["training_file"]["examples"]),
     }
 
 
-@router.get("", openapi_extra={"parameters": [_METADATA]})
+@router.get("", openapi_extra={"parameters": [_METADATA_PARAMETER]})
 def list_jobs(request: Request, after: str | None = None, limit: Limit = 20) -> shapes.JobList:
     """List jobs, the newest first.
 
     `metadata[key]=value` selects jobs with this value, `metadata=null` jobs without metadata.
     """
     store: Store = request.app.state.store
-    where, values = _filters(request)
+    where, values = _parse_filters(request)
     page = store.page("jobs", after, limit, where, values)
     if page is None:
-        raise not_found("fine-tuning job", after or "", "after")
+        raise build_not_found("fine-tuning job", after or "", "after")
     rows, more = page
-    return {"object": "list", "data": [shown(row) for row in rows], "has_more": more}
+    return {"object": "list", "data": [render_job(row) for row in rows], "has_more": more}
 
 
-def _filters(request: Request) -> tuple[str, tuple[str, ...]]:
+def _parse_filters(request: Request) -> tuple[str, tuple[str, ...]]:
     """Return the query's metadata filters as SQL, with their values."""
     where, values, null = [], list[str](), False
     for name, value in request.query_params.multi_items():
@@ -165,7 +165,7 @@ def _filters(request: Request) -> tuple[str, tuple[str, ...]]:
 @router.get("/{id}")
 def retrieve(request: Request, id: str) -> shapes.Job:
     """Return a job."""
-    return shown(_known(request, id))
+    return render_job(_get_job(request, id))
 
 
 @router.post("/{id}/cancel")
@@ -175,17 +175,22 @@ def cancel(request: Request, id: str) -> shapes.Job:
     A running job stops within a step. Its checkpoints are kept; its resume state is deleted.
     """
     now, state = int(time.time()), request.app.state
-    job = _changed(
-        request, id, (*ACTIVE, "failed"), "cancelled", "The job was cancelled", finished_at=now
+    job = _change_job(
+        request,
+        id,
+        (*ACTIVE_STATES, "failed"),
+        "cancelled",
+        "The job was cancelled",
+        finished_at=now,
     )
-    leftovers.clear(state.store, state.claims, id)
+    leftovers.clean_job(state.store, state.claims, id)
     return job
 
 
 @router.post("/{id}/pause")
 def pause(request: Request, id: str) -> shapes.Job:
     """Pause a job; its last checkpoint is kept."""
-    return _changed(request, id, ("queued", "running"), "paused", "The job was paused")
+    return _change_job(request, id, ("queued", "running"), "paused", "The job was paused")
 
 
 @router.post("/{id}/resume")
@@ -194,7 +199,7 @@ def resume(request: Request, id: str) -> shapes.Job:
 
     It continues from its last checkpoint.
     """
-    return _changed(
+    return _change_job(
         request, id, ("paused", "failed"), "queued", "The job was resumed",
         error=None, finished_at=None,
     )  # fmt: skip
@@ -206,9 +211,9 @@ def events(
 ) -> shapes.EventList:
     """List the events of a job, the newest first."""
     store: Store = request.app.state.store
-    page = store.page("events", after, limit, "job_id = ?", (_known(request, id)["id"],))
+    page = store.page("events", after, limit, "job_id = ?", (_get_job(request, id)["id"],))
     if page is None:
-        raise not_found("event", after or "", "after")
+        raise build_not_found("event", after or "", "after")
     rows, more = page
     data: list[shapes.Event] = [
         {
@@ -231,20 +236,20 @@ def checkpoints(
 ) -> shapes.CheckpointList:
     """List the checkpoints of a job's last epochs, the newest first."""
     store: Store = request.app.state.store
-    page = store.page("checkpoints", after, limit, "job_id = ?", (_known(request, id)["id"],))
+    page = store.page("checkpoints", after, limit, "job_id = ?", (_get_job(request, id)["id"],))
     if page is None:
-        raise not_found("checkpoint", after or "", "after")
+        raise build_not_found("checkpoint", after or "", "after")
     rows, more = page
     return {
         "object": "list",
-        "data": [epochs.shown(row) for row in rows],
+        "data": [epochs.render_checkpoint(row) for row in rows],
         "has_more": more,
         "first_id": rows[0]["id"] if rows else None,
         "last_id": rows[-1]["id"] if rows else None,
     }
 
 
-def _changed(
+def _change_job(
     request: Request, id: str, only_from: tuple[str, ...], status: str, event: str, **facts: Any
 ) -> shapes.Job:
     """Change a job's status and return the job.
@@ -252,7 +257,7 @@ def _changed(
     Raises:
         ApiError: there is none, or its status does not allow this change.
     """
-    row = _known(request, id)
+    row = _get_job(request, id)
     if not request.app.state.store.change_job(
         row["id"], status, only_from=only_from, event=event, **facts
     ):
@@ -264,7 +269,7 @@ def _changed(
     return retrieve(request, id)
 
 
-def _training_file(store: Store, name: str, id: str) -> dict[str, Any]:
+def _get_training_file(store: Store, name: str, id: str) -> dict[str, Any]:
     """Return the row of an uploaded training file.
 
     Raises:
@@ -279,7 +284,7 @@ def _training_file(store: Store, name: str, id: str) -> dict[str, Any]:
     return row
 
 
-def _known(request: Request, id: str) -> dict[str, Any]:
+def _get_job(request: Request, id: str) -> dict[str, Any]:
     """Return the row of a job.
 
     Raises:
@@ -287,5 +292,5 @@ def _known(request: Request, id: str) -> dict[str, Any]:
     """
     row: dict[str, Any] | None = request.app.state.store.row("jobs", id)
     if row is None:
-        raise not_found("fine-tuning job", id, "fine_tuning_job_id")
+        raise build_not_found("fine-tuning job", id, "fine_tuning_job_id")
     return row

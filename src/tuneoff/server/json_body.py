@@ -15,11 +15,11 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from tuneoff.server.errors import ApiError
-from tuneoff.server.prompt_limits import LONG, get_turn, run_while_here
+from tuneoff.server.prompt_limits import LONG_PROMPT, get_turn, run_while_connected
 
 # Limits, because each wrong object, list or name of a body costs time and memory.
-MOST_CONTAINERS, MOST_NAMES = 50_000, 1_000
-_KINDS = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
+MAX_CONTAINERS, MAX_NAMES = 50_000, 1_000
+_TYPE_NAMES = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
 
 
 class JsonRoute(APIRoute):
@@ -36,11 +36,11 @@ class JsonRoute(APIRoute):
             request = _JsonRequest(request.scope, request.receive)
             body = await request.body()
             _refuse_other_types(request.headers.get("content-type", ""), body)
-            if len(body) <= LONG:
+            if len(body) <= LONG_PROMPT:
                 return await handle(request)
             turn = get_turn(request)
             try:
-                await run_while_here(request, turn.begin())
+                await run_while_connected(request, turn.begin())
                 return await handle(request)
             finally:
                 turn.end()
@@ -54,11 +54,11 @@ class _JsonRequest(Request):
     async def json(self) -> Any:
         """Return the parsed body."""
         if not hasattr(self, "_json"):
-            self._json = parse(await self.body())
+            self._json = parse_json_object(await self.body())
         return self._json
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def parse_json_object(body: bytes) -> dict[str, Any]:
     """Return the object that a body holds.
 
     Raises:
@@ -67,13 +67,15 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
     except RecursionError:
-        raise _no_json("it is nested too deeply") from None
+        raise _build_invalid_json("it is nested too deeply") from None
     except UnicodeDecodeError:
-        raise _no_json("it is not encoded as UTF-8") from None
+        raise _build_invalid_json("it is not encoded as UTF-8") from None
     except ValueError as error:
-        raise _no_json(str(error)) from None
+        raise _build_invalid_json(str(error)) from None
     if not isinstance(value, dict):
-        raise _no_json(f"it must be an object, and is {_KINDS.get(type(value), 'a number')}")
+        raise _build_invalid_json(
+            f"it must be an object, and is {_TYPE_NAMES.get(type(value), 'a number')}"
+        )
     _refuse_too_many(value)
     return value
 
@@ -81,7 +83,7 @@ def parse(body: bytes) -> dict[str, Any]:
 def _refuse_other_types(content_type: str, body: bytes) -> None:
     """Refuse an empty body, or one whose Content-Type is not JSON."""
     if not body:
-        raise _no_json("it is empty")
+        raise _build_invalid_json("it is empty")
     header = Message()
     header["content-type"] = content_type
     subtype = header.get_content_subtype()
@@ -101,14 +103,14 @@ def _refuse_too_many(value: dict[str, Any]) -> None:
         part = stack.pop()
         count += 1
         if isinstance(part, dict):
-            if len(part) > MOST_NAMES:
-                raise _no_json(f"an object in it has more than {MOST_NAMES:,} names")
+            if len(part) > MAX_NAMES:
+                raise _build_invalid_json(f"an object in it has more than {MAX_NAMES:,} names")
             part = part.values()
         stack += [child for child in part if isinstance(child, dict | list)]
-        if count + len(stack) > MOST_CONTAINERS:
-            raise _no_json(f"it holds more than {MOST_CONTAINERS:,} objects and lists")
+        if count + len(stack) > MAX_CONTAINERS:
+            raise _build_invalid_json(f"it holds more than {MAX_CONTAINERS:,} objects and lists")
 
 
-def _no_json(why: str) -> ApiError:
+def _build_invalid_json(why: str) -> ApiError:
     """Return the error for a body that cannot be read as JSON."""
     return ApiError(400, f"The body cannot be read as JSON: {why}.", None, "invalid_json")

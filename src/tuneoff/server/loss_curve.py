@@ -16,9 +16,9 @@ from tuneoff.report import format as f
 HEIGHT, TOP, BOTTOM = 200, 10, 192
 TICKS = 5
 # Points of a line; more would look the same.
-MOST_POINTS = 200
+MAX_POINTS = 200
 # Losses whose ratio is above this are drawn on a logarithmic axis, as in the report.
-LOG_FROM = 12
+LOG_AXIS_RATIO = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class LossCurve:
         return f"Loss by step. Newest values: {ends}."
 
 
-def loss_curve(
+def build_loss_curve(
     rows: Sequence[LossRow], total_steps: int | None, validated: bool
 ) -> LossCurve | None:
     """Return the loss curve of a training so far; None while there is nothing to draw.
@@ -89,8 +89,8 @@ def loss_curve(
         return None
     end = max(total_steps or 0, rows[-1].step, 1)
     low, high = min(losses), max(losses)
-    is_log = low > 0 and high / low > LOG_FROM
-    y_ticks = _log_ticks(low, high) if is_log else _ticks(low, high)
+    is_log = low > 0 and high / low > LOG_AXIS_RATIO
+    y_ticks = _choose_log_ticks(low, high) if is_log else _choose_ticks(low, high)
 
     def height(loss: float) -> float:
         """Return the vertical position of a loss in pixels."""
@@ -105,14 +105,14 @@ def loss_curve(
                 Dot(
                     round(100 * step / end, 2), height(loss), f"step {step}: {name} loss {loss:.4g}"
                 )
-                for step, loss in thinned(values)
+                for step, loss in thin_points(values)
             ),
             f"{values[-1][1]:.3g}",
         )
         for name, values in finite.items()
         if values
     ]
-    steps = [step for step in _ticks(0, end) if step <= end and step == int(step)]
+    steps = [step for step in _choose_ticks(0, end) if step <= end and step == int(step)]
     return LossCurve(
         tuple(Tick(round(100 * step / end, 2), f.count(step)) for step in steps),
         tuple(Tick(height(mark), f"{mark:.6g}") for mark in y_ticks),
@@ -120,14 +120,14 @@ def loss_curve(
     )
 
 
-def thinned(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def thin_points(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """Return at most `MAX_POINTS` evenly spaced values, and the last one."""
-    every = math.ceil(len(values) / MOST_POINTS)
+    every = math.ceil(len(values) / MAX_POINTS)
     kept = list(values[::every])
     return kept if kept[-1:] == list(values[-1:]) else [*kept, values[-1]]
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _choose_ticks(low: float, high: float) -> list[float]:
     """Return about `TICKS` round numbers that cover `low` to `high`."""
     span = high - low or abs(high) or 1.0
     rough = span / TICKS
@@ -137,7 +137,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def _choose_log_ticks(low: float, high: float) -> list[float]:
     """Return 1, 2 and 5 times powers of ten; only the powers where that would be many."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     fine = [float(f"{m}e{p}") for p in range(first, last + 1) for m in (1, 2, 5)]

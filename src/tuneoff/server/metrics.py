@@ -44,7 +44,7 @@ class Metrics:
         )
 
 
-class Measured:
+class MetricsMiddleware:
     """ASGI middleware that counts and times requests by route.
 
     It never labels by path: clients could make any number of them.

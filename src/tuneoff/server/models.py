@@ -6,10 +6,10 @@ from fastapi import APIRouter, Request
 
 from tuneoff.server import leftovers, shapes, tuned
 from tuneoff.server.errors import ApiError
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import Store
 
-router = APIRouter(prefix="/v1/models", responses=shapes.errors(404))
+router = APIRouter(prefix="/v1/models", responses=shapes.describe_errors(404))
 
 
 @router.get("")
@@ -20,19 +20,19 @@ def list_models(request: Request) -> shapes.ModelList:
     base is served.
     """
     store: Store = request.app.state.store
-    settings: ServerSettings = request.app.state.settings
-    data = [_base(name) for name in settings.ready()]
-    data += [tuned.shown(model, settings) for model in tuned.all_tuned(store)]
+    settings: ServerConfig = request.app.state.settings
+    data = [_render_base(name) for name in settings.ready()]
+    data += [tuned.render_model(model, settings) for model in tuned.list_tuned(store)]
     return {"object": "list", "data": data}
 
 
 @router.get("/{id:path}")
 def retrieve(request: Request, id: str) -> shapes.Model:
     """Return a model."""
-    settings: ServerSettings = request.app.state.settings
+    settings: ServerConfig = request.app.state.settings
     if id in settings.ready():
-        return _base(id)
-    return tuned.shown(tuned.known(request.app.state.store, id), settings)
+        return _render_base(id)
+    return tuned.render_model(tuned.get_tuned(request.app.state.store, id), settings)
 
 
 @router.delete("/{id:path}")
@@ -47,15 +47,15 @@ def delete(request: Request, id: str) -> shapes.Deleted:
             403, f"{id} was not tuned by a job here; only such models can be deleted.", "model",
             "forbidden",
         )  # fmt: skip
-    model = tuned.known(state.store, id)
-    tuned.delete(state.store, model)
-    served = tuned.served(state.store, state.settings, model)
+    model = tuned.get_tuned(state.store, id)
+    tuned.delete_tuned(state.store, model)
+    served = tuned.build_served_model(state.store, state.settings, model)
     if served is not None:
         state.host.forget(served)
-    leftovers.clear(state.store, state.claims, model.job_id)
+    leftovers.clean_job(state.store, state.claims, model.job_id)
     return {"id": id, "object": "model", "deleted": True}
 
 
-def _base(name: str) -> shapes.Model:
+def _render_base(name: str) -> shapes.Model:
     """Return a base model as the API shows it."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "tuneoff"}

@@ -9,21 +9,21 @@ from fastapi.routing import APIRoute
 
 from tuneoff.server import shapes
 from tuneoff.server.guard import OPEN_PATHS
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.settings import ServerConfig
 
 # Errors of every route (see `server/guard.py`); 400 replaces FastAPI's 422.
-EVERYWHERE = shapes.errors(400, 401, 403, 413, 429, 431)
+COMMON_ERRORS = shapes.describe_errors(400, 401, 403, 413, 429, 431)
 # All errors of an operation are JSON, whatever its other responses are.
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
 _KEY = {"type": "http", "scheme": "bearer", "description": "One of TUNEOFF_API_KEYS."}
 
 
-def operation_id(route: APIRoute) -> str:
+def build_operation_id(route: APIRoute) -> str:
     """Return an operation's id, such as `files_create`: the method name in a generated client."""
     return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"
 
 
-def install(app: FastAPI, settings: ServerSettings) -> None:
+def install_openapi(app: FastAPI, settings: ServerConfig) -> None:
     """Correct the app's document: its errors, keys and model names."""
     build_document, keyed = app.openapi, bool(settings.api_keys)
 

@@ -16,11 +16,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from tuneoff.report import format as f
-from tuneoff.server.errors import not_found
-from tuneoff.server.page_view import Wanted, page_view
+from tuneoff.server.errors import build_not_found
+from tuneoff.server.page_view import PageRequest, build_page_view
 
 router = APIRouter(include_in_schema=False)
-FEW, MANY = 24, 600
+DEFAULT_LIMIT, MAX_LIMIT = 24, 600
 SCRIPT, STYLE = "text/javascript", "text/css"
 # The page's assets with their media types; they hold no data of this server.
 ASSETS = {
@@ -38,47 +38,49 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-Limit = Annotated[int, Query(ge=1, le=MANY)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
 Ids = Annotated[list[str], Query()]
 
 
 @router.get("/")
-def shell() -> Response:
+def render_shell() -> Response:
     """Return the page without its content."""
-    return _answer(_environment().get_template("shell.html.j2").render(), "text/html")
+    return _build_response(_build_environment().get_template("shell.html.j2").render(), "text/html")
 
 
 @router.get("/page/assets/{name}")
-def asset(name: str) -> Response:
+def get_asset(name: str) -> Response:
     """Return a style sheet, a script or the icon."""
     if name not in ASSETS:
-        raise not_found("file", name)
-    return _answer(_source(name), ASSETS[name], "no-cache")
+        raise build_not_found("file", name)
+    return _build_response(_read_asset(name), ASSETS[name], "no-cache")
 
 
 @router.get("/page/content")
-def content(
+def render_content(
     request: Request,
-    jobs: Limit = FEW,
-    files: Limit = FEW,
-    models: Limit = FEW,
+    jobs: Limit = DEFAULT_LIMIT,
+    files: Limit = DEFAULT_LIMIT,
+    models: Limit = DEFAULT_LIMIT,
     opened: Ids = [],  # noqa: B006
     shut: Ids = [],  # noqa: B006
 ) -> Response:
     """Return the current content of the page."""
-    state, wanted = request.app.state, Wanted(jobs, files, models, opened, shut)
-    template = _environment().get_template("content.html.j2")
-    view = page_view(state.store, state.settings, wanted)
-    return _answer(template.render(view, few=FEW, many=MANY, wanted=wanted), "text/html")
+    state, wanted = request.app.state, PageRequest(jobs, files, models, opened, shut)
+    template = _build_environment().get_template("content.html.j2")
+    view = build_page_view(state.store, state.settings, wanted)
+    return _build_response(
+        template.render(view, few=DEFAULT_LIMIT, many=MAX_LIMIT, wanted=wanted), "text/html"
+    )
 
 
-def _answer(text: str, kind: str, cached: str = "no-store") -> Response:
+def _build_response(text: str, kind: str, cached: str = "no-store") -> Response:
     """Return a response with the page's security headers."""
     return Response(text, headers={**_HEADERS, "Cache-Control": cached}, media_type=kind)
 
 
 @cache
-def _environment() -> Any:
+def _build_environment() -> Any:
     """Return the template environment."""
     import jinja2
 
@@ -93,7 +95,7 @@ def _environment() -> Any:
 
 
 @cache
-def _source(name: str) -> str:
+def _read_asset(name: str) -> str:
     """Return the text of an asset."""
     # The page shares the report's style sheet.
     package = "tuneoff.report" if name == "report.css" else "tuneoff.server"

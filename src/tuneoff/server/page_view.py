@@ -13,15 +13,15 @@ from typing import Any
 from tuneoff.report import format as f
 from tuneoff.rundir import ContenderDir
 from tuneoff.server import tuned
-from tuneoff.server.job import ACTIVE
-from tuneoff.server.loss_curve import loss_curve
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.job import ACTIVE_STATES
+from tuneoff.server.loss_curve import build_loss_curve
+from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import FINE_TUNE, Store
 
 # Entries offered in a selection; the API accepts any.
-MOST_OPTIONS = 200
-MOST_OPENED = 10
-EVENTS = 8
+MAX_OPTIONS = 200
+MAX_OPENED = 10
+MAX_EVENTS = 8
 _BUTTONS = {
     "queued": ("pause", "cancel"),
     "running": ("pause", "cancel"),
@@ -33,7 +33,7 @@ View = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PageRequest:
     """How many jobs, files and models a reader wants, and the jobs opened or closed by hand."""
 
     jobs: int
@@ -43,32 +43,33 @@ class Wanted:
     shut: Sequence[str] = ()
 
 
-def page_view(store: Store, settings: ServerSettings, wanted: Wanted) -> View:
+def build_page_view(store: Store, settings: ServerConfig, wanted: PageRequest) -> View:
     """Return the values of `pages/content.html.j2`."""
     counted = store.rows("SELECT status, count(*) AS times FROM jobs GROUP BY status")
-    files, more_files = _listed(store, "files", wanted.files)
-    models = tuned.newest(store, max(MOST_OPTIONS, wanted.models + 1))
-    options, _ = _listed(store, "files", MOST_OPTIONS, "purpose = ?", (FINE_TUNE,))
+    files, more_files = _list_rows(store, "files", wanted.files)
+    models = tuned.list_newest_tuned(store, max(MAX_OPTIONS, wanted.models + 1))
+    options, _ = _list_rows(store, "files", MAX_OPTIONS, "purpose = ?", (FINE_TUNE,))
     counts = {row["status"]: row["times"] for row in counted}
     return {
-        **_jobs(store, wanted, time.time()),
-        "told": [f"{f.count(counts[s])} {s}" for s in ACTIVE if s in counts],
+        **_build_jobs(store, wanted, time.time()),
+        "told": [f"{f.count(counts[s])} {s}" for s in ACTIVE_STATES if s in counts],
         "active": sum(counts.get(status, 0) for status in ("queued", "running")) > 0,
-        "files": [_file(row) for row in files],
+        "files": [_build_file(row) for row in files],
         "more_files": more_files,
-        "models": [_model(each, settings) for each in models[: wanted.models]],
+        "models": [_build_model(each, settings) for each in models[: wanted.models]],
         "more_models": len(models) > wanted.models,
         "bases": list(settings.bases),
         "served": [each.name for each in settings.served],
-        "to_try": _to_try(models[:MOST_OPTIONS], settings),
+        "to_try": _group_models(models[:MAX_OPTIONS], settings),
         "training_files": [
-            {"id": row["id"], "name": f"{row['filename']} ({_examples(row)})"} for row in options
+            {"id": row["id"], "name": f"{row['filename']} ({_format_examples(row)})"}
+            for row in options
         ],
         "keys": bool(settings.api_keys),
     }
 
 
-def _listed(
+def _list_rows(
     store: Store, table: str, limit: int, where: str = "1", values: tuple[Any, ...] = ()
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return the newest rows of a table, and whether there are more."""
@@ -77,20 +78,23 @@ def _listed(
     return page
 
 
-def _jobs(store: Store, wanted: Wanted, now: float) -> View:
+def _build_jobs(store: Store, wanted: PageRequest, now: float) -> View:
     """Return the running jobs, then the newest others; the first is open unless closed by hand."""
     running = store.rows("SELECT * FROM jobs WHERE status = 'running' ORDER BY number DESC")
-    others, more = _listed(store, "jobs", wanted.jobs, "status != 'running'")
+    others, more = _list_rows(store, "jobs", wanted.jobs, "status != 'running'")
     rows = [*running, *others]
-    opened = {row["id"] for row in rows[:1]} | set(wanted.opened[:MOST_OPENED])
+    opened = {row["id"] for row in rows[:1]} | set(wanted.opened[:MAX_OPENED])
     opened -= set(wanted.shut)
     return {
-        "jobs": [_job(row, now) | _body(store, row, now, row["id"] in opened) for row in rows],
+        "jobs": [
+            _build_job(row, now) | _build_details(store, row, now, row["id"] in opened)
+            for row in rows
+        ],
         "more_jobs": more,
     }
 
 
-def _job(row: dict[str, Any], now: float) -> View:
+def _build_job(row: dict[str, Any], now: float) -> View:
     """Return the summary line of a job."""
     facts, state = json.loads(row["facts"]), row["status"]
     step, steps = facts.get("step"), facts.get("total_steps")
@@ -103,14 +107,14 @@ def _job(row: dict[str, Any], now: float) -> View:
         "model": facts.get("fine_tuned_model"),
         "step": step,
         "steps": steps,
-        "progress": _progress(state, step, steps, facts, now),
+        "progress": _describe_progress(state, step, steps, facts, now),
         "error": f.shorten(error["message"], 500) if error else None,
         "buttons": _BUTTONS.get(state, ()),
-        **_when(row["created_at"], now),
+        **_format_moment(row["created_at"], now),
     }
 
 
-def _progress(
+def _describe_progress(
     state: str, step: int | None, steps: int | None, facts: dict[str, Any], now: float
 ) -> str:
     """Describe how far a job is."""
@@ -127,7 +131,7 @@ def _progress(
     return words
 
 
-def _body(store: Store, row: dict[str, Any], now: float, opened: bool) -> View:
+def _build_details(store: Store, row: dict[str, Any], now: float, opened: bool) -> View:
     """Return the details of an opened job."""
     if not opened:
         return {"opened": False}
@@ -135,67 +139,69 @@ def _body(store: Store, row: dict[str, Any], now: float, opened: bool) -> View:
     numbers, validation_file = facts["resolved"], facts["validation_file"]
     messages = store.rows(
         "SELECT * FROM events WHERE job_id = ? AND type = 'message' ORDER BY number DESC LIMIT ?",
-        row["id"], EVENTS,
+        row["id"], MAX_EVENTS,
     )  # fmt: skip
     details = [
         ("Base", facts["model"]),
-        ("Training file", _file_name(store, facts["training_file"])),
-        ("Validation file", _file_name(store, validation_file) if validation_file else "none"),
+        ("Training file", _describe_file(store, facts["training_file"])),
+        ("Validation file", _describe_file(store, validation_file) if validation_file else "none"),
         ("Epochs", f.count(numbers["n_epochs"])),
         ("Batch size", f.count(numbers["batch_size"])),
         ("Learning rate", f"{numbers['learning_rate_multiplier']:g} × the default"),
         ("Seed", str(facts["seed"])),
-        ("Created", _utc(row["created_at"])),
+        ("Created", _format_utc(row["created_at"])),
     ]
     if facts.get("trained_tokens") is not None:
         details.append(("Trained tokens", f.count(facts["trained_tokens"])))
     if facts.get("finished_at") is not None:
-        details.append(("Finished", _utc(facts["finished_at"])))
+        details.append(("Finished", _format_utc(facts["finished_at"])))
     return {
         "opened": True,
-        "curve": loss_curve(
+        "curve": build_loss_curve(
             ContenderDir(store.job_path(row["id"])).loss(),
             facts.get("total_steps"),
             bool(validation_file),
         ),
         "facts": details,
         "result_files": facts.get("result_files", []),
-        "unfinished": row["status"] in ACTIVE,
+        "unfinished": row["status"] in ACTIVE_STATES,
         "events": [
             {
                 "level": message["level"],
                 "message": f.shorten(message["message"], 500),
-                **_when(message["created_at"], now),
+                **_format_moment(message["created_at"], now),
             }
             for message in messages
         ],
     }
 
 
-def _file(row: dict[str, Any]) -> View:
+def _build_file(row: dict[str, Any]) -> View:
     """Return the line of a file."""
     return {
         "id": row["id"],
         "name": row["filename"],
         "purpose": row["purpose"],
-        "size": file_size(row["bytes"]),
+        "size": format_file_size(row["bytes"]),
         "examples": f.count(row["examples"]),
-        **_when(row["created_at"], time.time()),
+        **_format_moment(row["created_at"], time.time()),
     }
 
 
-def _model(model: tuned.Tuned, settings: ServerSettings) -> View:
+def _build_model(model: tuned.StoredModel, settings: ServerConfig) -> View:
     """Return the line of a model."""
     return {
         "id": model.name,
         "base": model.base,
         "step": model.step,
         "usable": model.base in settings.bases,
-        **_when(model.created_at, time.time()),
+        **_format_moment(model.created_at, time.time()),
     }
 
 
-def _to_try(models: Sequence[tuned.Tuned], settings: ServerSettings) -> list[tuple[str, list[str]]]:
+def _group_models(
+    models: Sequence[tuned.StoredModel], settings: ServerConfig
+) -> list[tuple[str, list[str]]]:
     """Return the names of models that can answer, grouped by kind."""
     usable = [model for model in models if model.base in settings.bases]
     groups = [
@@ -207,29 +213,29 @@ def _to_try(models: Sequence[tuned.Tuned], settings: ServerSettings) -> list[tup
     return [(label, names) for label, names in groups if names]
 
 
-def _examples(row: dict[str, Any]) -> str:
+def _format_examples(row: dict[str, Any]) -> str:
     """Return a file's number of examples in words."""
     count = row["examples"]
     return f"{f.count(count)} example{'' if count == 1 else 's'}"
 
 
-def _file_name(store: Store, id: str) -> str:
+def _describe_file(store: Store, id: str) -> str:
     """Return a file's name and number of examples."""
     row = store.row("files", id)
-    return f"{row['filename']} ({_examples(row)})" if row else f"{id} (deleted)"
+    return f"{row['filename']} ({_format_examples(row)})" if row else f"{id} (deleted)"
 
 
-def _when(moment: int, now: float) -> View:
+def _format_moment(moment: int, now: float) -> View:
     """Return a moment as its age and as UTC."""
-    return {"ago": ago(now - moment), "at": _utc(moment)}
+    return {"ago": format_age(now - moment), "at": _format_utc(moment)}
 
 
-def _utc(moment: int) -> str:
+def _format_utc(moment: int) -> str:
     """Format a moment in UTC."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def ago(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """Format an age: `just now`, `3 min ago`, `2 h ago`, `5 days ago`."""
     if seconds < 60:
         return "just now"
@@ -240,7 +246,7 @@ def ago(seconds: float) -> str:
     raise AssertionError
 
 
-def file_size(size: int) -> str:
+def format_file_size(size: int) -> str:
     """Format a number of bytes: `812 B`, `3.4 KiB`, `12 MiB`."""
     value = float(size)
     for unit in ("B", "KiB", "MiB"):

@@ -8,12 +8,12 @@ from dataclasses import replace
 from fastapi import Request as HttpRequest
 
 from tuneoff import prompts
-from tuneoff.models.embedding import find_beyond
+from tuneoff.models.embedding import find_unknown_token
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server.asked import ChatCreate, Sampled
-from tuneoff.server.backend import Loaded
-from tuneoff.server.base import Served
+from tuneoff.server.backend import LoadedModelInfo
+from tuneoff.server.base import ServedModel
 from tuneoff.server.errors import ApiError
 from tuneoff.server.prompt_limits import (
     PIECE_CHARACTERS,
@@ -27,7 +27,7 @@ from tuneoff.tokenization.text_tokenizer import SpellingError
 
 async def encode_bounded(
     http: HttpRequest,
-    base: Loaded,
+    base: LoadedModelInfo,
     body: Sampled,
     limit: int | None,
     characters: int,
@@ -67,7 +67,9 @@ def _is_newer(body: Sampled) -> bool:
     return isinstance(body, ChatCreate) and body.max_completion_tokens is not None
 
 
-def explain_too_long(base: Loaded, taken: object, limit: int | None, body: Sampled) -> ApiError:
+def explain_too_long(
+    base: LoadedModelInfo, taken: object, limit: int | None, body: Sampled
+) -> ApiError:
     """Return the error for a prompt that leaves no room for its answer."""
     return ApiError(
         400,
@@ -78,73 +80,73 @@ def explain_too_long(base: Loaded, taken: object, limit: int | None, body: Sampl
     )
 
 
-def render_chat(base: Loaded, served: Served, example: Example) -> str:
+def render_chat(base: LoadedModelInfo, served: ServedModel, example: Example) -> str:
     """Return the text that `encode_chat` encodes.
 
     Raises:
         ApiError: the chat template refuses the turns.
     """
-    from tuneoff.models.loading import rendering_of
+    from tuneoff.models.loading import choose_rendering
 
-    if rendering_of(base.tokenizer, None) == "text":
-        return prompts.text(example, CHAT_PASS_THROUGH)
-    turns = prompts.messages(example, CHAT_PASS_THROUGH)
+    if choose_rendering(base.tokenizer, None) == "text":
+        return prompts.render_text(example, CHAT_PASS_THROUGH)
+    turns = prompts.render_messages(example, CHAT_PASS_THROUGH)
     try:
         return load_chat_template(base.tokenizer, served.today).render(turns)
     except TemplateError as error:
-        raise _refused_by_template(error) from None
+        raise _explain_template_refusal(error) from None
 
 
-def encode_chat(base: Loaded, served: Served, example: Example) -> list[int]:
+def encode_chat(base: LoadedModelInfo, served: ServedModel, example: Example) -> list[int]:
     """Return the token ids of a conversation, up to where the assistant's answer starts.
 
     Raises:
         ApiError: the chat template refuses the turns, or they cannot be encoded.
     """
-    from tuneoff.models.loading import rendering_of
-    from tuneoff.training.encoding import prompt_ids
+    from tuneoff.models.loading import choose_rendering
+    from tuneoff.training.encoding import encode_prompt
 
-    rendering = rendering_of(base.tokenizer, None)
+    rendering = choose_rendering(base.tokenizer, None)
     template = replace(CHAT_PASS_THROUGH, today=served.today)
     try:
-        return prompt_ids(base.tokenizer, example, template, rendering)
+        return encode_prompt(base.tokenizer, example, template, rendering)
     except TemplateError as error:
-        raise _refused_by_template(error) from None
+        raise _explain_template_refusal(error) from None
     except SpellingError as error:
-        raise _refused_spelling(error, "messages") from None
+        raise _explain_spelling(error, "messages") from None
 
 
-def encode_text_prompt(base: Loaded, text: str) -> list[int]:
+def encode_text_prompt(base: LoadedModelInfo, text: str) -> list[int]:
     """Return the token ids of a text prompt.
 
     Raises:
         ApiError: it cannot be encoded.
     """
-    from tuneoff.training.encoding import text_ids
+    from tuneoff.training.encoding import encode_plain_text
 
     try:
-        return text_ids(base.tokenizer, text)
+        return encode_plain_text(base.tokenizer, text)
     except SpellingError as error:
-        raise _refused_spelling(error, "prompt") from None
+        raise _explain_spelling(error, "prompt") from None
 
 
-def _refused_by_template(error: TemplateError) -> ApiError:
+def _explain_template_refusal(error: TemplateError) -> ApiError:
     """Return the error for turns that a chat template refuses, such as two user turns in a row."""
     return ApiError(400, f"The model's chat template {error.why}.", "messages", "invalid_value")
 
 
-def _refused_spelling(error: SpellingError, param: str) -> ApiError:
+def _explain_spelling(error: SpellingError, param: str) -> ApiError:
     """Return the error for a prompt that cannot be encoded."""
     return ApiError(400, f"The prompt cannot be encoded: {error}", param, "invalid_value")
 
 
-def refuse_beyond(base: Loaded, ids: list[int], param: str) -> None:
+def refuse_unembedded(base: LoadedModelInfo, ids: list[int], param: str) -> None:
     """Refuse a prompt with a token that the model has no embedding for.
 
     Raises:
         ApiError: it has one.
     """
-    token = find_beyond(ids, base.rows)
+    token = find_unknown_token(ids, base.rows)
     if token is not None:
         text = base.tokenizer.convert_ids_to_tokens(token)
         raise ApiError(

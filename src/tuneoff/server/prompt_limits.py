@@ -16,11 +16,11 @@ from typing import Any, Protocol, TypeVar
 import anyio.to_thread
 from starlette.requests import ClientDisconnect
 
-from tuneoff.server.least_tokens import LeastTokens
+from tuneoff.server.least_tokens import TokenLowerBound
 
 T = TypeVar("T")
 # Longer bodies (in bytes) and texts (in characters) wait for their turn.
-LONG = 64 * 1024
+LONG_PROMPT = 64 * 1024
 PIECE_CHARACTERS = 8 * 1024
 # Cutting a word or a special token adds tokens; surely not more than this per cut.
 CUT_TOKENS = 32
@@ -68,7 +68,7 @@ def get_turn(client: Client) -> Turn:
     return turn
 
 
-async def run_while_here(client: Client, work: Awaitable[T]) -> T:
+async def run_while_connected(client: Client, work: Awaitable[T]) -> T:
     """Return the result of `work`, which is cancelled when the client disconnects.
 
     Raises:
@@ -102,10 +102,10 @@ async def encode_in_turn(
     """
     turn, gone = get_turn(client), threading.Event()
     try:
-        if characters > LONG:
-            await run_while_here(client, turn.begin())
+        if characters > LONG_PROMPT:
+            await run_while_connected(client, turn.begin())
         work = partial(anyio.to_thread.run_sync, encode, gone.is_set, abandon_on_cancel=True)
-        return await (run_while_here(client, work()) if characters > LONG else work())
+        return await (run_while_connected(client, work()) if characters > LONG_PROMPT else work())
     finally:
         gone.set()
         turn.end()
@@ -122,7 +122,7 @@ def refuse_too_long(tokenizer: Any, text: str, room: int, gone: Callable[[], boo
     """
     if len(text) <= PIECE_CHARACTERS:
         return
-    lower_bound, rest, floors = _least_tokens(tokenizer), 0.0, list[float]()
+    lower_bound, rest, floors = _load_lower_bound(tokenizer), 0.0, list[float]()
     starts = range(0, len(text), PIECE_CHARACTERS)
     for start in starts:
         floors.append(lower_bound.of(text[start : start + PIECE_CHARACTERS]))
@@ -149,6 +149,6 @@ def _count(tokenizer: Any, piece: str) -> int:
 
 
 @lru_cache(maxsize=16)
-def _least_tokens(tokenizer: Any) -> LeastTokens:
+def _load_lower_bound(tokenizer: Any) -> TokenLowerBound:
     """Return the lower bound for a tokenizer, computed once."""
-    return LeastTokens(tokenizer)
+    return TokenLowerBound(tokenizer)

@@ -10,14 +10,14 @@ from typing import Any
 from tuneoff.contenders.lengths import find_too_long
 from tuneoff.records import Example
 from tuneoff.tasks.training_rows import split_answer
-from tuneoff.tokens import counter_of
+from tuneoff.tokens import load_counter
 
 # Bytes checked while a client waits: some seconds. Longer files are checked when their job starts.
-MOST_BYTES = 4 * 1024**2
+MAX_BYTES = 4 * 1024**2
 
 
 def find_long_row(
-    path: Path, base: str, name: str, model: str, most_bytes: int | None = MOST_BYTES
+    path: Path, base: str, name: str, model: str, most_bytes: int | None = MAX_BYTES
 ) -> str | None:
     """Return the error about a row with more tokens than the base has positions, or None.
 
@@ -26,10 +26,10 @@ def find_long_row(
         name: the file's use, `training` or `validation`.
         most_bytes: check the longest rows up to this many bytes in all; None: check every row.
     """
-    counter = counter_of(base)
+    counter = load_counter(base)
     if counter is None or not path.is_file():
         return None
-    too_long = find_too_long(base, _examples(path, counter.positions // 2, most_bytes))
+    too_long = find_too_long(base, _read_long_examples(path, counter.positions // 2, most_bytes))
     if too_long is None:
         return None
     example, tokens, positions = too_long
@@ -40,7 +40,7 @@ def find_long_row(
     )
 
 
-def _examples(path: Path, least: int, most_bytes: int | None) -> Iterator[Example]:
+def _read_long_examples(path: Path, least: int, most_bytes: int | None) -> Iterator[Example]:
     """Yield the rows of more than `least` bytes, the longest first, up to `most_bytes` in all.
 
     Their ids are their line numbers.
@@ -58,10 +58,12 @@ def _examples(path: Path, least: int, most_bytes: int | None) -> Iterator[Exampl
                 if most_bytes < 0:
                     return
             stream.seek(start)
-            yield _example(str(number), json.loads(stream.read(-negative).decode("utf-8-sig")))
+            yield _build_example(
+                str(number), json.loads(stream.read(-negative).decode("utf-8-sig"))
+            )
 
 
-def _example(line: str, row: dict[str, Any]) -> Example:
+def _build_example(line: str, row: dict[str, Any]) -> Example:
     """Return an uploaded row as a training example."""
     turns, answer = split_answer(row["messages"])
     return Example(line, {"messages": turns}, answer)

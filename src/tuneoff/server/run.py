@@ -14,30 +14,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneoff.answer_check import ROUNDED_SAMPLE, SAMPLE, Parity, Tuned, compare, tuned_contenders
-from tuneoff.contenders.answering import prompts_of
+from tuneoff.answer_check import (
+    ROUNDED_SAMPLE_SIZE,
+    SAMPLE_SIZE,
+    Agreement,
+    TunedContender,
+    compare_answers,
+    load_tuned_contenders,
+)
+from tuneoff.contenders.answering import encode_prompts
 from tuneoff.errors import ConfigError
-from tuneoff.server.answer import Piece, Request, TokenChance
-from tuneoff.server.backend import Answerer
-from tuneoff.server.base import Served
+from tuneoff.server.answer import Delta, GenerationRequest, TokenLogprob
+from tuneoff.server.backend import InferenceBackend
+from tuneoff.server.base import ServedModel
 from tuneoff.tokenization.decode import decode
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ServableContender:
     """A contender that can be served."""
 
-    served: Served
-    tuned: Tuned
+    served: ServedModel
+    tuned: TunedContender
 
 
-def open_run(
+def start_run_backend(
     run_dir: Path,
     only: str | None,
     strict: bool,
     say: Callable[[str], None],
-    start: Callable[[Sequence[Served]], Answerer],
-) -> tuple[Answerer, tuple[Served, ...]]:
+    start: Callable[[Sequence[ServedModel]], InferenceBackend],
+) -> tuple[InferenceBackend, tuple[ServedModel, ...]]:
     """Start a backend for a run's contenders, check them, and return both.
 
     Args:
@@ -46,10 +53,10 @@ def open_run(
     Raises:
         ConfigError: there is nothing to serve, or answers differ and `strict` is set.
     """
-    contenders = contenders_of(run_dir, only)
+    contenders = load_servable(run_dir, only)
     host = start([contender.served for contender in contenders])
     for contender in contenders:
-        parity = check_parity(host, contender)
+        parity = check_agreement(host, contender)
         for line in [*parity.lines(), *parity.warnings()]:
             say(line)
         if strict and not parity.passed:
@@ -60,16 +67,16 @@ def open_run(
     return host, tuple(contender.served for contender in contenders)
 
 
-def contenders_of(run_dir: Path, only: str | None = None) -> list[Ready]:
+def load_servable(run_dir: Path, only: str | None = None) -> list[ServableContender]:
     """Return the tuned contenders of a run; of several seeds the first.
 
     Raises:
         ConfigError: the folder is not a run, or holds nothing that can be served.
     """
-    return [_ready(tuned) for tuned in tuned_contenders(run_dir, only)]
+    return [_build_servable(tuned) for tuned in load_tuned_contenders(run_dir, only)]
 
 
-def _ready(tuned: Tuned) -> Ready:
+def _build_servable(tuned: TunedContender) -> ServableContender:
     """Return a tuned contender with the model that serves it."""
     settings = tuned.settings
     base, adapter = (
@@ -77,16 +84,18 @@ def _ready(tuned: Tuned) -> Ready:
     )
     precision, quantization = settings.train.precision, settings.quantization
     today = tuned.work.template.today
-    return Ready(Served(settings.name, base, adapter, precision, quantization, today), tuned)
+    return ServableContender(
+        ServedModel(settings.name, base, adapter, precision, quantization, today), tuned
+    )
 
 
-def check_parity(host: Answerer, ready: Ready) -> Parity:
+def check_agreement(host: InferenceBackend, ready: ServableContender) -> Agreement:
     """Answer a sample of the test set and compare the answers with the scored ones."""
     base, tuned = host.base(ready.served), ready.tuned
     tokenizer: Any = base.tokenizer
-    examples = tuned.sample(SAMPLE if base.exact else ROUNDED_SAMPLE)
-    prompts = prompts_of(tuned.settings, tuned.work, tokenizer, examples)
-    answers = _answers(host, ready, prompts)
+    examples = tuned.sample(SAMPLE_SIZE if base.exact else ROUNDED_SAMPLE_SIZE)
+    prompts = encode_prompts(tuned.settings, tuned.work, tokenizer, examples)
+    answers = _collect_answers(host, ready, prompts)
 
     def gap(place: int, number: int) -> float:
         """Return the log-probability gap between the two best tokens at one place."""
@@ -96,7 +105,7 @@ def check_parity(host: Answerer, ready: Ready) -> Parity:
         best, second = chances[number].likeliest
         return best[1] - second[1]
 
-    return compare(
+    return compare_answers(
         tuned,
         examples,
         [([chance.token for chance in chances], text) for chances, text in answers],
@@ -106,16 +115,16 @@ def check_parity(host: Answerer, ready: Ready) -> Parity:
     )
 
 
-def _answers(
-    host: Answerer, ready: Ready, prompts: Sequence[tuple[str, list[int]]]
-) -> list[tuple[list[TokenChance], str]]:
+def _collect_answers(
+    host: InferenceBackend, ready: ServableContender, prompts: Sequence[tuple[str, list[int]]]
+) -> list[tuple[list[TokenLogprob], str]]:
     """Submit all prompts at once; return each answer's tokens with log-probabilities, and text."""
-    pieces: queue.Queue[tuple[int, Piece]] = queue.Queue()
-    answers: list[tuple[list[TokenChance], str]] = [([], "") for _ in prompts]
+    pieces: queue.Queue[tuple[int, Delta]] = queue.Queue()
+    answers: list[tuple[list[TokenLogprob], str]] = [([], "") for _ in prompts]
 
-    def teller(place: int) -> Request:
+    def teller(place: int) -> GenerationRequest:
         """Return the request for one prompt."""
-        return Request(
+        return GenerationRequest(
             ids=prompts[place][1],
             max_tokens=ready.tuned.work.max_new_tokens,
             tell=lambda piece: pieces.put((place, piece)),

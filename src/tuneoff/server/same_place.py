@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class SamePlace:
+class RequestNormalizer:
     """ASGI middleware, outside all others, so that they check and count the normalized path.
 
     It sends no redirects, because a redirected request loses its body.

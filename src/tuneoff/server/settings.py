@@ -10,15 +10,15 @@ from pathlib import Path
 from tuneoff import machine
 from tuneoff.contender_settings import SHIPPED_BASE
 from tuneoff.errors import ConfigError
-from tuneoff.models.loading import check_end, resolve_base
-from tuneoff.server.base import Served
+from tuneoff.models.loading import check_eos_token, resolve_base
+from tuneoff.server.base import ServedModel
 
 KEYS_VARIABLE = "TUNEOFF_API_KEYS"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
-class ServerSettings:
+class ServerConfig:
     """Settings of a server, fixed while it runs."""
 
     data_dir: Path
@@ -26,7 +26,7 @@ class ServerSettings:
     """Models that may be tuned: the name that clients use, and what transformers loads."""
     api_keys: tuple[str, ...] = ()
     """Without keys, every request from this machine is allowed."""
-    served: tuple[Served, ...] = ()
+    served: tuple[ServedModel, ...] = ()
     """Models of a run, which can only answer."""
     organization: str = "local"
     max_file_bytes: int = 512 * 1024**2
@@ -49,14 +49,14 @@ class ServerSettings:
         return [*self.bases, *(each.name for each in self.served)]
 
 
-def settings_of(
+def build_server_config(
     data_dir: Path,
     bases: tuple[str, ...],
     host: str,
     keys: str | None,
-    served: tuple[Served, ...] = (),
+    served: tuple[ServedModel, ...] = (),
     workers: int | None = None,
-) -> ServerSettings:
+) -> ServerConfig:
     """Check the arguments and return the settings.
 
     Raises:
@@ -71,11 +71,11 @@ def settings_of(
         if name in loaded_from:
             raise ConfigError(f"--base: two bases are called {name}; rename one of the folders.")
         loaded_from[name] = resolve_base(base, Path())
-        check_end(loaded_from[name], base)
+        check_eos_token(loaded_from[name], base)
     api_keys = tuple(key.strip() for key in (keys or "").split(",") if key.strip())
-    if not api_keys and host not in LOOPBACK:
+    if not api_keys and host not in LOOPBACK_HOSTS:
         raise ConfigError(
             f"--host {host} lets others in, and there is no key; set {KEYS_VARIABLE} "
             "(several keys are divided by commas), or stay on 127.0.0.1."
         )
-    return ServerSettings(data_dir.resolve(), loaded_from, api_keys, served, workers=workers)
+    return ServerConfig(data_dir.resolve(), loaded_from, api_keys, served, workers=workers)

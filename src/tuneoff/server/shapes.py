@@ -371,6 +371,6 @@ class Health(_Shape):
     status: Literal["ok"]
 
 
-def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+def describe_errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Return error responses of these codes for FastAPI's `responses`."""
     return {code: {"model": ErrorBody, "description": "Refused"} for code in codes}

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from tuneoff.server import app, backend
-from tuneoff.server.run import open_run
-from tuneoff.server.settings import KEYS_VARIABLE, settings_of
+from tuneoff.server.run import start_run_backend
+from tuneoff.server.settings import KEYS_VARIABLE, build_server_config
 
 
 def serve(
@@ -18,7 +18,7 @@ def serve(
     bases: Sequence[str],
     *,
     strict: bool,
-    answers_with: backend.Backend,
+    answers_with: backend.BackendName,
     address: str,
     port: int,
     data_dir: Path,
@@ -33,16 +33,18 @@ def serve(
         ConfigError, MissingExtraError: as `start_run_backend`, `build_server_config` and
             `start_backend` do.
     """
-    app.refuse_taken(address, port)  # before anything is loaded
-    start = partial(backend.start, answers_with, tuple(bases))
-    opened = open_run(run_dir, contender, strict, say, start) if run_dir is not None else None
+    app.check_address(address, port)  # before anything is loaded
+    start = partial(backend.start_backend, answers_with, tuple(bases))
+    opened = (
+        start_run_backend(run_dir, contender, strict, say, start) if run_dir is not None else None
+    )
     served = opened[1] if opened else ()
     keys = os.environ.get(KEYS_VARIABLE)
-    settings = settings_of(data_dir, tuple(bases), address, keys, served, workers)
-    host = opened[0] if opened else backend.start(answers_with, tuple(settings.bases), ())
+    settings = build_server_config(data_dir, tuple(bases), address, keys, served, workers)
+    host = opened[0] if opened else backend.start_backend(answers_with, tuple(settings.bases), ())
     names = ", ".join([*settings.bases, *(model.name for model in served)])
     say(
         f"serving {names} on http://{address}:{port}/v1, with a page at http://{address}:{port}/ "
         f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})"
     )
-    app.serve(settings, address, port, host)
+    app.run_app(settings, address, port, host)

@@ -52,10 +52,10 @@ CREATE VIEW IF NOT EXISTS tuned AS
 """
 FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
 BATCH, BATCH_OUTPUT = "batch", "batch_output"
-LISTED = ("files", "jobs", "events", "checkpoints", "batches")
+PAGED_TABLES = ("files", "jobs", "events", "checkpoints", "batches")
 
 
-def new_id(kind: str) -> str:
+def generate_id(kind: str) -> str:
     """Return a new id such as `file-…` or `ftjob-…`; the part behind the dash cannot be guessed."""
     return f"{kind}-{secrets.token_hex(12)}"
 
@@ -123,7 +123,7 @@ class Store:
 
         The newest come first unless `ascending` is set.
         """
-        assert table in LISTED
+        assert table in PAGED_TABLES
         sign, order = (">", "ASC") if ascending else ("<", "DESC")
         past, bound = "", values
         if after is not None:
@@ -162,7 +162,7 @@ class Store:
     ) -> None:
         """Insert an event of a job; events with `data` are metrics."""
         values = (
-            new_id("ftevent"), job_id, int(time.time()), level,
+            generate_id("ftevent"), job_id, int(time.time()), level,
             "metrics" if data is not None else "message", message,
             json.dumps(data) if data is not None else None,
         )  # fmt: skip
@@ -176,7 +176,7 @@ class Store:
         with self.transaction() as own:
             own.execute(sql, values)
 
-    def metrics_told(self, job_id: str) -> int:
+    def count_metrics(self, job_id: str) -> int:
         """Return how many of a job's events are metrics."""
         sql = "SELECT count(*) AS times FROM events WHERE job_id = ? AND type = 'metrics'"
         return int(self.rows(sql, job_id)[0]["times"])
@@ -209,7 +209,7 @@ class Store:
                 self.add_event(id, event, level, connection=connection)
         return True
 
-    def count_attempts_anew(self, id: str) -> None:
+    def reset_attempts(self, id: str) -> None:
         """Reset a job's attempts to 1, because it made progress since it was claimed."""
         with self.transaction() as connection:
             connection.execute("UPDATE jobs SET attempts = 1 WHERE id = ?", (id,))

@@ -20,7 +20,7 @@ from tuneoff.tasks.training_rows import find_fault
 
 MAX_VALUE_BYTES = 1_000
 MAX_LINE_BYTES = 1024**2
-MAX_NAME = 255
+MAX_NAME_LENGTH = 255
 DEFAULT_NAME = "upload.jsonl"
 # Otherwise it logs a line for every malformed form.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -44,7 +44,7 @@ class UploadForm:
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
         if kind != b"multipart/form-data" or not boundary:
-            raise _malformed("it must be multipart/form-data with a boundary")
+            raise _build_malformed("it must be multipart/form-data with a boundary")
         self.filename = DEFAULT_NAME
         self._take, self._told = take, told
         self._seen: set[str] = set()
@@ -57,24 +57,24 @@ class UploadForm:
                 boundary,
                 {
                     "on_part_begin": self._begins,
-                    "on_header_field": self._header_name,
-                    "on_header_value": self._header_text,
-                    "on_header_end": self._header_ends,
-                    "on_headers_finished": self._named,
+                    "on_header_field": self._collect_header_name,
+                    "on_header_value": self._collect_header_value,
+                    "on_header_end": self._finish_header,
+                    "on_headers_finished": self._read_part_name,
                     "on_part_data": self._data,
                     "on_part_end": self._ends,
-                    "on_end": self._complete,
+                    "on_end": self._mark_complete,
                 },
             )
         except FormParserError:
-            raise _malformed("its boundary is too long") from None
+            raise _build_malformed("its boundary is too long") from None
 
     def feed(self, chunk: bytes) -> None:
         """Parse the next chunk of the body."""
         try:
             self._parser.write(chunk)
         except FormParserError:
-            raise _malformed("it cannot be read") from None
+            raise _build_malformed("it cannot be read") from None
 
     def finish(self) -> None:
         """Check that the form is complete."""
@@ -82,31 +82,31 @@ class UploadForm:
         if missing:
             raise ApiError(400, f"Field required: {missing[0]}", missing[0], "invalid_value")
         if not self._ended:
-            raise _malformed("its end is missing")
+            raise _build_malformed("its end is missing")
 
     def _begins(self) -> None:
         """Start a part."""
         self._part, self._disposition, self._value = "", b"", b""
         self._header, self._text = b"", b""
 
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
+    def _collect_header_name(self, data: bytes, start: int, end: int) -> None:
         """Collect the name of a part's header."""
         self._header += data[start:end]
 
-    def _header_text(self, data: bytes, start: int, end: int) -> None:
+    def _collect_header_value(self, data: bytes, start: int, end: int) -> None:
         """Collect the value of a part's header."""
         self._text += data[start:end]
 
-    def _header_ends(self) -> None:
+    def _finish_header(self) -> None:
         """Keep the header if it is the Content-Disposition."""
         if self._header.lower() == b"content-disposition":
             self._disposition = self._text
         self._header, self._text = b"", b""
 
-    def _named(self) -> None:
+    def _read_part_name(self) -> None:
         """Read the part's name, and refuse an unknown or repeated one."""
         _, options = parse_options_header(self._disposition)
-        name = _decoded(options.get(b"name", b""))
+        name = _decode(options.get(b"name", b""))
         if name not in ("file", "purpose"):
             raise ApiError(
                 400, f"Unknown form field {name[:100]!r} (allowed: file, purpose).",
@@ -118,8 +118,8 @@ class UploadForm:
         self._seen.add(name)
         self._part = name
         if name == "file":
-            filename = _decoded(options.get(b"filename", b""))
-            printable = "".join(c for c in filename if c.isprintable())[:MAX_NAME]
+            filename = _decode(options.get(b"filename", b""))
+            printable = "".join(c for c in filename if c.isprintable())[:MAX_NAME_LENGTH]
             self.filename = printable or DEFAULT_NAME
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -134,14 +134,14 @@ class UploadForm:
     def _ends(self) -> None:
         """Pass the purpose on when its part is complete."""
         if self._part == "purpose":
-            self._told(_decoded(self._value))
+            self._told(_decode(self._value))
 
-    def _complete(self) -> None:
+    def _mark_complete(self) -> None:
         """Note that the form's end has arrived."""
         self._ended = True
 
 
-class LineCheck:
+class TrainingFileValidator:
     """Validates a training file while it arrives, and counts its examples, one a line."""
 
     def __init__(self) -> None:
@@ -206,11 +206,11 @@ class LineCheck:
         )
 
 
-def _decoded(value: bytes) -> str:
+def _decode(value: bytes) -> str:
     """Decode UTF-8; invalid bytes are replaced."""
     return value.decode("utf-8", errors="replace")
 
 
-def _malformed(why: str) -> ApiError:
+def _build_malformed(why: str) -> ApiError:
     """Return the error for a malformed form."""
     return ApiError(400, f"Invalid upload: {why}.", None, "invalid_multipart")

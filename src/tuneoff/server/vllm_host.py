@@ -14,15 +14,23 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from tuneoff.server.answer import GONE, Answer, Request, TokenChance, Unfinished, first_line, refuse
-from tuneoff.server.base import USUAL_TOKENS, Served
+from tuneoff.server.answer import (
+    GONE,
+    Generation,
+    GenerationRequest,
+    InFlightCounter,
+    TokenLogprob,
+    describe_error,
+    fail_request,
+)
+from tuneoff.server.base import TYPICAL_POSITIONS, ServedModel
 
 # vLLM reserves memory for adapters up to this rank, and for this many in a batch; others wait.
-MOST_RANK, ADAPTERS_AT_A_TIME = 64, 8
+MAX_RANK, MAX_BATCH_ADAPTERS = 64, 8
 
 
 @dataclass(frozen=True, slots=True)
-class VllmBase:
+class VllmModel:
     """A base model in a vLLM engine."""
 
     tokenizer: Any
@@ -33,23 +41,23 @@ class VllmBase:
     exact: bool = False  # its kernels round differently
 
 
-class VllmHost:
+class VllmBackend:
     """Answers requests on its own event loop until it is closed; an `InferenceBackend`."""
 
     def __init__(self, memory_share: float) -> None:
         self._share = memory_share
-        self._bases: dict[tuple[str, str], VllmBase] = {}
-        self._loading, self._unfinished = threading.Lock(), Unfinished()
+        self._bases: dict[tuple[str, str], VllmModel] = {}
+        self._loading, self._unfinished = threading.Lock(), InFlightCounter()
         self._requests, self._numbers = itertools.count(), itertools.count(1)
         # vLLM identifies an adapter by a number, which must never be reused.
-        self._adapters: dict[Served, int] = {}
+        self._adapters: dict[ServedModel, int] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="answering", daemon=True
         )
         self._thread.start()
 
-    def base(self, served: Served) -> VllmBase:
+    def base(self, served: ServedModel) -> VllmModel:
         """Return the base of a model, loading it if necessary."""
         key = served.base, served.precision
         loaded = self._bases.get(key)
@@ -57,15 +65,15 @@ class VllmHost:
             return loaded
         with self._loading:
             if key not in self._bases:
-                self._bases[key] = _load(served, self._share)
+                self._bases[key] = _start_engine(served, self._share)
             return self._bases[key]
 
-    def submit(self, served: Served, request: Request) -> None:
+    def submit(self, served: ServedModel, request: GenerationRequest) -> None:
         """Start answering a request; return at once."""
         answering = self._answer(served, self._unfinished.counted(request))
         asyncio.run_coroutine_threadsafe(answering, self._loop)
 
-    def forget(self, served: Served) -> None:
+    def forget(self, served: ServedModel) -> None:
         """Drop a deleted model's weights later; return at once."""
         asyncio.run_coroutine_threadsafe(self._forget(served), self._loop)
 
@@ -75,46 +83,46 @@ class VllmHost:
 
     def close(self) -> None:
         """Stop the engines; requests in flight get no answer."""
-        asyncio.run_coroutine_threadsafe(self._give_up(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
         for base in self._bases.values():
             base.engine.shutdown()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _give_up(self) -> None:
+    async def _cancel_all(self) -> None:
         """Cancel all requests."""
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _forget(self, served: Served) -> None:
+    async def _forget(self, served: ServedModel) -> None:
         """Remove a model's adapter from its engine."""
         number = self._adapters.pop(served, None)
         base = self._bases.get((served.base, served.precision))
         if number is not None and base is not None:
             await base.engine.remove_lora(number)
 
-    async def _answer(self, served: Served, request: Request) -> None:
+    async def _answer(self, served: ServedModel, request: GenerationRequest) -> None:
         """Answer a request, or report why it fails."""
         if served.is_gone():
-            refuse(request, "the model was deleted", GONE)
+            fail_request(request, "the model was deleted", GONE)
             return
         try:
             base = await asyncio.to_thread(self.base, served)
             await self._told(base, served, request)
         except Exception as error:
-            refuse(request, first_line(error))
+            fail_request(request, describe_error(error))
 
-    async def _told(self, base: VllmBase, served: Served, request: Request) -> None:
+    async def _told(self, base: VllmModel, served: ServedModel, request: GenerationRequest) -> None:
         """Report a generation until it is complete."""
-        answer = Answer(request, base.tokenizer)
+        answer = Generation(request, base.tokenizer)
         outputs = base.engine.generate(
             {"prompt_token_ids": request.ids},
-            _sampling(request, base.ends),
+            _build_sampling_params(request, base.ends),
             str(next(self._requests)),
-            lora_request=self._lora(served),
+            lora_request=self._build_lora_request(served),
         )
         # Leaving the context closes the generator, which makes vLLM abort the request.
         async with contextlib.aclosing(outputs):
@@ -124,12 +132,12 @@ class VllmHost:
                 logprobs = new.logprobs or [None] * len(new.token_ids)
                 for token, chance in zip(new.token_ids, logprobs, strict=True):
                     if chance is not None:
-                        answer.saw(_chance(token, chance, request.logprobs or 0))
-                    if answer.took(token, token in base.ends):
+                        answer.saw(_convert_logprob(token, chance, request.logprobs or 0))
+                    if answer.accept_token(token, token in base.ends):
                         return
         answer.ended()  # by an end token that vLLM does not return
 
-    def _lora(self, served: Served) -> Any:
+    def _build_lora_request(self, served: ServedModel) -> Any:
         """Return vLLM's reference to a model's adapter; None for the base alone."""
         if served.adapter is None:
             return None
@@ -144,37 +152,37 @@ class VllmHost:
         )
 
 
-def _load(served: Served, share: float) -> VllmBase:
+def _start_engine(served: ServedModel, share: float) -> VllmModel:
     """Start an engine for a base model."""
-    from tuneoff.generation.ending import saved_ends
-    from tuneoff.generation.vllm import prepare
+    from tuneoff.generation.ending import load_end_tokens
+    from tuneoff.generation.vllm import set_environment
     from tuneoff.models.embedding import count_rows
-    from tuneoff.models.loading import dtype_of, load_tokenizer, positions_of
+    from tuneoff.models.loading import choose_dtype, count_positions, load_tokenizer
 
-    prepare()
+    set_environment()
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
     tokenizer = load_tokenizer(served.base)
-    positions = min(positions_of(served.base), USUAL_TOKENS)
+    positions = min(count_positions(served.base), TYPICAL_POSITIONS)
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(
             model=served.base,
-            dtype=str(dtype_of(served.precision)).removeprefix("torch."),
+            dtype=str(choose_dtype(served.precision)).removeprefix("torch."),
             max_model_len=positions,
             gpu_memory_utilization=share,
             enable_prefix_caching=True,
             enable_lora=True,
-            max_lora_rank=MOST_RANK,
-            max_loras=ADAPTERS_AT_A_TIME,
+            max_lora_rank=MAX_RANK,
+            max_loras=MAX_BATCH_ADAPTERS,
             disable_log_stats=True,
         )
     )
-    ends = saved_ends(served.base, tokenizer)
-    return VllmBase(tokenizer, positions, engine, ends, count_rows(served.base))
+    ends = load_end_tokens(served.base, tokenizer)
+    return VllmModel(tokenizer, positions, engine, ends, count_rows(served.base))
 
 
-def _sampling(request: Request, ends: tuple[int, ...]) -> Any:
+def _build_sampling_params(request: GenerationRequest, ends: tuple[int, ...]) -> Any:
     """Return the sampling parameters of a request."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -191,7 +199,7 @@ def _sampling(request: Request, ends: tuple[int, ...]) -> Any:
     )
 
 
-def _chance(token: int, found: dict[int, Any], count: int) -> TokenChance:
+def _convert_logprob(token: int, found: dict[int, Any], count: int) -> TokenLogprob:
     """Convert vLLM's log-probabilities of a token."""
     best = sorted(((id, candidate.logprob) for id, candidate in found.items()), key=lambda x: -x[1])
-    return TokenChance(token, found[token].logprob, tuple(best[:count]))
+    return TokenLogprob(token, found[token].logprob, tuple(best[:count]))

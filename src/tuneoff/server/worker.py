@@ -28,48 +28,48 @@ from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.server import epochs, leftovers
-from tuneoff.server.claims import Claims
-from tuneoff.server.job import base_argument, model_name, settings_of
+from tuneoff.server.claims import JobLocks
+from tuneoff.server.job import build_contender_config, build_model_name, format_base_argument
 from tuneoff.server.row_lengths import find_long_row
-from tuneoff.server.store import RESULTS, Store, new_id
-from tuneoff.tasks.chat import stored_examples
-from tuneoff.tokenization.chat_template import day_of_job
+from tuneoff.server.store import RESULTS, Store, generate_id
+from tuneoff.tasks.chat import read_stored_examples
+from tuneoff.tokenization.chat_template import find_job_date
 
 # How often the training process may end, for any reason, without progress in between.
-MOST_ATTEMPTS = 20
+MAX_ATTEMPTS = 20
 CHECK_SECONDS = 0.5
-CLEAR_SECONDS = 3600
+CLEANUP_SECONDS = 3600
 
 
-class _Stopped(Exception):
+class _JobStopped(Exception):
     """The job is no longer wanted, or the parent process is gone."""
 
 
 def main() -> None:
     """Train jobs until the parent process ends."""
-    _quieten()
+    _silence_warnings()
     data_dir, bases, organization = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     store = Store(data_dir)
     parent, max_workers = int(sys.argv[4]), int(sys.argv[5])  # the parent may have ended already
-    claims = Claims(data_dir)
+    claims = JobLocks(data_dir)
     cleared = -math.inf
     while os.getppid() == parent:
-        if time.monotonic() - cleared > CLEAR_SECONDS:
-            leftovers.clear_all(store, claims)
+        if time.monotonic() - cleared > CLEANUP_SECONDS:
+            leftovers.clean_all_jobs(store, claims)
             cleared = time.monotonic()
         job = store.claim_job(claims.take, max_workers)
         if job is None:
             time.sleep(CHECK_SECONDS)
             continue
         try:
-            _carry_out(store, job, bases, organization, parent)
+            _run_job(store, job, bases, organization, parent)
         finally:
             claims.free(job["number"])
         # Clear only now: a client that cancels a job cannot clear it while it is claimed.
-        leftovers.clear(store, claims, job["id"])
+        leftovers.clean_job(store, claims, job["id"])
 
 
-def _quieten() -> None:
+def _silence_warnings() -> None:
     """Silence library warnings that users cannot act on."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -81,21 +81,21 @@ def _quieten() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _carry_out(
+def _run_job(
     store: Store, job: dict[str, Any], bases: dict[str, str], organization: str, parent: int
 ) -> None:
     """Train a job, and store its result or its error."""
     id, facts = job["id"], json.loads(job["facts"])
     try:
-        if job["attempts"] > MOST_ATTEMPTS:
-            raise RuntimeError(f"the training process ended {MOST_ATTEMPTS} times")
+        if job["attempts"] > MAX_ATTEMPTS:
+            raise RuntimeError(f"the training process ended {MAX_ATTEMPTS} times")
         if facts["model"] not in bases:
             raise RuntimeError(
                 f"the base {facts['model']} is not served any more; start the server with --base "
-                f"{base_argument(facts)}, and resume the job"
+                f"{format_base_argument(facts)}, and resume the job"
             )
-        record = _train(store, job, facts, bases[facts["model"]], parent)
-    except _Stopped:
+        record = _train_job(store, job, facts, bases[facts["model"]], parent)
+    except _JobStopped:
         return
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -109,10 +109,10 @@ def _carry_out(
             finished_at=int(time.time()),
         )
         return
-    _finish(store, id, facts, record, organization)
+    _finish_job(store, id, facts, record, organization)
 
 
-def _train(
+def _train_job(
     store: Store, job: dict[str, Any], facts: dict[str, Any], base: str, parent: int
 ) -> TrainingRecord:
     """Train a job's model and return the record of the training.
@@ -131,12 +131,14 @@ def _train(
             problem = find_long_row(store.file_path(file), base, name, facts["model"], None)
             if problem is not None:
                 raise DataError(problem)
-    train = list(stored_examples(store.file_path(facts["training_file"])))
+    train = list(read_stored_examples(store.file_path(facts["training_file"])))
     validation_file = facts["validation_file"]
-    validation = list(stored_examples(store.file_path(validation_file))) if validation_file else []
+    validation = (
+        list(read_stored_examples(store.file_path(validation_file))) if validation_file else []
+    )
     start = time.monotonic()
     # Count the stored events: a kill may have come before the last losses were reported.
-    reported, last_check, first_step = store.metrics_told(id), 0.0, -1
+    reported, last_check, first_step = store.count_metrics(id), 0.0, -1
 
     def on_step(done: int, total: int, note: str) -> None:
         """Stop if the job is no longer wanted; otherwise report losses and progress."""
@@ -148,7 +150,7 @@ def _train(
         last_check = now
         row = store.row("jobs", id)
         if row is None or row["status"] != "running" or os.getppid() != parent:
-            raise _Stopped
+            raise _JobStopped
         for loss in directory.loss()[reported:]:
             reported += 1
             text = f"Step {loss.step}/{total}: training loss={loss.train or 0:.4f}"
@@ -157,7 +159,7 @@ def _train(
                 text += f", validation loss={loss.validation:.4f}"
                 data["full_valid_loss"] = loss.validation
             store.add_event(id, text, data=data)
-            store.count_attempts_anew(id)
+            store.reset_attempts(id)
         left = (now - start) / (done - first_step) * (total - done)
         store.change_job(
             id, only_from=("running",), estimated_finish=int(time.time() + left), step=done,
@@ -166,17 +168,19 @@ def _train(
 
     def on_epoch(step: int) -> None:
         """Record the checkpoint of an epoch."""
-        epochs.add(store, id, facts, next(row for row in directory.loss() if row.step == step))
+        epochs.add_checkpoint(
+            store, id, facts, next(row for row in directory.loss() if row.step == step)
+        )
 
     words = "started" if attempt == 1 else f"goes on (attempt {attempt})"
     store.add_event(id, f"Fine-tuning job {words}")
-    settings = settings_of(id, base, facts, DEFAULT_LEARNING_RATE["lora"])
+    settings = build_contender_config(id, base, facts, DEFAULT_LEARNING_RATE["lora"])
     return tune(
         settings,
         base,
         train,
         validation,
-        replace(CHAT_PASS_THROUGH, today=day_of_job(facts, job["created_at"])),
+        replace(CHAT_PASS_THROUGH, today=find_job_date(facts, job["created_at"])),
         directory,
         on_step,
         lambda line: store.add_event(id, line),
@@ -184,12 +188,12 @@ def _train(
     )
 
 
-def _finish(
+def _finish_job(
     store: Store, id: str, facts: dict[str, Any], record: TrainingRecord, organization: str
 ) -> None:
     """Store the metrics, publish the model and end the job, in one transaction."""
-    text = _metrics(ContenderDir(store.job_path(id)), bool(facts["validation_file"]))
-    file_id, model = new_id("file"), model_name(
+    text = _format_metrics(ContenderDir(store.job_path(id)), bool(facts["validation_file"]))
+    file_id, model = generate_id("file"), build_model_name(
         facts["model"], organization, facts["suffix"], id
     )  # fmt: skip
     write_text(store.file_path(file_id, RESULTS), text)
@@ -234,7 +238,7 @@ def _finish(
             store.add_event(id, message, connection=connection)
 
 
-def _metrics(directory: ContenderDir, validated: bool) -> str:
+def _format_metrics(directory: ContenderDir, validated: bool) -> str:
     """Return `loss.jsonl` in the format of the hosted API's result file."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import threading
 
-from tuneoff.server.settings import ServerSettings
+from tuneoff.server.settings import ServerConfig
 
 # Pause before a worker that ended is started again.
 RESTART_SECONDS = 1.0
 
 
-def devices() -> list[str]:
+def list_devices() -> list[str]:
     """Return the CUDA devices of this process, named as in `CUDA_VISIBLE_DEVICES`."""
     import torch
 
@@ -23,7 +23,7 @@ def devices() -> list[str]:
     return (names or [str(number) for number in range(64)])[: torch.cuda.device_count()]
 
 
-def environment(number: int, workers: int, found: list[str]) -> dict[str, str]:
+def build_environment(number: int, workers: int, found: list[str]) -> dict[str, str]:
     """Return a worker's environment variables, with its own device or its share of the CPU."""
     own = dict(os.environ)
     if len(found) > 1:
@@ -33,11 +33,11 @@ def environment(number: int, workers: int, found: list[str]) -> dict[str, str]:
     return own
 
 
-class Workers:
+class WorkerSupervisor:
     """Keeps the training processes running."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        device_names = devices()
+    def __init__(self, settings: ServerConfig) -> None:
+        device_names = list_devices()
         count = settings.workers or max(1, len(device_names))
         command = [
             sys.executable, "-m", "tuneoff.server.worker", str(settings.data_dir),
@@ -46,7 +46,7 @@ class Workers:
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(
-                target=self._watch, args=(command, environment(number, count, device_names)),
+                target=self._watch, args=(command, build_environment(number, count, device_names)),
                 name=f"worker-watch-{number}", daemon=True,
             )
             for number in range(count)

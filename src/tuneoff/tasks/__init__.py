@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from tuneoff import discovery
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
-from tuneoff.tasks.text_lines import Warn, ignore
+from tuneoff.tasks.text_lines import Warn, ignore_warning
 
 Splits = Mapping[Split, list[Example]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataPaths:
     """The paths that a task may read."""
 
     folder: Path
     """The bake-off file's folder; relative paths start here."""
     data_dir: Path | None = None
     """Local copies of the data sets, if there are any."""
-    warn: Warn = ignore
+    warn: Warn = ignore_warning
     """Receives warnings about the data that was read."""
 
     def path(self, written: str) -> Path:
@@ -50,7 +50,7 @@ class Task(Protocol):
     """The `meta` key that groups dependent examples (for instance a database). None: they are
     independent."""
 
-    def load(self, settings: TaskSettings, place: Place) -> Splits:
+    def load(self, settings: TaskConfig, place: DataPaths) -> Splits:
         """Return all examples by split, before `limit`.
 
         A task that reads a user's files may also define `places(settings, place, split, wanted)`,
@@ -58,11 +58,11 @@ class Task(Protocol):
         """
         ...
 
-    def template(self, settings: TaskSettings) -> Template:
+    def template(self, settings: TaskConfig) -> Template:
         """Return the task's full prompt; the caller applies `prompt: short`."""
         ...
 
-    def databases(self, settings: TaskSettings, place: Place, into: Path) -> Path | None:
+    def databases(self, settings: TaskConfig, place: DataPaths, into: Path) -> Path | None:
         """Return the folder of `<db_id>/*.sqlite` for scoring, or None.
 
         Generated databases go below `into`.

@@ -20,22 +20,22 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.prompts import CHAT_PASS_THROUGH, Template
 from tuneoff.records import Example, Split
 from tuneoff.settings import Columns
-from tuneoff.tasks import Place, Splits, training_rows
+from tuneoff.tasks import DataPaths, Splits, training_rows
 from tuneoff.tasks.columns import (
     TURN_KEYS,
-    ColumnWatch,
+    ColumnUsage,
     describe_columns,
     find_columns,
     make_example,
 )
-from tuneoff.tasks.rows import Record, Row, read, row_id
-from tuneoff.tasks.splits import carve, carved_size, repeated, repeated_inputs
-from tuneoff.tasks.text_lines import Warn, ignore
+from tuneoff.tasks.rows import DataRow, Record, get_row_id, read_records
+from tuneoff.tasks.splits import carve, compute_carved_size, count_repeated_inputs, find_repeated_id
+from tuneoff.tasks.text_lines import Warn, ignore_warning
 
 SCORER = "text"
 SOURCES: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ MAX_NEW_TOKENS = 256
 CLUSTER = None
 
 
-def load(settings: TaskSettings, place: Place) -> Splits:
+def load(settings: TaskConfig, place: DataPaths) -> Splits:
     """Return all examples by split.
 
     Raises:
@@ -55,11 +55,11 @@ def load(settings: TaskSettings, place: Place) -> Splits:
 
     def read_split(file: str) -> list[Example]:
         path = place.path(file)
-        say_chosen_columns(path, settings.columns, place.warn)
-        return checked_examples(path, settings.columns, place.warn)
+        warn_chosen_columns(path, settings.columns, place.warn)
+        return load_checked_examples(path, settings.columns, place.warn)
 
     train = read_split(settings.train)
-    total, count = len(train), carved_size(len(train))
+    total, count = len(train), compute_carved_size(len(train))
     if settings.test is not None:
         test = read_split(settings.test)
     else:
@@ -76,12 +76,12 @@ def load(settings: TaskSettings, place: Place) -> Splits:
     return {"train": train, "validation": validation, "test": test}
 
 
-def template(settings: TaskSettings) -> Template:
+def template(settings: TaskConfig) -> Template:
     """Return the template that passes the turns through."""
     return CHAT_PASS_THROUGH
 
 
-def databases(settings: TaskSettings, place: Place, into: Path) -> None:
+def databases(settings: TaskConfig, place: DataPaths, into: Path) -> None:
     """Return no databases; raise if some are named."""
     if settings.databases is not None:
         raise ConfigError("task.databases: chat executes nothing; drop it.")
@@ -89,10 +89,10 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> None:
 
 def read_examples(path: Path, columns: Columns | None = None) -> list[Example]:
     """Return the examples of a file; an id is the row's own, or file name and line."""
-    return list(examples_in(path, columns))
+    return list(iterate_examples(path, columns))
 
 
-def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Example]:
+def load_checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Example]:
     """Return the examples of a file, and warn about doubtful ones.
 
     `check` and the bake-off both use it, so they give the same warnings.
@@ -100,15 +100,15 @@ def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Ex
     Raises:
         DataError: a row cannot be used, or an id occurs twice.
     """
-    examples = list(examples_in(path, columns, warn))
-    twice = repeated(example.id for example in examples)
+    examples = list(iterate_examples(path, columns, warn))
+    twice = find_repeated_id(example.id for example in examples)
     if twice is not None:
-        places = _places_in(path, columns, lambda example: example.id == twice)
+        places = _find_places(path, columns, lambda example: example.id == twice)
         raise DataError(
             f"{path}: the id {twice!r} is there twice ({' and '.join(places[:2])}); ids must "
             "differ."
         )
-    exact, alike = repeated_inputs(examples)
+    exact, alike = count_repeated_inputs(examples)
     if exact:
         warn(f"{path}: {exact} inputs are repeated; a split keeps equal ones together.")
     if alike:
@@ -116,7 +116,7 @@ def checked_examples(path: Path, columns: Columns | None, warn: Warn) -> list[Ex
     return examples
 
 
-def stored_examples(path: Path) -> Iterator[Example]:
+def read_stored_examples(path: Path) -> Iterator[Example]:
     """Yield the examples of a file that was checked when it was stored.
 
     It is not checked again: the rules have changed since, and accepted files stay readable.
@@ -126,18 +126,18 @@ def stored_examples(path: Path) -> Iterator[Example]:
     with path.open(encoding="utf-8-sig") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
-                yield _from_messages(json.loads(line), f"{path.stem}-{number}")
+                yield _build_example(json.loads(line), f"{path.stem}-{number}")
 
 
-def examples_in(
-    path: Path, columns: Columns | None = None, warn: Warn = ignore
+def iterate_examples(
+    path: Path, columns: Columns | None = None, warn: Warn = ignore_warning
 ) -> Iterator[Example]:
     """Yield the examples of a file; without `columns` they are found by name."""
-    for _, example in _placed_examples(path, columns, warn):
+    for _, example in _read_placed_examples(path, columns, warn):
         yield example
 
 
-def say_chosen_columns(path: Path, columns: Columns | None, warn: Warn) -> None:
+def warn_chosen_columns(path: Path, columns: Columns | None, warn: Warn) -> None:
     """Warn which columns were chosen, where the bake-off file does not name them.
 
     Silent for one prompt column without a system text.
@@ -149,44 +149,46 @@ def say_chosen_columns(path: Path, columns: Columns | None, warn: Warn) -> None:
 
 
 def places(
-    settings: TaskSettings, place: Place, split: Split, wanted: Callable[[Example], bool], /
+    settings: TaskConfig, place: DataPaths, split: Split, wanted: Callable[[Example], bool], /
 ) -> list[str]:
     """Return file and line of each wanted example of a split."""
     file = getattr(settings, split) or settings.train or ""
-    return _places_in(place.path(file), settings.columns, wanted)
+    return _find_places(place.path(file), settings.columns, wanted)
 
 
-def _places_in(path: Path, columns: Columns | None, wanted: Callable[[Example], bool]) -> list[str]:
-    placed = _placed_examples(path, columns, ignore)
+def _find_places(
+    path: Path, columns: Columns | None, wanted: Callable[[Example], bool]
+) -> list[str]:
+    placed = _read_placed_examples(path, columns, ignore_warning)
     return [record.where for record, example in placed if wanted(example)]
 
 
-def _placed_examples(
+def _read_placed_examples(
     path: Path, columns: Columns | None, warn: Warn
 ) -> Iterator[tuple[Record, Example]]:
     encoding = columns.encoding if columns else None
     named = columns if columns and columns.names_columns else None
     chosen = named or find_columns(path, encoding)
-    watch, stem = ColumnWatch(), path.stem
-    for record in read(path, encoding, warn):
+    watch, stem = ColumnUsage(), path.stem
+    for record in read_records(path, encoding, warn):
         default_id = f"{stem}-{record.number}"
         if "messages" in record.row and named is None:
             if (fault := training_rows.find_fault(record.row)) is not None:
                 raise DataError(f"{record.where}: {fault}.")
-            watch.see(record.row, TURN_KEYS)
-            yield record, _from_messages(record.row, default_id)
+            watch.add_row(record.row, TURN_KEYS)
+            yield record, _build_example(record.row, default_id)
         else:
             used = chosen or Columns()
-            watch.see(record.row, (*used.prompts, used.completion, used.system, used.id))
+            watch.add_row(record.row, (*used.prompts, used.completion, used.system, used.id))
             yield record, make_example(record, used, default_id)
     watch.warn(path, chosen, warn)
 
 
-def _from_messages(row: Row, default_id: str) -> Example:
+def _build_example(row: DataRow, default_id: str) -> Example:
     before, answer = training_rows.split_answer(row["messages"])
     meta = row.get("meta")
     return Example(
-        row_id(row, "id", default_id),
+        get_row_id(row, "id", default_id),
         {"messages": before},
         answer,
         meta if isinstance(meta, dict) else {},

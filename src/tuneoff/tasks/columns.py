@@ -11,7 +11,14 @@ from typing import Any
 from tuneoff.errors import DataError
 from tuneoff.records import Example
 from tuneoff.settings import Columns
-from tuneoff.tasks.rows import Record, Row, optional, read, required, row_id
+from tuneoff.tasks.rows import (
+    DataRow,
+    Record,
+    get_optional_text,
+    get_required_text,
+    get_row_id,
+    read_records,
+)
 from tuneoff.tasks.text_lines import Warn
 
 # Usual column names, the likeliest first; and the columns that may follow the first one in a
@@ -22,9 +29,9 @@ JOINED_TO_ANY = ("context",)
 COMPLETION_NAMES = ("completion", "output", "answer", "response", "label", "target", "reference")
 SYSTEM_NAMES = ("system", "system_prompt")
 # A column with one of these names matters to a model even if it holds a list.
-NAMES_OF_TEXTS = {*PROMPT_NAMES, *JOINED_TO_ANY, *SYSTEM_NAMES}
+TEXT_NAMES = {*PROMPT_NAMES, *JOINED_TO_ANY, *SYSTEM_NAMES}
 # Rows that are searched for names: in JSONL a row may lack keys that others have.
-LOOKED_AT = 1000
+MAX_SCANNED_ROWS = 1000
 # The keys that matter in a row of chat messages.
 TURN_KEYS = ("messages", "id", "meta")
 
@@ -35,11 +42,11 @@ def find_columns(path: Path, encoding: str | None = None) -> Columns | None:
     Raises:
         DataError: no column looks like a prompt or an answer, or two columns match equally well.
     """
-    rows = [record.row for record in islice(read(path, encoding), LOOKED_AT)]
+    rows = [record.row for record in islice(read_records(path, encoding), MAX_SCANNED_ROWS)]
     if "messages" in rows[0]:
         return None
     names = list(dict.fromkeys(name for row in rows for name in row if "messages" not in row))
-    known = _known_names(names)
+    known = _normalize_names(names)
     prompt = next((name for name in PROMPT_NAMES if name in known), None)
     completion = next((name for name in COMPLETION_NAMES if name in known), None)
     if prompt is None or completion is None:
@@ -57,16 +64,16 @@ def find_columns(path: Path, encoding: str | None = None) -> Columns | None:
 
     joined = [name for name in JOINED_NAMES.get(prompt, JOINED_TO_ANY) if may_join(name)]
     system = next((name for name in SYSTEM_NAMES if may_join(name)), None)
-    prompts = tuple(_only(known[name], path) for name in (prompt, *joined))
+    prompts = tuple(_get_single_column(known[name], path) for name in (prompt, *joined))
     return Columns(
         prompt=prompts if joined else prompts[0],
-        completion=_only(known[completion], path),
-        system=_only(known[system], path) if system else None,
+        completion=_get_single_column(known[completion], path),
+        system=_get_single_column(known[system], path) if system else None,
         encoding=encoding,
     )
 
 
-def _known_names(names: Sequence[Any]) -> dict[str, list[str]]:
+def _normalize_names(names: Sequence[Any]) -> dict[str, list[str]]:
     """Return normalized names, each with the columns that have it."""
     known: dict[str, list[str]] = {}
     for name in map(str, names):
@@ -74,7 +81,7 @@ def _known_names(names: Sequence[Any]) -> dict[str, list[str]]:
     return known
 
 
-def _only(columns: Sequence[str], path: Path) -> str:
+def _get_single_column(columns: Sequence[str], path: Path) -> str:
     if len(columns) > 1:
         raise DataError(
             f"{path}: the columns {columns[0]!r} and {columns[1]!r} differ only in how they are "
@@ -101,28 +108,30 @@ def make_example(record: Record, columns: Columns, default_id: str) -> Example:
         return record.where if key == part else f"{record.where}: task.columns.{part}"
 
     first, *others = columns.prompts
-    texts = [required(row, first, where("prompt", first))]
+    texts = [get_required_text(row, first, where("prompt", first))]
     texts += [
-        text for key in others if (text := optional(row, key, where("prompt", key))) is not None
+        text
+        for key in others
+        if (text := get_optional_text(row, key, where("prompt", key))) is not None
     ]
     turns = [{"role": "user", "content": "\n\n".join(texts)}]
     if columns.system is not None:
-        system = optional(row, columns.system, where("system", columns.system))
+        system = get_optional_text(row, columns.system, where("system", columns.system))
         if system is not None:
             turns.insert(0, {"role": "system", "content": system})
-    example_id = row_id(row, columns.id, default_id) if columns.id else default_id
-    answer = required(row, columns.completion, where("completion", columns.completion))
+    example_id = get_row_id(row, columns.id, default_id) if columns.id else default_id
+    answer = get_required_text(row, columns.completion, where("completion", columns.completion))
     return Example(example_id, {"messages": turns}, answer)
 
 
-class ColumnWatch:
+class ColumnUsage:
     """Collects the columns of a file that are unused or missing."""
 
     def __init__(self) -> None:
         self._unused: dict[str, None] = {}
         self._seen: dict[str, None] = {}
 
-    def see(self, row: Row, used: Collection[str | None]) -> None:
+    def add_row(self, row: DataRow, used: Collection[str | None]) -> None:
         """Record the columns of one row.
 
         Args:
@@ -132,7 +141,7 @@ class ColumnWatch:
         for name, value in row.items():
             if name in used or name in self._unused:
                 continue
-            if _is_text(value) or (name in NAMES_OF_TEXTS and value):
+            if _is_text(value) or (name in TEXT_NAMES and value):
                 self._unused[name] = None
 
     def warn(self, path: Path, columns: Columns | None, warn: Warn) -> None:
@@ -142,7 +151,7 @@ class ColumnWatch:
             DataError: no row has the column that is named for the system text.
         """
         if columns is not None:
-            self._warn_of_absent(path, columns, warn)
+            self._warn_absent(path, columns, warn)
         if self._unused:
             several = len(self._unused) > 1
             columns_are, them = ("columns {} are", "them") if several else ("column {} is", "it")
@@ -154,7 +163,7 @@ class ColumnWatch:
             )
             warn(f"{path}: the {unused} not used, so no model sees {them}; {put}.")
 
-    def _warn_of_absent(self, path: Path, columns: Columns, warn: Warn) -> None:
+    def _warn_absent(self, path: Path, columns: Columns, warn: Warn) -> None:
         there = f"(it has: {', '.join(map(str, self._seen))})"
         if columns.system is not None and columns.system not in self._seen:
             raise DataError(

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
-from tuneoff.tasks.text_lines import MARK, Warn, decode_lines, ignore
+from tuneoff.tasks.text_lines import BYTE_ORDER_MARK, Warn, decode_lines, ignore_warning
 
 DELIMITERS = (",", ";", "\t", "|")
 # The size of the sample in which the dialect is looked for.
 SAMPLE_LINES, SAMPLE_CHARACTERS = 1000, 2**20
 # Lines. A longer unfinished record means a quote that is never closed.
-MOST_UNFINISHED = 100
+MAX_UNFINISHED_LINES = 100
 BACKSLASHED = re.compile(r"\\(.)", re.DOTALL)
 # Python's own limit of a field is 128 KiB; this is what a C long holds everywhere.
-MOST_CHARACTERS = 2**31 - 1
+MAX_FIELD_CHARACTERS = 2**31 - 1
 # Spreadsheets name the delimiter in this first line.
 SEPARATOR_LINE = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 
@@ -63,7 +63,7 @@ class Dialect:
 
 
 def read_csv(
-    path: Path, encoding: str | None = None, warn: Warn = ignore
+    path: Path, encoding: str | None = None, warn: Warn = ignore_warning
 ) -> Iterator[tuple[int, int, dict[str, str]]]:
     """Yield each record's first line, last line, and fields by header name.
 
@@ -71,7 +71,7 @@ def read_csv(
         DataError: the file is not CSV, two columns have one name, or a record has another number of
             fields than the header.
     """
-    csv.field_size_limit(MOST_CHARACTERS)
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
     dialect, skipped = _find_dialect(path, encoding)
     lines = (line for number, line in decode_lines(path, encoding, warn) if number > skipped)
     reader = dialect.records(lines)
@@ -91,7 +91,7 @@ def read_csv(
         if not record:
             continue
         if not names:
-            names = _names(record, f"{path}:{begins}")
+            names = _read_header(record, f"{path}:{begins}")
             continue
         if len(record) != len(names):
             raise DataError(
@@ -106,15 +106,15 @@ def read_csv(
         yield begins, skipped + reader.line_num, dict(zip(names, record, strict=True))
 
 
-def _names(record: list[str], where: str) -> list[str]:
+def _read_header(record: list[str], where: str) -> list[str]:
     """Return the header's names, stripped; an empty name becomes `column N`."""
-    names = [name.strip(MARK + " \t\r\n") for name in record]
+    names = [name.strip(BYTE_ORDER_MARK + " \t\r\n") for name in record]
     names = [name or f"column {number}" for number, name in enumerate(names, 1)]
-    refuse_repeated(names, where)
+    refuse_repeated_columns(names, where)
     return names
 
 
-def refuse_repeated(names: Iterable[str], where: str) -> None:
+def refuse_repeated_columns(names: Iterable[str], where: str) -> None:
     """Raise if two columns have the same name, since a row could keep only one.
 
     Raises:
@@ -129,22 +129,22 @@ def refuse_repeated(names: Iterable[str], where: str) -> None:
 
 def _find_dialect(path: Path, encoding: str | None) -> tuple[Dialect, int]:
     """Return the file's dialect, and the number of lines before its header."""
-    lines, whole = _sample(path, encoding)
+    lines, whole = _read_sample(path, encoding)
     separator = SEPARATOR_LINE.fullmatch(lines[0]) if lines else None
     skipped = 1 if separator else 0
     lines = lines[skipped:]
     header = next((line for line in lines if line.strip()), "")
     order = ("\t", *DELIMITERS) if path.suffix.lower() == ".tsv" else DELIMITERS
     delimiters = (separator[1],) if separator else tuple(dict.fromkeys(order))
-    plain = [_dialect(delimiter, header) for delimiter in delimiters]
-    for dialect in chain(plain, _others(plain)):
-        if _fits(dialect, lines, whole):
+    plain = [_build_dialect(delimiter, header) for delimiter in delimiters]
+    for dialect in chain(plain, _list_rare_dialects(plain)):
+        if _is_consistent(dialect, lines, whole):
             return dialect, skipped
     # No dialect fits. Use the likeliest one, so that the error names the record that does not fit.
-    return max(plain, key=lambda dialect: _width(dialect, [header])), skipped
+    return max(plain, key=lambda dialect: _count_fields(dialect, [header])), skipped
 
 
-def _sample(path: Path, encoding: str | None) -> tuple[list[str], bool]:
+def _read_sample(path: Path, encoding: str | None) -> tuple[list[str], bool]:
     """Return the file's first lines, and whether that is the whole file."""
     lines: list[str] = []
     characters = 0
@@ -157,19 +157,19 @@ def _sample(path: Path, encoding: str | None) -> tuple[list[str], bool]:
     return lines, next(stream, None) is None
 
 
-def _dialect(delimiter: str, header: str) -> Dialect:
+def _build_dialect(delimiter: str, header: str) -> Dialect:
     """Return the usual dialect of a delimiter.
 
     Single quotes around header names mean that texts are quoted so, too. A blank after each
     delimiter of the header is not part of the fields.
     """
-    quote = "'" if header.lstrip(MARK).startswith("'") else '"'
+    quote = "'" if header.lstrip(BYTE_ORDER_MARK).startswith("'") else '"'
     after = header.rstrip("\r\n").split(delimiter)[1:]
     blanks = delimiter != "\t" and bool(after) and all(part.startswith(" ") for part in after)
     return Dialect(delimiter, quote, None, blanks)
 
 
-def _others(plain: Iterable[Dialect]) -> Iterator[Dialect]:
+def _list_rare_dialects(plain: Iterable[Dialect]) -> Iterator[Dialect]:
     """Yield rarer dialects: escaped quotes, and no quoting.
 
     Tab-separated texts are often written without quoting.
@@ -181,7 +181,7 @@ def _others(plain: Iterable[Dialect]) -> Iterator[Dialect]:
             yield Dialect(dialect.delimiter, None)
 
 
-def _fits(dialect: Dialect, lines: list[str], whole: bool) -> bool:
+def _is_consistent(dialect: Dialect, lines: list[str], whole: bool) -> bool:
     """Return whether all records have as many fields as the header, and more than one."""
     reader, width = dialect.records(lines), 0
     while True:
@@ -191,7 +191,7 @@ def _fits(dialect: Dialect, lines: list[str], whole: bool) -> bool:
         except csv.Error:
             # A sample may end within a record.
             at_end = not whole and reader.line_num == len(lines)
-            return at_end and width > 1 and len(lines) - begins < MOST_UNFINISHED
+            return at_end and width > 1 and len(lines) - begins < MAX_UNFINISHED_LINES
         if record is None:
             return width > 1
         if record and width and len(record) != width:
@@ -205,7 +205,7 @@ def _is_quoted(field: str) -> bool:
     return len(field) > 1 and field.startswith('"') and field.endswith('"')
 
 
-def _width(dialect: Dialect, lines: list[str]) -> int:
+def _count_fields(dialect: Dialect, lines: list[str]) -> int:
     """Return the number of fields of the first record; 0 if it cannot be read."""
     try:
         return len(next(dialect.records(lines), []))

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.errors import ConfigError
 from tuneoff.prompts import Template
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.tasks import Place, Splits
-from tuneoff.tasks.rows import Row, from_hub, read, required
+from tuneoff.tasks import DataPaths, Splits
+from tuneoff.tasks.rows import DataRow, get_required_text, load_from_hub, read_records
 from tuneoff.tasks.samples import functional
 
 SCORER = "functional"
@@ -56,7 +56,7 @@ SAMPLE = Template(
 )
 
 
-def load(settings: TaskSettings, place: Place) -> Splits:
+def load(settings: TaskConfig, place: DataPaths) -> Splits:
     """Return all examples by split.
 
     Raises:
@@ -64,36 +64,37 @@ def load(settings: TaskSettings, place: Place) -> Splits:
     """
     if settings.source == "sample":
         return functional.generate(settings.seed)
-    return {split: _viggo(split, place) for split in SPLITS}
+    return {split: _load_viggo(split, place) for split in SPLITS}
 
 
-def template(settings: TaskSettings) -> Template:
+def template(settings: TaskConfig) -> Template:
     """Return the prompt of a source."""
     return SAMPLE if settings.source == "sample" else VIGGO
 
 
-def databases(settings: TaskSettings, place: Place, into: Path) -> None:
+def databases(settings: TaskConfig, place: DataPaths, into: Path) -> None:
     """Return no databases; raise if some are named."""
     if settings.databases is not None:
         raise ConfigError("task.databases: functional_representation executes nothing; drop it.")
 
 
-def _viggo(split: Split, place: Place) -> list[Example]:
+def _load_viggo(split: Split, place: DataPaths) -> list[Example]:
     local = place.data_dir / "viggo" / f"{split}.jsonl" if place.data_dir else None
     if local is not None and local.is_file():
         numbered = (
-            (record.number, record.where, record.row) for record in read(local, warn=place.warn)
+            (record.number, record.where, record.row)
+            for record in read_records(local, warn=place.warn)
         )
-        return [_example(split, *record) for record in numbered]
-    rows = enumerate(from_hub(HUB_ID, split, HUB_REVISION), 1)
-    return [_example(split, number, f"{HUB_ID}:{number}", row) for number, row in rows]
+        return [_build_example(split, *record) for record in numbered]
+    rows = enumerate(load_from_hub(HUB_ID, split, HUB_REVISION), 1)
+    return [_build_example(split, number, f"{HUB_ID}:{number}", row) for number, row in rows]
 
 
-def _example(split: Split, number: int, where: str, row: Row) -> Example:
-    answer = required(row, "meaning_representation", where)
+def _build_example(split: Split, number: int, where: str, row: DataRow) -> Example:
+    answer = get_required_text(row, "meaning_representation", where)
     return Example(
         id=f"viggo-{split}-{number:05d}",
-        inputs={"sentence": required(row, "target", where)},
+        inputs={"sentence": get_required_text(row, "target", where)},
         completion=answer,
         meta={"function": answer.split("(", 1)[0]},
     )

@@ -14,30 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
-from tuneoff.tasks.csv_rows import read_csv, refuse_repeated
-from tuneoff.tasks.text_lines import MARK, Warn, decode_lines, ignore
-from tuneoff.tasks.training_rows import HALF_PAIR, find_half_pair
+from tuneoff.tasks.csv_rows import read_csv, refuse_repeated_columns
+from tuneoff.tasks.text_lines import BYTE_ORDER_MARK, Warn, decode_lines, ignore_warning
+from tuneoff.tasks.training_rows import LONE_SURROGATE, find_lone_surrogate
 
-Row = dict[str, Any]
+DataRow = dict[str, Any]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 # Formats that are not read, and the advice that the error gives.
-NOT_READ = {
+UNSUPPORTED_SUFFIXES = {
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip"), "unpack it first"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as CSV first"),
     **dict.fromkeys((".arrow", ".feather", ".orc"), "save it as Parquet first"),
 }
 # Levels. No training data is nested this deeply; Python's own limit is some thousand.
-MOST_NESTED = 100
+MAX_NESTING = 100
 # In JSON text a quote is escaped by a backslash, so this matches keys only.
-KEY = re.compile(r'"\s*:')
-TOO_DEEP = f"the JSON is nested more than {MOST_NESTED} levels deep; take out what is so deep."
+JSON_KEY = re.compile(r'"\s*:')
+TOO_DEEP = f"the JSON is nested more than {MAX_NESTING} levels deep; take out what is so deep."
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
     """A row with its position in the file."""
 
-    row: Row
+    row: DataRow
     """The row's fields."""
     number: int
     """For ids: the line where the row ends; in JSON and Parquet the row's number, from 1."""
@@ -45,7 +45,9 @@ class Record:
     """For messages: the file and the line where the row begins."""
 
 
-def read(path: Path, encoding: str | None = None, warn: Warn = ignore) -> Iterator[Record]:
+def read_records(
+    path: Path, encoding: str | None = None, warn: Warn = ignore_warning
+) -> Iterator[Record]:
     """Yield the rows of a file, then warn about doubtful ones.
 
     Args:
@@ -56,7 +58,7 @@ def read(path: Path, encoding: str | None = None, warn: Warn = ignore) -> Iterat
         DataError: the file is missing, empty, or of an unknown format, or a row is broken.
     """
     readers = {
-        ".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet,
+        ".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet,
     }  # fmt: skip
     reader: Callable[..., Iterator[Record]] | None = readers.get(path.suffix.lower())
     if path.is_dir():
@@ -68,14 +70,14 @@ def read(path: Path, encoding: str | None = None, warn: Warn = ignore) -> Iterat
     if reader is None:
         raise DataError(
             f"{path}: cannot read {path.suffix or 'a file without suffix'!r} (allowed: "
-            f"{', '.join(SUFFIXES)}); {NOT_READ.get(path.suffix.lower(), 'convert it first')}."
+            f"{', '.join(SUFFIXES)}); {UNSUPPORTED_SUFFIXES.get(path.suffix.lower(), 'convert it first')}."
         )
     empty = True
     try:
         for record in reader(path, encoding, warn):
             empty = False
-            if (place := find_half_pair(record.row)) is not None:
-                raise DataError(f"{record.where}: {HALF_PAIR} ({place}).")
+            if (place := find_lone_surrogate(record.row)) is not None:
+                raise DataError(f"{record.where}: {LONE_SURROGATE} ({place}).")
             yield record
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror or error}).") from None
@@ -83,26 +85,26 @@ def read(path: Path, encoding: str | None = None, warn: Warn = ignore) -> Iterat
         raise DataError(f"{path}: there is no row in it; it needs at least one example.")
 
 
-def _jsonl(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
+def _read_jsonl(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
     for number, line in decode_lines(path, encoding, warn):
         # Concatenated files may have a byte order mark in the middle.
-        text = line.removeprefix(MARK)
+        text = line.removeprefix(BYTE_ORDER_MARK)
         if text.strip():
             where = f"{path}:{number}"
             try:
-                value = _parsed(text, where)
+                value = _parse_located(text, where)
             except json.JSONDecodeError as error:
                 raise DataError(
                     f"{where}: this line is not JSON ({error.msg} at column {error.colno}); "
                     "each line must be one JSON object."
                 ) from None
-            yield Record(_object(value, where), number, where)
+            yield Record(_check_object(value, where), number, where)
 
 
-def _json(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
+def _read_json(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
     text = "".join(line for _, line in decode_lines(path, encoding, warn))
     try:
-        value = _parsed(text, str(path))
+        value = _parse_located(text, str(path))
     except json.JSONDecodeError as error:
         what_to_do = "it must be a list of rows"
         if error.msg == "Extra data":
@@ -115,7 +117,7 @@ def _json(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
         raise DataError(f"{path}: expected a list of rows, got {type(value).__name__}.")
     for number, row in enumerate(value, 1):
         where = f"{path}, row {number}"
-        yield Record(_object(row, where), number, where)
+        yield Record(_check_object(row, where), number, where)
 
 
 def parse_json(text: str) -> Any:
@@ -128,12 +130,12 @@ def parse_json(text: str) -> Any:
     """
     try:
         value = _DECODER.decode(text)
-        if text.count("[") + text.count("{") > MOST_NESTED:
+        if text.count("[") + text.count("{") > MAX_NESTING:
             _refuse_nested(value)
         # The hook is slow, so it runs only for texts that may hold a key twice; a text value can
         # look like a key.
-        if len(KEY.findall(text)) != _count_keys(value):
-            json.loads(text, object_pairs_hook=_once)
+        if len(JSON_KEY.findall(text)) != _count_keys(value):
+            json.loads(text, object_pairs_hook=_build_unique_object)
     except (json.JSONDecodeError, DataError):
         raise
     except RecursionError:
@@ -143,7 +145,7 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parse_located(text: str, where: str) -> Any:
     try:
         return parse_json(text)
     except DataError as error:
@@ -161,7 +163,7 @@ def _count_keys(value: Any) -> int:
     return count
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the object; raise if it has a key twice.
 
     Python's json would let the last one win.
@@ -185,7 +187,7 @@ def _refuse_nested(value: Any) -> None:
     level, depth = [value], 0
     while level:
         depth += 1
-        if depth > MOST_NESTED:
+        if depth > MAX_NESTING:
             raise DataError(TOO_DEEP)
         lists = [container for container in level if isinstance(container, list)]
         objects = [container for container in level if isinstance(container, dict)]
@@ -193,27 +195,27 @@ def _refuse_nested(value: Any) -> None:
         level += [inner for container in objects for inner in container.values()]
 
 
-def _object(value: Any, where: str) -> Row:
+def _check_object(value: Any, where: str) -> DataRow:
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected a JSON object, got {type(value).__name__}.")
     return value
 
 
-def _csv(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
+def _read_csv(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
     for begins, ends, row in read_csv(path, encoding, warn):
         yield Record(row, ends, f"{path}:{begins}")
 
 
-def _parquet(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
+def _read_parquet(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            refuse_repeated(file.schema_arrow.names, str(path))
+            refuse_repeated_columns(file.schema_arrow.names, str(path))
             number = 0
             for batch in file.iter_batches(batch_size=1024):
-                for row in _rows_of(batch, path, number):
+                for row in _convert_batch(batch, path, number):
                     number += 1
                     yield Record(row, number, f"{path}, row {number}")
     except (pyarrow.ArrowException, OSError) as error:
@@ -223,14 +225,14 @@ def _parquet(path: Path, encoding: str | None, warn: Warn) -> Iterator[Record]:
         ) from None
 
 
-def _rows_of(batch: Any, path: Path, before: int) -> list[Row]:
+def _convert_batch(batch: Any, path: Path, before: int) -> list[DataRow]:
     """Return the rows of a record batch.
 
     Args:
         before: the number of rows in the file before this batch.
     """
     try:
-        rows: list[Row] = batch.to_pylist()
+        rows: list[DataRow] = batch.to_pylist()
     except UnicodeDecodeError:
         for place in range(batch.num_rows):
             try:
@@ -249,7 +251,7 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def required(row: Row, key: str, where: str) -> str:
+def get_required_text(row: DataRow, key: str, where: str) -> str:
     """Return a text field of a row.
 
     Raises:
@@ -269,7 +271,7 @@ def required(row: Row, key: str, where: str) -> str:
     return value
 
 
-def optional(row: Row, key: str, where: str) -> str | None:
+def get_optional_text(row: DataRow, key: str, where: str) -> str | None:
     """Return a text field of a row; None if it is missing, null or blank.
 
     Raises:
@@ -278,16 +280,16 @@ def optional(row: Row, key: str, where: str) -> str | None:
     value = row.get(key)
     if is_missing(value) or (isinstance(value, str) and not value.strip()):
         return None
-    return required(row, key, where)
+    return get_required_text(row, key, where)
 
 
-def row_id(row: Row, key: str, default: str) -> str:
+def get_row_id(row: DataRow, key: str, default: str) -> str:
     """Return a row's own id, or the default."""
     value = row.get(key)
     return default if is_missing(value) or value == "" else str(value)
 
 
-def from_hub(name: str, split: str, revision: str | None = None) -> Iterator[Row]:
+def load_from_hub(name: str, split: str, revision: str | None = None) -> Iterator[DataRow]:
     """Yield the rows of a data set of the Hugging Face hub.
 
     Raises:

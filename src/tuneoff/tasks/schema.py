@@ -17,7 +17,7 @@ from tuneoff.databases import find_committed
 from tuneoff.errors import DataError
 
 
-def serialized(file: Path) -> str:
+def serialize_schema(file: Path) -> str:
     """Return the schema of a SQLite file as text.
 
     Raises:
@@ -33,12 +33,12 @@ def serialized(file: Path) -> str:
                     "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
                 )
             ]
-            return " ".join(_table(database, name) for name in tables)
+            return " ".join(_serialize_table(database, name) for name in tables)
     except sqlite3.DatabaseError as error:
         raise DataError(f"{file}: this is not a SQLite database ({error}).") from None
 
 
-def _table(database: sqlite3.Connection, table: str) -> str:
+def _serialize_table(database: sqlite3.Connection, table: str) -> str:
     references = {
         own.lower(): f"{other}.{theirs or own}"
         for _, _, other, own, theirs, *_ in database.execute(

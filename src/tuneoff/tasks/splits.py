@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, cast
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.settings import Limit
-from tuneoff.tasks.training_rows import HALF_PAIR, find_half_pair
+from tuneoff.tasks.training_rows import LONE_SURROGATE, find_lone_surrogate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-CARVED_FRACTION, CARVED_MOST = 0.1, 500
+CARVED_FRACTION, MAX_CARVED = 0.1, 500
 # The number of overlapping examples that an error names.
-MOST_NAMED = 3
+MAX_NAMED = 3
 _ASCII_MARKS = {code: None for code in range(128) if not chr(code).isalnum()}
 _LETTERS = re.compile(r"[^\W_]+")
 # Returns file and line of each wanted example of a split.
-Places = Callable[[Split, Callable[[Example], bool]], Sequence[str]]
+PlaceFinder = Callable[[Split, Callable[[Example], bool]], Sequence[str]]
 
 
-def limited(
+def apply_limits(
     splits: Mapping[Split, list[Example]], limit: Limit, seed: int
 ) -> dict[Split, list[Example]]:
     """Return a seeded sample of each split that has a limit, and the other splits whole."""
@@ -43,7 +43,7 @@ def limited(
     return chosen
 
 
-def with_validation(
+def carve_validation(
     splits: Mapping[Split, list[Example]], cluster: str | None, seed: int
 ) -> tuple[dict[Split, list[Example]], list[str]]:
     """Return the splits with a validation split, and a line if it was carved.
@@ -58,7 +58,7 @@ def with_validation(
     train = complete["train"]
     if complete["validation"] or not train:
         return complete, []
-    count = carved_size(len(train))
+    count = compute_carved_size(len(train))
     rest: list[Example] = []
     carved: list[Example] = []
     if cluster is not None and all(cluster in example.meta for example in train):
@@ -74,9 +74,9 @@ def with_validation(
     return {**complete, "train": rest, "validation": carved}, [line]
 
 
-def carved_size(examples: int) -> int:
+def compute_carved_size(examples: int) -> int:
     """Return the number of examples to carve for a missing split."""
-    return max(1, min(CARVED_MOST, round(CARVED_FRACTION * examples)))
+    return max(1, min(MAX_CARVED, round(CARVED_FRACTION * examples)))
 
 
 def carve_groups(
@@ -101,22 +101,22 @@ def carve(
     examples: Sequence[Example], count: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
     """Return (rest, carved): `count` examples at random; equal inputs stay together."""
-    places = drawn([input_key(example) for example in examples], count, seed)
+    places = draw_indices([build_input_key(example) for example in examples], count, seed)
     inside = set(places)
     rest = [example for place, example in enumerate(examples) if place not in inside]
     return rest, [examples[place] for place in places]
 
 
-def drawn(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
+def draw_indices(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
     """Return the indices of at least `count` random examples; equal keys stay together.
 
     All are returned if there are fewer.
     """
     ranks: dict[Hashable, int] = {}
-    return drawn_ranks([ranks.setdefault(key, len(ranks)) for key in keys], count, seed)
+    return draw_ranked_indices([ranks.setdefault(key, len(ranks)) for key in keys], count, seed)
 
 
-def drawn_ranks(ranks: ArrayLike, count: int, seed: int) -> list[int]:
+def draw_ranked_indices(ranks: ArrayLike, count: int, seed: int) -> list[int]:
     """Return the same as `drawn`, for keys numbered from 0 by first appearance."""
     import numpy as np
 
@@ -134,14 +134,14 @@ def drawn_ranks(ranks: ArrayLike, count: int, seed: int) -> list[int]:
     return sorted(places, key=lambda place: order[int(of[place])])
 
 
-def input_key(example: Example) -> str:
+def build_input_key(example: Example) -> str:
     """Return the key that equal inputs share."""
     return json.dumps(example.content(), sort_keys=True, ensure_ascii=False)
 
 
-def near_key(example: Example) -> str:
+def build_near_key(example: Example) -> str:
     """Return the key that nearly equal inputs share: letters and digits, one case."""
-    return keep_letters(input_key(example))
+    return keep_letters(build_input_key(example))
 
 
 def keep_letters(text: str) -> str:
@@ -152,13 +152,13 @@ def keep_letters(text: str) -> str:
     return "".join(_LETTERS.findall(folded))
 
 
-def without(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
+def exclude_inputs(examples: Iterable[Example], others: Iterable[Example]) -> list[Example]:
     """Return the examples whose inputs are not among the others'."""
-    known = {input_key(other) for other in others}
-    return [example for example in examples if input_key(example) not in known]
+    known = {build_input_key(other) for other in others}
+    return [example for example in examples if build_input_key(example) not in known]
 
 
-def repeated(ids: Iterable[str]) -> str | None:
+def find_repeated_id(ids: Iterable[str]) -> str | None:
     """Return the first id that occurs twice, or None."""
     seen: set[str] = set()
     for id in ids:
@@ -168,10 +168,10 @@ def repeated(ids: Iterable[str]) -> str | None:
     return None
 
 
-def repeated_inputs(examples: Sequence[Example]) -> tuple[int, int]:
+def count_repeated_inputs(examples: Sequence[Example]) -> tuple[int, int]:
     """Return the number of repeated inputs: exact ones, and further near ones."""
-    exact = len(examples) - len({input_key(example) for example in examples})
-    return exact, len(examples) - len({near_key(example) for example in examples}) - exact
+    exact = len(examples) - len({build_input_key(example) for example in examples})
+    return exact, len(examples) - len({build_near_key(example) for example in examples}) - exact
 
 
 def drop_overlap(
@@ -181,16 +181,16 @@ def drop_overlap(
 
     Train loses the inputs that are in validation or test; validation loses those that are in test.
     """
-    validation = without(splits["validation"], splits["test"])
-    train = without(splits["train"], [*splits["validation"], *splits["test"]])
+    validation = exclude_inputs(splits["validation"], splits["test"])
+    train = exclude_inputs(splits["train"], [*splits["validation"], *splits["test"]])
     kept: dict[Split, list[Example]] = {
         "train": train, "validation": validation, "test": splits["test"],
     }  # fmt: skip
     dropped = {split: len(splits[split]) - len(kept[split]) for split in SPLITS}
-    return kept, dropped_lines(dropped)
+    return kept, describe_dropped(dropped)
 
 
-def dropped_lines(dropped: Mapping[Split, int]) -> list[str]:
+def describe_dropped(dropped: Mapping[Split, int]) -> list[str]:
     """Return a line for each split that lost examples."""
     later: dict[Split, str] = {"train": "validation or test", "validation": "test"}
     return [
@@ -201,34 +201,34 @@ def dropped_lines(dropped: Mapping[Split, int]) -> list[str]:
     ]
 
 
-def overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, int]]:
+def count_overlaps(splits: Mapping[Split, Sequence[Example]]) -> dict[str, tuple[int, int]]:
     """Count the overlapping inputs of each pair of splits ("train/test"): exact, then near.
 
     The inputs counted are those of the second split.
     """
     counts: dict[str, tuple[int, int]] = {}
     for first, second in combinations(SPLITS, 2):
-        exact = {input_key(example) for example in splits[first]}
-        near = {near_key(example) for example in splits[first]}
-        same = sum(input_key(example) in exact for example in splits[second])
-        alike = sum(near_key(example) in near for example in splits[second])
+        exact = {build_input_key(example) for example in splits[first]}
+        near = {build_near_key(example) for example in splits[first]}
+        same = sum(build_input_key(example) in exact for example in splits[second])
+        alike = sum(build_near_key(example) in near for example in splits[second])
         counts[f"{first}/{second}"] = (same, alike - same)
     return counts
 
 
-def _refuse_half_pairs(split: Split, examples: Iterable[Example]) -> None:
+def _refuse_lone_surrogates(split: Split, examples: Iterable[Example]) -> None:
     """Raise if an example holds a lone surrogate, which cannot be written as UTF-8."""
     for example in examples:
         parts = {"id": example.id, "inputs": example.inputs, "completion": example.completion}
-        place = find_half_pair({**parts, "meta": example.meta})
+        place = find_lone_surrogate({**parts, "meta": example.meta})
         if place is not None:
-            raise DataError(f"split {split}: example {example.id!r}: {HALF_PAIR} ({place}).")
+            raise DataError(f"split {split}: example {example.id!r}: {LONE_SURROGATE} ({place}).")
 
 
-def check(
+def check_splits(
     splits: Mapping[Split, Sequence[Example]],
     seed_arrangement: bool,
-    places: Places | None = None,
+    places: PlaceFinder | None = None,
 ) -> list[str]:
     """Check the splits, and return warnings as sentences.
 
@@ -243,15 +243,15 @@ def check(
         if not splits[split]:
             raise DataError(f"split {split}: there is no example in it; it needs at least one.")
     for split in SPLITS:
-        twice = repeated(example.id for example in splits[split])
+        twice = find_repeated_id(example.id for example in splits[split])
         if twice is not None:
             raise DataError(f"split {split}: the id {twice!r} is there twice; ids must differ.")
-        _refuse_half_pairs(split, splits[split])
+        _refuse_lone_surrogates(split, splits[split])
     warnings: list[str] = []
-    for pair, (same, alike) in overlaps(splits).items():
+    for pair, (same, alike) in count_overlaps(splits).items():
         first, second = cast("tuple[Split, Split]", tuple(pair.split("/")))
         if same and not seed_arrangement:
-            shown = _overlapping(splits, first, second, places)
+            shown = _describe_overlap(splits, first, second, places)
             raise DataError(
                 f"splits overlap: {same} inputs of {second} are also in {first} ({shown}); take "
                 f"them out of one of the two, or give task.drop_overlap: true, which leaves them "
@@ -264,20 +264,23 @@ def check(
     return warnings
 
 
-def _overlapping(
-    splits: Mapping[Split, Sequence[Example]], first: Split, second: Split, places: Places | None
+def _describe_overlap(
+    splits: Mapping[Split, Sequence[Example]],
+    first: Split,
+    second: Split,
+    places: PlaceFinder | None,
 ) -> str:
     """Return the first few overlapping examples of two splits, both of each pair."""
-    by_input = {input_key(example): example for example in reversed(splits[first])}
-    overlapping = [match for match in splits[second] if input_key(match) in by_input]
+    by_input = {build_input_key(example): example for example in reversed(splits[first])}
+    overlapping = [match for match in splits[second] if build_input_key(match) in by_input]
     shown = [
-        f"{_named(match, second, places)} is {_named(by_input[input_key(match)], first, places)}"
-        for match in overlapping[:MOST_NAMED]
+        f"{_describe_example(match, second, places)} is {_describe_example(by_input[build_input_key(match)], first, places)}"
+        for match in overlapping[:MAX_NAMED]
     ]
-    return "; ".join(shown) + ("; …" if len(overlapping) > MOST_NAMED else "")
+    return "; ".join(shown) + ("; …" if len(overlapping) > MAX_NAMED else "")
 
 
-def _named(example: Example, split: Split, places: Places | None) -> str:
+def _describe_example(example: Example, split: Split, places: PlaceFinder | None) -> str:
     """Return an example's id, with its place if that is known."""
     lines = places(split, lambda other: other == example)[:1] if places else []
     return " at ".join([repr(example.id), *lines])

@@ -13,13 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.errors import ConfigError
 from tuneoff.records import SPLITS, Example, Split
 from tuneoff.settings import Columns, Limit
-from tuneoff.tasks import Place
-from tuneoff.tasks.chat import examples_in, say_chosen_columns
-from tuneoff.tasks.splits import carved_size, drawn_ranks, dropped_lines, input_key
+from tuneoff.tasks import DataPaths
+from tuneoff.tasks.chat import iterate_examples, warn_chosen_columns
+from tuneoff.tasks.splits import (
+    build_input_key,
+    compute_carved_size,
+    describe_dropped,
+    draw_ranked_indices,
+)
 from tuneoff.tasks.text_lines import Warn
 
 if TYPE_CHECKING:
@@ -30,7 +35,7 @@ NOT_CHOSEN = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ExampleStream:
     """Examples with their split, in the order of the files. It can be iterated again."""
 
     sizes: Mapping[Split, int]
@@ -45,13 +50,13 @@ class Stream:
     def __iter__(self) -> Iterator[tuple[Split, Example]]:
         for split, file in self.files.items():
             for code, example in zip(
-                self.codes[split], examples_in(file, self.columns), strict=True
+                self.codes[split], iterate_examples(file, self.columns), strict=True
             ):
                 if code != NOT_CHOSEN:
                     yield SPLITS[code], example
 
 
-def stream(settings: TaskSettings, place: Place) -> Stream:
+def open_stream(settings: TaskConfig, place: DataPaths) -> ExampleStream:
     """Return a stream over the examples of a chat task's files.
 
     Raises:
@@ -63,35 +68,35 @@ def stream(settings: TaskSettings, place: Place) -> Stream:
         raise ConfigError("task: chat needs train: FILE (and, if you have them, validation, test).")
     files = {split: place.path(file) for split, file in named.items() if file is not None}
     for file in files.values():
-        say_chosen_columns(file, settings.columns, place.warn)
+        warn_chosen_columns(file, settings.columns, place.warn)
     # Inputs with equal hashes stay together. In a million 64-bit hashes a collision is unlikely.
     keys = {
         split: array(
             "q",
             (
-                hash(input_key(example))
-                for example in examples_in(file, settings.columns, place.warn)
+                hash(build_input_key(example))
+                for example in iterate_examples(file, settings.columns, place.warn)
             ),
         )
         for split, file in files.items()
     }
     missing = [split for split in SPLITS if split not in files]
-    members = _carved(keys["train"], missing, settings.seed)
+    members = _carve_rows(keys["train"], missing, settings.seed)
     for split in files:
         if split != "train":
             members[split] = range(len(keys[split]))
     if settings.drop_overlap and settings.splits != "seed":
-        members = _without_overlap(members, keys, place.warn)
+        members = _drop_overlap(members, keys, place.warn)
     codes = {split: bytearray([NOT_CHOSEN]) * len(keys[split]) for split in files}
-    chosen = {s: _limited(members[s], settings.limit, s, settings.seed) for s in SPLITS}
+    chosen = {s: _sample_rows(members[s], settings.limit, s, settings.seed) for s in SPLITS}
     for code, split in enumerate(SPLITS):
         for row in chosen[split]:
             codes[split if split in files else "train"][row] = code
     sizes = {split: len(rows) for split, rows in chosen.items()}
-    return Stream(sizes, files, codes, settings.columns)
+    return ExampleStream(sizes, files, codes, settings.columns)
 
 
-def _without_overlap(
+def _drop_overlap(
     members: Mapping[Split, Sequence[int]], keys: Mapping[Split, Sequence[int]], warn: Warn
 ) -> dict[Split, Sequence[int]]:
     """Return the rows that `splits.drop_overlap` keeps, and warn how many it drops."""
@@ -103,30 +108,32 @@ def _without_overlap(
         if split != "train":
             later.update(own[row] for row in members[split])
     dropped = {split: len(members[split]) - len(kept[split]) for split in SPLITS}
-    for line in dropped_lines(dropped):
+    for line in describe_dropped(dropped):
         warn(line)
     return kept
 
 
-def _carved(keys: Sequence[int], missing: Sequence[Split], seed: int) -> dict[Split, Sequence[int]]:
+def _carve_rows(
+    keys: Sequence[int], missing: Sequence[Split], seed: int
+) -> dict[Split, Sequence[int]]:
     """Return the rows of train and of the splits carved out of it.
 
     They are carved as `chat.load` does.
     """
     import numpy as np
 
-    of, left, count = np.asarray(keys), np.arange(len(keys)), carved_size(len(keys))
+    of, left, count = np.asarray(keys), np.arange(len(keys)), compute_carved_size(len(keys))
     carved: dict[Split, Sequence[int]] = {}
     seeds: dict[Split, int] = {"test": seed, "validation": seed + 1}
     for split in seeds:
         if split in missing:
-            places = drawn_ranks(_ranks(of[left]), count, seeds[split])
+            places = draw_ranked_indices(_rank_keys(of[left]), count, seeds[split])
             carved[split] = left[places].tolist()
             left = np.delete(left, places)
     return carved | {"train": array("L", left.astype("L").tobytes())}
 
 
-def _ranks(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+def _rank_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return each key's number, in order of first appearance.
 
     Uses arrays: a dict of a million keys would need more memory than everything else.
@@ -139,7 +146,7 @@ def _ranks(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     return number[of]
 
 
-def _limited(rows: Sequence[int], limit: Limit, split: Split, seed: int) -> Sequence[int]:
+def _sample_rows(rows: Sequence[int], limit: Limit, split: Split, seed: int) -> Sequence[int]:
     """Return the sample that `splits.limited` draws."""
     most = getattr(limit, split)
     if most is None or most >= len(rows):

@@ -26,16 +26,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import TaskSettings
+from tuneoff.config import TaskConfig
 from tuneoff.databases import find_database
 from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example
-from tuneoff.tasks import Place, Splits
-from tuneoff.tasks.rows import Row, from_hub, read, required
+from tuneoff.tasks import DataPaths, Splits
+from tuneoff.tasks.rows import DataRow, get_required_text, load_from_hub, read_records
 from tuneoff.tasks.samples import sql
-from tuneoff.tasks.schema import serialized
-from tuneoff.tasks.splits import carve_groups, without
+from tuneoff.tasks.schema import serialize_schema
+from tuneoff.tasks.splits import carve_groups, exclude_inputs
 
 SCORER = "sql"
 SOURCES = ("spider-create-context", "sample")
@@ -54,7 +54,7 @@ QUESTION_FIRST = "### Input:\n{question}\n\n### Context:\n{context}\n\n### Respo
 CONTEXT_FIRST = "### Context:\n{context}\n\n### Input:\n{question}\n\n### Response:\n"
 
 
-def load(settings: TaskSettings, place: Place) -> Splits:
+def load(settings: TaskConfig, place: DataPaths) -> Splits:
     """Return all examples by split.
 
     Raises:
@@ -62,7 +62,7 @@ def load(settings: TaskSettings, place: Place) -> Splits:
     """
     if settings.source == "sample":
         return sql.generate(settings.seed)
-    train, test = _spider_create_context(place)
+    train, test = _load_spider_create_context(place)
     if settings.context == "schema":
         folder = databases(settings, place, Path())
         if folder is None:
@@ -70,15 +70,19 @@ def load(settings: TaskSettings, place: Place) -> Splits:
                 "context: schema reads the schemas from Spider's SQLite files, and there are none; "
                 "set task.databases to the folder of <db_id>/<db_id>.sqlite."
             )
-        train, test = (with_schemas(examples, folder) for examples in (train, test))
+        train, test = (add_schemas(examples, folder) for examples in (train, test))
     if settings.splits == "seed":
         return {"train": train, "validation": test, "test": test}
     train, validation = carve_groups(train, "db_id", VALIDATION_FRACTION, settings.seed)
-    validation = without(validation, test)
-    return {"train": without(train, [*validation, *test]), "validation": validation, "test": test}
+    validation = exclude_inputs(validation, test)
+    return {
+        "train": exclude_inputs(train, [*validation, *test]),
+        "validation": validation,
+        "test": test,
+    }
 
 
-def template(settings: TaskSettings) -> Template:
+def template(settings: TaskConfig) -> Template:
     """Return the prompt; the sample has a short instruction of its own."""
     before = settings.context == "schema" or settings.source == "sample"
     instruction = sql.INSTRUCTION if settings.source == "sample" else INSTRUCTION
@@ -91,7 +95,7 @@ def template(settings: TaskSettings) -> Template:
     )
 
 
-def databases(settings: TaskSettings, place: Place, into: Path) -> Path | None:
+def databases(settings: TaskConfig, place: DataPaths, into: Path) -> Path | None:
     """Return the folder of `<db_id>/*.sqlite`, or None.
 
     The sample's databases are generated below `into`.
@@ -113,46 +117,46 @@ def databases(settings: TaskSettings, place: Place, into: Path) -> Path | None:
     return local if local is not None and local.is_dir() else None
 
 
-def with_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
+def add_schemas(examples: Iterable[Example], folder: Path) -> list[Example]:
     """Return the examples with their database's whole schema as context."""
     schemas: dict[str, str] = {}
     changed = []
     for example in examples:
         db_id = str(example.meta["db_id"])
         if db_id not in schemas:
-            schemas[db_id] = serialized(find_database(folder, db_id))
+            schemas[db_id] = serialize_schema(find_database(folder, db_id))
         inputs = {**example.inputs, "context": schemas[db_id]}
         changed.append(Example(example.id, inputs, example.completion, example.meta))
     return changed
 
 
-def _spider_create_context(place: Place) -> tuple[list[Example], list[Example]]:
+def _load_spider_create_context(place: DataPaths) -> tuple[list[Example], list[Example]]:
     """Return (train, test), read ready-made or computed."""
     ready = place.data_dir / "spider_create_context" if place.data_dir else None
     if ready is not None and ready.is_dir():
         return (
-            _examples(_rows_in(ready / "train.jsonl", place), "train", str(ready)),
-            _examples(_rows_in(ready / "validation.jsonl", place), "test", str(ready)),
+            _build_examples(_read_rows(ready / "train.jsonl", place), "train", str(ready)),
+            _build_examples(_read_rows(ready / "validation.jsonl", place), "test", str(ready)),
         )
-    contexts = list(_raw(place, "sql_create_context", CREATE_CONTEXT_HUB, "train"))
-    train = intersection(contexts, _raw(place, "spider/train_spider", SPIDER_HUB, "train"))
-    test = intersection(contexts, _raw(place, "spider/dev", SPIDER_HUB, "validation"))
-    return _examples(train, "train", SPIDER_HUB), _examples(test, "test", SPIDER_HUB)
+    contexts = list(_load_raw(place, "sql_create_context", CREATE_CONTEXT_HUB, "train"))
+    train = intersect_rows(contexts, _load_raw(place, "spider/train_spider", SPIDER_HUB, "train"))
+    test = intersect_rows(contexts, _load_raw(place, "spider/dev", SPIDER_HUB, "validation"))
+    return _build_examples(train, "train", SPIDER_HUB), _build_examples(test, "test", SPIDER_HUB)
 
 
-def _raw(place: Place, name: str, hub_id: str, split: str) -> Iterable[Row]:
+def _load_raw(place: DataPaths, name: str, hub_id: str, split: str) -> Iterable[DataRow]:
     for suffix in (".jsonl", ".json"):
         local = place.data_dir / f"{name}{suffix}" if place.data_dir else None
         if local is not None and local.is_file():
-            return _rows_in(local, place)
-    return from_hub(hub_id, split)
+            return _read_rows(local, place)
+    return load_from_hub(hub_id, split)
 
 
-def _rows_in(path: Path, place: Place) -> list[Row]:
-    return [record.row for record in read(path, warn=place.warn)]
+def _read_rows(path: Path, place: DataPaths) -> list[DataRow]:
+    return [record.row for record in read_records(path, warn=place.warn)]
 
 
-def intersection(contexts: Iterable[Row], spider: Iterable[Row]) -> list[Row]:
+def intersect_rows(contexts: Iterable[DataRow], spider: Iterable[DataRow]) -> list[DataRow]:
     """Return the rows of sql-create-context that are Spider's, with their `db_id`.
 
     Rows match on question and query, ignoring blanks, and keep the order of sql-create-context.
@@ -165,21 +169,21 @@ def intersection(contexts: Iterable[Row], spider: Iterable[Row]) -> list[Row]:
     """
     by_key: Mapping[tuple[str, str], list[str]] = defaultdict(list)
     for row in spider:
-        by_key[_key(row["question"], row["query"])].append(row["db_id"])
+        by_key[_build_key(row["question"], row["query"])].append(row["db_id"])
     matched = []
     for row in contexts:
-        databases_left = by_key.get(_key(row["question"], row["answer"]))
+        databases_left = by_key.get(_build_key(row["question"], row["answer"]))
         if databases_left:
             fields = {key: row[key] for key in ("question", "context", "answer")}
             matched.append({**fields, "db_id": databases_left.pop(0)})
     return matched
 
 
-def _key(question: Any, query: Any) -> tuple[str, str]:
+def _build_key(question: Any, query: Any) -> tuple[str, str]:
     return " ".join(str(question).split()), " ".join(str(query).split())
 
 
-def _examples(rows: Iterable[Row], split: str, where: str) -> list[Example]:
+def _build_examples(rows: Iterable[DataRow], split: str, where: str) -> list[Example]:
     examples = []
     for number, row in enumerate(rows, 1):
         at = f"{where}, {split} row {number}"
@@ -187,11 +191,11 @@ def _examples(rows: Iterable[Row], split: str, where: str) -> list[Example]:
             Example(
                 id=f"spider-{split}-{number:05d}",
                 inputs={
-                    "question": required(row, "question", at),
-                    "context": required(row, "context", at),
+                    "question": get_required_text(row, "question", at),
+                    "context": get_required_text(row, "context", at),
                 },
-                completion=required(row, "answer", at),
-                meta={"db_id": required(row, "db_id", at)},
+                completion=get_required_text(row, "answer", at),
+                meta={"db_id": get_required_text(row, "db_id", at)},
             )
         )
     return examples

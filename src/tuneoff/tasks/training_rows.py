@@ -22,14 +22,14 @@ from typing import Any
 ROLES = ("system", "developer", "user", "assistant")
 TURN_KEYS = ("role", "content", "weight")
 # Keys that would change the trained model if they were obeyed.
-MEANT = (
+UNSUPPORTED_KEYS = (
     "tools", "functions", "tool_choice", "function_call", "tool_calls", "parallel_tool_calls",
     "response_format", "reasoning_effort", "chat_template_kwargs", "documents", "weight", "weights",
     "system", "system_prompt", "images", "audio", "videos", "chosen", "rejected",
 )  # fmt: skip
 # The limits of the hosted APIs for a training file, in rows and bytes.
-MIN_EXAMPLES, MOST_BYTES = 10, 512 * 1024**2
-HALF_PAIR = "half a surrogate pair is no text"
+MIN_EXAMPLES, MAX_BYTES = 10, 512 * 1024**2
+LONE_SURROGATE = "half a surrogate pair is no text"
 ONLY_THE_LAST = "only the last assistant turn can be learned here; give the others weight: 0"
 
 Turn = dict[str, Any]
@@ -40,14 +40,14 @@ def find_fault(row: Any) -> str | None:
     """Return the fault of a training row as a sentence without full stop, or None."""
     if not isinstance(row, Mapping) or not isinstance(row.get("messages"), list):
         return 'it has no list "messages"'
-    if (place := find_half_pair(row)) is not None:
-        return f"{HALF_PAIR} ({place})"
+    if (place := find_lone_surrogate(row)) is not None:
+        return f"{LONE_SURROGATE} ({place})"
     turns = row["messages"]
-    faults = (_fault_of_turn(turn, f"messages.{place}") for place, turn in enumerate(turns))
+    faults = (_find_turn_fault(turn, f"messages.{place}") for place, turn in enumerate(turns))
     return (
-        _fault_of_row(row)
+        _find_row_fault(row)
         or next((fault for fault in faults if fault is not None), None)
-        or _fault_of_answers(turns)
+        or _find_answer_fault(turns)
     )
 
 
@@ -65,13 +65,13 @@ def split_answer(turns: Sequence[Mapping[str, Any]]) -> tuple[list[Turn], str]:
     return before, str(turns[-1]["content"])
 
 
-def to_line(turns: Sequence[Mapping[str, Any]]) -> str:
+def render_line(turns: Sequence[Mapping[str, Any]]) -> str:
     """Return one example, including its answer, as a line of a training file."""
     ordered = [{"role": turn["role"], "content": turn["content"], **turn} for turn in turns]
     return json.dumps({"messages": ordered}, ensure_ascii=False) + "\n"
 
 
-def find_half_pair(value: Any) -> str | None:
+def find_lone_surrogate(value: Any) -> str | None:
     """Return where half a surrogate pair stands in a value, as a dotted path; None if nowhere.
 
     JSON can spell such a half (`"\\ud83d"`), but UTF-8 cannot hold it: nothing could be written,
@@ -81,17 +81,17 @@ def find_half_pair(value: Any) -> str | None:
     while left:  # not by calls, for JSON may be nested deeper than they may be
         node, place = left.pop()
         for key, inner in node.items() if isinstance(node, Mapping) else enumerate(node):
-            if isinstance(key, str) and _is_torn(key):
+            if isinstance(key, str) and _has_lone_surrogate(key):
                 return f"the key {key!a:.60}"
             if isinstance(inner, str):
-                if _is_torn(inner):
-                    return ".".join(map(_named, (*place, key)[1:])) or "the text"
+                if _has_lone_surrogate(inner):
+                    return ".".join(map(_format_key, (*place, key)[1:])) or "the text"
             elif isinstance(inner, _CONTAINERS):
                 left.append((inner, (*place, key)))
     return None
 
 
-def _is_torn(text: str) -> bool:
+def _has_lone_surrogate(text: str) -> bool:
     """Return whether a text holds a lone surrogate."""
     if text.isascii():
         return False
@@ -102,7 +102,7 @@ def _is_torn(text: str) -> bool:
     return False
 
 
-def _fault_of_turn(turn: Any, at: str) -> str | None:
+def _find_turn_fault(turn: Any, at: str) -> str | None:
     """Return the fault of one turn, or None."""
     if not isinstance(turn, Mapping):
         return f"{at} must be an object with role and content"
@@ -111,10 +111,10 @@ def _fault_of_turn(turn: Any, at: str) -> str | None:
         shown = "missing" if role is None else f"{role!r:.40}"
         return f"{at}.role is {shown} (allowed: {', '.join(ROLES)})"
     for key, value in turn.items():
-        if key not in TURN_KEYS and _says_something(value):
-            return f"{at}.{_named(key)} is not supported and would be lost; take it out, or the row"
+        if key not in TURN_KEYS and _has_content(value):
+            return f"{at}.{_format_key(key)} is not supported and would be lost; take it out, or the row"
     if not isinstance(content, str):
-        return f"{at}.content must be a text, got {_kind(content)}"
+        return f"{at}.content must be a text, got {_name_type(content)}"
     weight = turn.get("weight")
     if weight is None:
         return None
@@ -125,19 +125,19 @@ def _fault_of_turn(turn: Any, at: str) -> str | None:
     return None
 
 
-def _fault_of_row(row: Mapping[str, Any]) -> str | None:
+def _find_row_fault(row: Mapping[str, Any]) -> str | None:
     """Return the fault of a row outside of its turns, or None."""
-    for key in MEANT:
-        if _says_something(row.get(key)):
+    for key in UNSUPPORTED_KEYS:
+        if _has_content(row.get(key)):
             return f"{key} is not supported and would be lost; take it out, or the row"
     if not isinstance(row.get("meta"), Mapping | None):
-        return f"meta must be an object, got {_kind(row['meta'])}"
+        return f"meta must be an object, got {_name_type(row['meta'])}"
     if not isinstance(row.get("id"), str | int | None) or isinstance(row.get("id"), bool):
-        return f"id must be a text or a whole number, got {_kind(row['id'])}"
+        return f"id must be a text or a whole number, got {_name_type(row['id'])}"
     return None
 
 
-def _fault_of_answers(turns: Sequence[Mapping[str, Any]]) -> str | None:
+def _find_answer_fault(turns: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the fault of the answer (the last turn), or None."""
     if not turns:
         return "messages is empty; it needs a user's turn and the assistant's answer"
@@ -160,17 +160,17 @@ def _is_weight(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value in (0, 1)
 
 
-def _says_something(value: Any) -> bool:
+def _has_content(value: Any) -> bool:
     return value is not None and value is not False and value not in ("", [], {})
 
 
-def _named(key: Any) -> str:
+def _format_key(key: Any) -> str:
     """Return a key as text, quoted if it could be misread."""
     plain = not isinstance(key, str) or key.replace("-", "_").isidentifier()
     return str(key) if plain and len(str(key)) <= 60 else f"{key!r:.60}"
 
 
-def _kind(value: Any) -> str:
+def _name_type(value: Any) -> str:
     """Return a value's type in JSON's words."""
     names = {list: "a list", dict: "an object", bool: "true or false", str: "a text"}
     names |= {int: "a number", float: "a number", type(None): "nothing"}

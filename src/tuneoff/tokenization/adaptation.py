@@ -13,12 +13,12 @@ from functools import lru_cache
 from typing import Any, Literal
 
 # Where a template renders turns of a role: anywhere; only one, before all others; nowhere.
-Where = Literal["anywhere", "first", "nowhere"]
+RolePosition = Literal["anywhere", "first", "nowhere"]
 Roles = tuple[str, ...]
 
 # The strftime directives that a chat template may use for a date. The time is midnight.
-_FORMS = [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpSTuUVwWxXyYzZ"]
-_FORMS += [f"%-{letter}" for letter in "dmejHIMSy"]
+_DATE_DIRECTIVES = [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpSTuUVwWxXyYzZ"]
+_DATE_DIRECTIVES += [f"%-{letter}" for letter in "dmejHIMSy"]
 _CONTENT = (
     "turn['content'] if turn['content'] is string else "
     "turn['content'] | map(attribute='text') | join"
@@ -32,10 +32,10 @@ class Adaptation:
     The last three fields change nothing here; they are reported to the user.
     """
 
-    system: Where = "anywhere"
+    system: RolePosition = "anywhere"
     """Where it renders system turns. The text of one that it does not render begins the next user
     turn."""
-    developer: Where = "anywhere"
+    developer: RolePosition = "anywhere"
     """Where it renders developer turns. One that it does not render is rendered as a system
     turn."""
     parts: frozenset[str] = frozenset()
@@ -49,9 +49,9 @@ class Adaptation:
     repeats: Roles = ()
     """The roles whose content it writes more than once."""
 
-    def needed_for(self, conversations: Collection[Roles]) -> Adaptation:
+    def select_for(self, conversations: Collection[Roles]) -> Adaptation:
         """Return the part of it that these conversations need, each given by its turns' roles."""
-        renamed = [self._renamed(turn_roles) for turn_roles in conversations]
+        renamed = [self._rename_roles(turn_roles) for turn_roles in conversations]
         roles = {role for turn_roles in renamed for role in turn_roles}
         return replace(
             self,
@@ -68,7 +68,7 @@ class Adaptation:
             repeats=tuple(role for role in self.repeats if role in roles),
         )
 
-    def sentences(self, day: datetime.date) -> Iterator[str]:
+    def describe(self, day: datetime.date) -> Iterator[str]:
         """Yield clauses that say what is adapted, and what the template changes by itself."""
         if self.developer != "anywhere":
             yield "developer turns are rendered as system turns, for it does not render them"
@@ -90,7 +90,7 @@ class Adaptation:
         if self.repeats:
             yield f"it writes the content of {' and '.join(self.repeats)} turns more than once"
 
-    def _renamed(self, roles: Roles) -> Roles:
+    def _rename_roles(self, roles: Roles) -> Roles:
         """Return the roles with developer turns renamed to system where they are not rendered."""
         kept = {"anywhere": len(roles), "first": 1, "nowhere": 0}[self.developer]
         later = ("system" if role == "developer" else role for role in roles[kept:])
@@ -102,13 +102,13 @@ class Adaptation:
         return "system" in renamed[kept:]
 
 
-def roles_of(turns: Iterable[Mapping[str, Any]]) -> Roles:
+def list_roles(turns: Iterable[Mapping[str, Any]]) -> Roles:
     """Return the roles of a conversation's turns."""
     return tuple(str(turn["role"]) for turn in turns)
 
 
 @lru_cache(maxsize=256)
-def adapted(source: str, found: Adaptation, day: datetime.date | None = None) -> str:
+def adapt_template(source: str, found: Adaptation, day: datetime.date | None = None) -> str:
     """Return a chat template's text with the lines that it needs before it.
 
     Args:
@@ -116,11 +116,11 @@ def adapted(source: str, found: Adaptation, day: datetime.date | None = None) ->
     """
     lines: list[str] = []
     if found.dated and day is not None:
-        lines.append(_date_line(day))
+        lines.append(_build_date_line(day))
     if found.system != "anywhere" or found.developer != "anywhere":
-        lines += _turn_lines(found)
+        lines += _build_turn_lines(found)
     if found.parts:
-        lines += _part_lines(found.parts)
+        lines += _build_part_lines(found.parts)
     if not lines:
         return source
     note = "{#- tuneoff put this before the base's own template. -#}"
@@ -129,14 +129,14 @@ def adapted(source: str, found: Adaptation, day: datetime.date | None = None) ->
     return "\n".join([note, *lines, "{%- set tuneoff = none %}", source])
 
 
-def _date_line(day: datetime.date) -> str:
+def _build_date_line(day: datetime.date) -> str:
     """Return a line that answers `strftime_now` with one day, in any format."""
     moment = datetime.datetime.combine(day, datetime.time())
-    steps = "".join(f".replace({form!r}, {moment.strftime(form)!r})" for form in _FORMS)
+    steps = "".join(f".replace({form!r}, {moment.strftime(form)!r})" for form in _DATE_DIRECTIVES)
     return f"{{%- macro strftime_now(form) -%}}{{{{ form{steps} }}}}{{%- endmacro -%}}"
 
 
-def _turn_lines(found: Adaptation) -> Sequence[str]:
+def _build_turn_lines(found: Adaptation) -> Sequence[str]:
     """Return lines that rename developer turns and move system texts to where they are rendered.
 
     A system text between two user turns joins them to one, for templates that refuse system turns
@@ -196,7 +196,7 @@ def _turn_lines(found: Adaptation) -> Sequence[str]:
     ]
 
 
-def _part_lines(roles: Collection[str]) -> Sequence[str]:
+def _build_part_lines(roles: Collection[str]) -> Sequence[str]:
     """Return lines that turn the contents of some roles into lists of parts."""
     return [
         "{%- set tuneoff = namespace(turns=[]) -%}",

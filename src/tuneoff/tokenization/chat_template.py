@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff import machine
 from tuneoff.errors import TuneoffError
-from tuneoff.tokenization.adaptation import Adaptation, Roles, adapted, roles_of
+from tuneoff.tokenization.adaptation import Adaptation, Roles, adapt_template, list_roles
 from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
-from tuneoff.tokenization.template_probe import Special, probe, trouble
+from tuneoff.tokenization.template_probe import Special, explain_unrenderable, probe_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Maximum turns of a conversation whose rendering plan is cached.
-MOST_KEPT = 64
+MAX_CACHED_TURNS = 64
 
 
 class TemplateError(TuneoffError):
@@ -48,7 +48,7 @@ class ChatTemplate:
     @property
     def adaptation(self) -> Adaptation:
         """Return the adaptation by which it renders every turn of any conversation."""
-        return probe(self.source, self._names)
+        return probe_template(self.source, self._names)
 
     def render(self, turns: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
         """Render turns as text, up to where the assistant begins to answer.
@@ -57,10 +57,10 @@ class ChatTemplate:
             TemplateError: even adapted, the template refuses turns of these roles, drops or changes
                 them; or it fails.
         """
-        roles = roles_of(turns)
+        roles = list_roles(turns)
         # Do not cache long conversations: a server's clients may send any number of them, all
         # different.
-        plan = _planned if len(roles) <= MOST_KEPT else _planned.__wrapped__
+        plan = _plan_rendering if len(roles) <= MAX_CACHED_TURNS else _plan_rendering.__wrapped__
         source, problem = plan(self.source, self._names, roles, add_generation_prompt)
         if problem is not None:
             raise TemplateError(problem)
@@ -73,15 +73,15 @@ class ChatTemplate:
         except TemplateRefusal as error:  # it accepts these roles, but not these contents
             raise TemplateError(f"refuses them: {error}") from None
 
-    def sentences(self, conversations: Collection[Roles]) -> list[str]:
+    def describe(self, conversations: Collection[Roles]) -> list[str]:
         """Return clauses that say what is adapted for conversations of these roles."""
         day = self.today or machine.today()
-        return list(self.adaptation.needed_for(conversations).sentences(day))
+        return list(self.adaptation.select_for(conversations).describe(day))
 
-    def exported(self, conversations: Collection[Roles]) -> str:
+    def build_exported(self, conversations: Collection[Roles]) -> str:
         """Return the template's text, adapted for conversations of these roles."""
         day = self.today or machine.today()
-        return adapted(self.source, self.adaptation.needed_for(conversations), day)
+        return adapt_template(self.source, self.adaptation.select_for(conversations), day)
 
     @property
     def _names(self) -> Special:
@@ -93,10 +93,10 @@ def load_chat_template(
 ) -> ChatTemplate:
     """Return the chat template of a loaded tokenizer; an empty one if it has none."""
     special = {name: str(text) for name, text in tokenizer.special_tokens_map.items()}
-    return ChatTemplate(template_source(tokenizer.chat_template) or "", special, today)
+    return ChatTemplate(find_template_source(tokenizer.chat_template) or "", special, today)
 
 
-def template_source(stored: Any) -> str | None:
+def find_template_source(stored: Any) -> str | None:
     """Return a tokenizer's only or default template; None if there is none."""
     if isinstance(stored, list):
         stored = {entry["name"]: entry["template"] for entry in stored}
@@ -105,7 +105,7 @@ def template_source(stored: Any) -> str | None:
     return stored if isinstance(stored, str) and stored else None
 
 
-def day_of_job(facts: Mapping[str, Any], created_at: int) -> datetime.date:
+def find_job_date(facts: Mapping[str, Any], created_at: int) -> datetime.date:
     """Return the date that a server job's chat template uses in training and answering.
 
     For a job without one it is the day of its creation.
@@ -116,7 +116,7 @@ def day_of_job(facts: Mapping[str, Any], created_at: int) -> datetime.date:
     return datetime.date.fromisoformat(stored)
 
 
-def write_adapted(
+def write_adapted_template(
     tokenizer: PreTrainedTokenizerBase,
     conversations: Collection[Roles],
     today: datetime.date | None,
@@ -128,19 +128,19 @@ def write_adapted(
     template = load_chat_template(tokenizer, today)
     if not template.source:
         return []
-    text = template.exported(conversations)
+    text = template.build_exported(conversations)
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = {**tokenizer.chat_template, "default": text}
     else:
         tokenizer.chat_template = text
-    return template.sentences(conversations)
+    return template.describe(conversations)
 
 
 @lru_cache(maxsize=1024)
-def _planned(
+def _plan_rendering(
     source: str, special: Special, roles: Roles, add_generation_prompt: bool
 ) -> tuple[str, str | None]:
     """Return the adapted template for a conversation of these roles, and what it still cannot
     render."""
-    text = adapted(source, probe(source, special).needed_for([roles]))
-    return text, trouble(text, special, roles, add_generation_prompt)
+    text = adapt_template(source, probe_template(source, special).select_for([roles]))
+    return text, explain_unrenderable(text, special, roles, add_generation_prompt)

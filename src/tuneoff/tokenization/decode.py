@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-HALF = "\ufffd"
+REPLACEMENT_CHARACTER = "\ufffd"
 # By tokenizer: the words that its decoder spoils, as they should be written.
-_spoiled: WeakKeyDictionary[Any, Mapping[int, str]] = WeakKeyDictionary()
+_spoiled_words: WeakKeyDictionary[Any, Mapping[int, str]] = WeakKeyDictionary()
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
     """Return the text of token ids, without special tokens."""
-    words = spoiled_words(tokenizer)
+    words = find_spoiled_words(tokenizer)
     if not words or words.keys().isdisjoint(ids):
         return str(tokenizer.decode(list(ids), skip_special_tokens=True))
     parts, first = [], 0
@@ -30,21 +30,21 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def decode_token(tokenizer: Any, token: int) -> str:
     """Return the text of one token, also of a special one."""
-    word = spoiled_words(tokenizer).get(token)
+    word = find_spoiled_words(tokenizer).get(token)
     return str(tokenizer.decode([token])) if word is None else word
 
 
-def spoiled_words(tokenizer: Any) -> Mapping[int, str]:
+def find_spoiled_words(tokenizer: Any) -> Mapping[int, str]:
     """Return the added words that the tokenizer's decoder spoils, by id."""
-    words = _spoiled.get(tokenizer)
+    words = _spoiled_words.get(tokenizer)
     if words is None:
         added = getattr(tokenizer, "added_tokens_decoder", {})
         words = {
             token: entry.content
             for token, entry in added.items()
             if not entry.content.isascii()
-            and HALF in str(tokenizer.decode([token]))
-            and HALF not in entry.content
+            and REPLACEMENT_CHARACTER in str(tokenizer.decode([token]))
+            and REPLACEMENT_CHARACTER not in entry.content
         }
-        _spoiled[tokenizer] = words
+        _spoiled_words[tokenizer] = words
     return words

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from tuneoff.tokenization.chat_template import ChatTemplate, TemplateError, load_chat_template
-from tuneoff.tokenization.spellings import Span, Spellings, Turn, mask, render_with_spans
+from tuneoff.tokenization.spellings import Span, Spellings, Turn, mask_spans, render_with_spans
 from tuneoff.tokenization.text_tokenizer import (
     Control,
     FastTokenizer,
@@ -50,7 +50,7 @@ class Encoder:
         if self.tokenizer.special.tokens.keys().isdisjoint(ids):
             return ids
         _, controls = self.tokenizer.find_controls(text)
-        return self.tokenizer.ids_as_text(text) if controls else ids
+        return self.tokenizer.encode_as_text(text) if controls else ids
 
     def encode_turns(self, template: ChatTemplate, turns: Sequence[Turn]) -> list[int]:
         """Return the token ids of chat turns, up to where the assistant begins to answer.
@@ -71,7 +71,7 @@ class Encoder:
             for content, suspect in zip(contents, suspected, strict=True)
         ]
         rendered = render_with_spans(template.render, turns, spans)
-        masked, unmasked = mask(rendered.text, rendered.data)
+        masked, unmasked = mask_spans(rendered.text, rendered.data)
         kept = [
             (token, unmasked(start), unmasked(end))
             for token, start, end in self.tokenizer.find_controls(masked)[1]
@@ -80,7 +80,7 @@ class Encoder:
             self._check_hidden(rendered.hidden, kept)
         ids, controls = self.tokenizer.find_controls(rendered.text)
         # Equal if nothing is spelled after all: the match was a part of a word.
-        return ids if controls == kept else self.tokenizer.ids_as_text(rendered.text, kept)
+        return ids if controls == kept else self.tokenizer.encode_as_text(rendered.text, kept)
 
     def _check_hidden(self, hidden: str, kept: Sequence[Control]) -> None:
         """Raise an error if a template that reads a spelling writes other control tokens because of
@@ -144,10 +144,10 @@ def load_encoder(tokenizer: PreTrainedTokenizerBase) -> Encoder:
         kept = state, _load_known(untyped)
         _known[untyped] = kept
     special, spellings = kept[1]
-    return Encoder(_text_tokenizer(untyped, special), spellings)
+    return Encoder(_build_text_tokenizer(untyped, special), spellings)
 
 
-def offline_encoder(
+def build_offline_encoder(
     backend: Tokenizer, names: Mapping[str, str], template: ChatTemplate
 ) -> Encoder:
     """Return the encoder of a `tokenizer.json`.
@@ -164,20 +164,20 @@ def offline_encoder(
         return FastTokenizer(backend, special, encode, lambda text: encode(text)[0])
 
     added = backend.get_added_tokens_decoder()
-    special = _find_special(build, added, set(names.values()), template, _normalizer_of(backend))
-    return Encoder(build(special), _spellings_of(special))
+    special = _find_special(build, added, set(names.values()), template, _get_normalizer(backend))
+    return Encoder(build(special), _build_spellings(special))
 
 
 def _load_known(tokenizer: Any) -> _Known:
     """Return a loaded tokenizer's special tokens and their spellings."""
 
     def build(special: Special) -> TextTokenizer:
-        return _text_tokenizer(tokenizer, special)
+        return _build_text_tokenizer(tokenizer, special)
 
-    normalize = _normalizer_of(tokenizer.backend_tokenizer) if tokenizer.is_fast else _keep
+    normalize = _get_normalizer(tokenizer.backend_tokenizer) if tokenizer.is_fast else _keep_text
     added, named = tokenizer.added_tokens_decoder, set(tokenizer.all_special_tokens)
     special = _find_special(build, added, named, load_chat_template(tokenizer), normalize)
-    return special, _spellings_of(special)
+    return special, _build_spellings(special)
 
 
 def _find_special(
@@ -200,24 +200,24 @@ def _find_special(
     return special if end is None else Special({**tokens, end: added[end]}, normalize)
 
 
-def _spellings_of(special: Special) -> Spellings | None:
+def _build_spellings(special: Special) -> Spellings | None:
     """Return the spellings of special tokens; None if there are none."""
-    normalize = None if special.normalize is _keep else special.normalize
+    normalize = None if special.normalize is _keep_text else special.normalize
     return Spellings.of((added.content for added in special.tokens.values()), normalize)
 
 
-def _normalizer_of(backend: Tokenizer) -> Callable[[str], str]:
+def _get_normalizer(backend: Tokenizer) -> Callable[[str], str]:
     """Return the function that normalizes a text as this tokenizer does."""
     normalizer = backend.normalizer
-    return _keep if normalizer is None else normalizer.normalize_str
+    return _keep_text if normalizer is None else normalizer.normalize_str
 
 
-def _keep(text: str) -> str:
+def _keep_text(text: str) -> str:
     """Return a text unchanged, for a tokenizer that normalizes nothing."""
     return text
 
 
-def _text_tokenizer(tokenizer: Any, special: Special) -> TextTokenizer:
+def _build_text_tokenizer(tokenizer: Any, special: Special) -> TextTokenizer:
     """Return the text tokenizer of a loaded tokenizer, fast or in Python."""
     if not tokenizer.is_fast:
         return SlowTokenizer(tokenizer, special)

@@ -32,7 +32,7 @@ def draw_mark() -> str:
 
 _BEGIN, _END = draw_mark(), draw_mark()
 _MARK = re.compile(f"{_BEGIN}([0-9]+){_END}")
-ATTEMPTS = 8
+MAX_ATTEMPTS = 8
 # Replaces data while the tokenizer looks for control tokens.
 MASK = draw_mark()
 
@@ -75,7 +75,7 @@ class Spellings:
 
     def may_be_in(self, text: str) -> bool:
         """Return whether a content spells a token, alone or together with the text around it."""
-        if self.pattern.search(text) or self._edges(text):
+        if self.pattern.search(text) or self._find_edges(text):
             return True
         return self.normalize is not None and bool(self.pattern.search(self.normalize(text)))
 
@@ -86,15 +86,15 @@ class Spellings:
             controls: where the tokenizer itself finds control tokens in this text.
         """
         spans = [match.span() for match in self.pattern.finditer(text)]
-        spans += [_stripped(text, span) for span in controls]
-        return _merged([*spans, *self._edges(text)])
+        spans += [_strip_span(text, span) for span in controls]
+        return _merge_spans([*spans, *self._find_edges(text)])
 
-    def _edges(self, text: str) -> list[Span]:
+    def _find_edges(self, text: str) -> list[Span]:
         """Return the spans at a content's ends that may be part of a spelling.
 
         The template would write the other part.
         """
-        start, end = _stripped(text, (0, len(text)))
+        start, end = _strip_span(text, (0, len(text)))
         most = min(self.longest - 1, end - start)
         if most == end - start and any(text[start:end] in token for token in self.texts):
             return [(start, end)] if most else []
@@ -131,7 +131,7 @@ def render_with_spans(
     then still not found.
     """
     text, hidden = render(turns), None
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         every, hidden = _render_marked(render, turns, spans, [_REPLACED] * len(turns))
         if every is not None and every.text == text:
             return every
@@ -181,10 +181,10 @@ def _render_marked(
         rendered = render(marked)
     except TemplateError:
         return None, None
-    return _read(rendered, pieces), rendered
+    return _remove_marks(rendered, pieces), rendered
 
 
-def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> Rendered:
+def _remove_marks(rendered: str, pieces: Sequence[tuple[str, str]]) -> Rendered:
     """Remove the marks from a rendered text; return it with the spans of the marked data."""
     parts: list[str] = []
     spans: list[Span] = []
@@ -202,13 +202,13 @@ def _read(rendered: str, pieces: Sequence[tuple[str, str]]) -> Rendered:
     return Rendered("".join([*parts, rendered[at:]]), spans)
 
 
-def mask(text: str, spans: Sequence[Span]) -> tuple[str, Callable[[int], int]]:
+def mask_spans(text: str, spans: Sequence[Span]) -> tuple[str, Callable[[int], int]]:
     """Mask spans of a text; return it, and a function from its places to those of `text`."""
     parts: list[str] = []
     # The start of each unmasked piece, in the masked text and in the text.
     masked_starts, starts = [0], [0]
     at = length = 0
-    for start, end in _merged(spans):
+    for start, end in _merge_spans(spans):
         parts += [text[at:start], MASK]
         length += start - at + len(MASK)
         masked_starts.append(length)
@@ -222,7 +222,7 @@ def mask(text: str, spans: Sequence[Span]) -> tuple[str, Callable[[int], int]]:
     return "".join([*parts, text[at:]]), unmasked
 
 
-def _stripped(text: str, span: Span) -> Span:
+def _strip_span(text: str, span: Span) -> Span:
     """Return a span without the blanks at its ends."""
     start, end = span
     while start < end and text[start].isspace():
@@ -232,7 +232,7 @@ def _stripped(text: str, span: Span) -> Span:
     return start, end
 
 
-def _merged(spans: Iterable[Span]) -> list[Span]:
+def _merge_spans(spans: Iterable[Span]) -> list[Span]:
     """Return spans in order, overlapping ones merged, empty ones left out."""
     merged: list[Span] = []
     for start, end in sorted(span for span in spans if span[0] < span[1]):

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from tuneoff.tokenization.adaptation import Adaptation, Roles, Where, adapted
+from tuneoff.tokenization.adaptation import Adaptation, RolePosition, Roles, adapt_template
 from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
 
 Special = tuple[tuple[str, str], ...]
@@ -41,27 +41,27 @@ _MOST_NAMED = 8
 
 
 @lru_cache(maxsize=64)
-def probe(source: str, special: Special) -> Adaptation:
+def probe_template(source: str, special: Special) -> Adaptation:
     """Return the adaptation by which a chat template renders every turn that it can render."""
-    adaptation = Adaptation(parts=_parts(source, special))
-    plain = adapted(source, adaptation)
-    own = _habits(plain, special)
+    adaptation = Adaptation(parts=_find_part_roles(source, special))
+    plain = adapt_template(source, adaptation)
+    own = _find_habits(plain, special)
     return replace(
         adaptation,
-        system=_where(plain, special, "system"),
-        developer=_where(plain, special, "developer"),
+        system=_find_position(plain, special, "system"),
+        developer=_find_position(plain, special, "developer"),
         dated=own.dated,
         trims=own.trims,
-        forgets=_forgets(plain, special),
+        forgets=_has_forgotten_thoughts(plain, special),
         repeats=own.repeats,
     )
 
 
-def trouble(
+def explain_unrenderable(
     source: str, special: Special, roles: Roles, add_generation_prompt: bool = True
 ) -> str | None:
     """Explain as a clause why a conversation of these roles cannot be rendered; None if it can."""
-    lost = _lost(source, special, roles, add_generation_prompt)
+    lost = _find_lost_turns(source, special, roles, add_generation_prompt)
     if not lost:
         return None
     shown = ", ".join(roles if len(roles) <= _MOST_NAMED else (*roles[:4], "…", *roles[-3:]))
@@ -70,17 +70,17 @@ def trouble(
         return f"leaves out or changes what {named} turns say (in: {shown})"
     for suspect in _SUSPECTS:
         others = tuple(role for role in roles if role != suspect)
-        if suspect in roles and others and not _lost(source, special, others):
+        if suspect in roles and others and not _find_lost_turns(source, special, others):
             return f"refuses {suspect} turns (in: {shown}; it says: {lost})"
     return f"refuses these turns: {shown} (it says: {lost})"
 
 
-def _where(source: str, special: Special, role: str) -> Where:
+def _find_position(source: str, special: Special, role: str) -> RolePosition:
     """Return where a template renders turns of a role."""
 
     def renders(conversation: Roles) -> bool:
         roles = tuple(role if other == "*" else other for other in conversation)
-        return not _lost(source, special, roles)
+        return not _find_lost_turns(source, special, roles)
 
     def tells(conversation: Roles) -> bool:
         """Return whether a failure would be due to this role's turn."""
@@ -92,26 +92,26 @@ def _where(source: str, special: Special, role: str) -> Where:
     return "anywhere" if all(renders(other) for other in _ELSEWHERE if tells(other)) else "first"
 
 
-def _parts(source: str, special: Special) -> frozenset[str]:
+def _find_part_roles(source: str, special: Special) -> frozenset[str]:
     """Return the roles whose contents a template renders as lists of parts and not as texts."""
     part_roles: frozenset[str] = frozenset()
     for role, contexts in _CONTEXTS.items():
         tried = (part_roles, part_roles | {role}, part_roles | {role, "system"})
         for parts in tried:
-            text = adapted(source, Adaptation(parts=parts))
-            if any(_carries(text, special, roles, role) for roles in contexts):
+            text = adapt_template(source, Adaptation(parts=parts))
+            if any(_has_rendered(text, special, roles, role) for roles in contexts):
                 part_roles = parts
                 break
     return part_roles
 
 
-def _carries(source: str, special: Special, roles: Roles, role: str) -> bool:
+def _has_rendered(source: str, special: Special, roles: Roles, role: str) -> bool:
     """Return whether the contents of one role are rendered."""
-    lost = _lost(source, special, roles)
+    lost = _find_lost_turns(source, special, roles)
     return not isinstance(lost, str) and all(roles[place] != role for place in lost)
 
 
-def _habits(source: str, special: Special) -> Adaptation:
+def _find_habits(source: str, special: Special) -> Adaptation:
     """Return what a template changes by itself in the longest conversation that it renders."""
     asked: list[str] = []
 
@@ -120,7 +120,7 @@ def _habits(source: str, special: Special) -> Adaptation:
         return "1"
 
     for roles in (("system", *_LONG), _LONG, ("system", "user"), ("user",)):
-        turns = _marked(roles)
+        turns = _build_marked_turns(roles)
         padded = [{**turn, "content": f" {turn['content']} \n"} for turn in turns]
         try:
             text = render_source(source, dict(special), padded, True, strftime_now=now)
@@ -139,9 +139,9 @@ def _habits(source: str, special: Special) -> Adaptation:
     return Adaptation(dated=bool(asked))
 
 
-def _forgets(source: str, special: Special) -> bool:
+def _has_forgotten_thoughts(source: str, special: Special) -> bool:
     """Return whether an earlier assistant turn is rendered without its thoughts."""
-    first, answer, last = _marked(_LONG)
+    first, answer, last = _build_marked_turns(_LONG)
     thought = "ZqThoughtQz"
     thinking = {**answer, "content": f"<think>\n{thought}\n</think>\n\n{answer['content']}"}
     try:
@@ -151,11 +151,11 @@ def _forgets(source: str, special: Special) -> bool:
     return answer["content"] in text and thought not in text
 
 
-def _lost(
+def _find_lost_turns(
     source: str, special: Special, roles: Roles, add_generation_prompt: bool = True
 ) -> str | list[int]:
     """Return the places of the first turns that are not rendered, or why all are refused."""
-    turns = _marked(roles)
+    turns = _build_marked_turns(roles)
     try:
         text = render_source(source, dict(special), turns, add_generation_prompt)
     except TemplateRefusal as error:
@@ -175,7 +175,7 @@ def _lost(
     return lost
 
 
-def _marked(roles: Sequence[str]) -> list[dict[str, Any]]:
+def _build_marked_turns(roles: Sequence[str]) -> list[dict[str, Any]]:
     """Return a conversation whose contents are distinct words, in upper and lower case."""
     return [
         {"role": role, "content": f"Zq{place}x{role.title()}Qz"} for place, role in enumerate(roles)

@@ -52,7 +52,7 @@ class Special:
         spelled = self.tokens[token].content
         return spelled in text or self.normalize(spelled) in self.normalize(text)
 
-    def copy_of(self, backend: Tokenizer) -> tuple[Tokenizer, dict[int, str], dict[int, int]]:
+    def get_copy(self, backend: Tokenizer) -> tuple[Tokenizer, dict[int, str], dict[int, int]]:
         """Return the copy of a tokenizer, built at the first call, with its secret words.
 
         Returns:
@@ -98,7 +98,7 @@ class TextTokenizer(Protocol):
         """Return a text's token ids, and the control tokens among them."""
         ...
 
-    def ids_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
+    def encode_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
         """Return token ids in which only `controls` are control tokens.
 
         Raises:
@@ -128,9 +128,9 @@ class FastTokenizer:
         ]
         return ids, controls
 
-    def ids_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
+    def encode_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
         """Return token ids in which only `controls` are control tokens."""
-        copy, words, tokens = self.special.copy_of(self.backend)
+        copy, words, tokens = self.special.get_copy(self.backend)
         parts, at = [], 0
         for token, start, end in controls:
             parts += [text[at:start], words[token]]
@@ -161,16 +161,16 @@ class FastTokenizer:
             parts = character.encode()
             written = (
                 ["▁" if character == " " else character],
-                [byte_letters()[byte] for byte in parts],
+                [list_byte_letters()[byte] for byte in parts],
                 [f"<0x{byte:02X}>" for byte in parts],
             )
-            whole = next(filter(None, map(self._ids_of, written)), None)
+            whole = next(filter(None, map(self._find_ids, written)), None)
             if whole is None:
-                raise _refused(self.special.tokens[token].content)
+                raise _build_spelling_error(self.special.tokens[token].content)
             spelled += whole
         return spelled
 
-    def _ids_of(self, pieces: Sequence[str]) -> list[int] | None:
+    def _find_ids(self, pieces: Sequence[str]) -> list[int] | None:
         """Return the ids of vocabulary pieces; None if one is missing or a control token."""
         ids = []
         for piece in pieces:
@@ -208,16 +208,16 @@ class SlowTokenizer:
                 controls.append((token, start, end))
         return self.ids(text), controls
 
-    def ids_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
+    def encode_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
         """Return token ids in which only `controls` are control tokens."""
         ids: list[int] = []
         at = 0
         for token, start, end in controls:
-            ids += [*self._pieces(text[at:start]), token]
+            ids += [*self._encode_pieces(text[at:start]), token]
             at = end
-        return ids + self._pieces(text[at:])
+        return ids + self._encode_pieces(text[at:])
 
-    def _pieces(self, text: str) -> list[int]:
+    def _encode_pieces(self, text: str) -> list[int]:
         """Return the token ids of a text; added tokens that are ordinary words stay whole."""
         words = self.tokenizer.get_added_vocab()
         special = {added.content for added in self.special.tokens.values()}
@@ -225,11 +225,11 @@ class SlowTokenizer:
         at = 0
         for match in self._added.finditer(text):
             if match[0] not in special:
-                ids += [*self._plain(text[at : match.start()]), words[match[0]]]
+                ids += [*self._encode_plain(text[at : match.start()]), words[match[0]]]
                 at = match.end()
-        return ids + self._plain(text[at:])
+        return ids + self._encode_plain(text[at:])
 
-    def _plain(self, text: str) -> list[int]:
+    def _encode_plain(self, text: str) -> list[int]:
         """Return the token ids of a text without added tokens, special tokens split.
 
         Raises:
@@ -241,7 +241,7 @@ class SlowTokenizer:
         ids: list[int] = self.tokenizer(text, **asked)["input_ids"]
         for token in set(ids) & self.special.tokens.keys():
             if self.special.is_control(token, text):
-                raise _refused(self.special.tokens[token].content)
+                raise _build_spelling_error(self.special.tokens[token].content)
         return ids
 
     @cached_property
@@ -251,7 +251,7 @@ class SlowTokenizer:
         return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
 
 
-def _refused(token: str) -> SpellingError:
+def _build_spelling_error(token: str) -> SpellingError:
     """Return the error for a special token that cannot be written as text."""
     return SpellingError(
         f"a text spells {token!r}, a special token that this tokenizer cannot write as text; take "
@@ -260,7 +260,7 @@ def _refused(token: str) -> SpellingError:
 
 
 @cache
-def byte_letters() -> list[str]:
+def list_byte_letters() -> list[str]:
     """Return the letter of each byte in byte-level BPE.
 
     Printable bytes of Latin-1 are their own letters; the others are the characters from 256 on, in

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tuneoff.files import write_text
-from tuneoff.training.processes import FAILED, end_with_parent
+from tuneoff.training.processes import FAILURE_FILE, watch_parent
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     count, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    end_with_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    watch_parent(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -44,7 +44,7 @@ def main() -> None:
         rank, failure = min(
             error.failures.items(), key=lambda each: (each[1].exitcode >= 0, each[1].timestamp)
         )
-        write_text(folder / FAILED, json.dumps([rank, failure.exitcode]))
+        write_text(folder / FAILURE_FILE, json.dumps([rank, failure.exitcode]))
         sys.exit(1)
     except SignalException:
         sys.exit(1)

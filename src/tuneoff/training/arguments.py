@@ -11,38 +11,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.contender_settings import LocalSettings, TrainSettings
-from tuneoff.models.loading import device
+from tuneoff.contender_settings import LocalConfig, TrainConfig
+from tuneoff.models.loading import get_device
 from tuneoff.training.convergence import Schedule
-from tuneoff.training.group import ALONE, Group
+from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:
     import torch
     from transformers import TrainingArguments
 
-DEFAULT_EPOCHS, MOST_EPOCHS = 3.0, 30.0
+DEFAULT_EPOCHS, MAX_EPOCHS = 3.0, 30.0
 DEFAULT_LEARNING_RATE = {"lora": 2e-4, "full": 2e-5}
 WARMUP_FRACTION = 0.05
 EVALUATIONS_PER_EPOCH = 2
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
-def planned_steps(train: TrainSettings, examples: int) -> int:
+def count_planned_steps(train: TrainConfig, examples: int) -> int:
     """Return the maximum number of optimizer steps.
 
     It is `max_steps` of the file, or its epochs over this number of examples.
     """
-    epochs = train.epochs or (DEFAULT_EPOCHS if train.until is None else MOST_EPOCHS)
+    epochs = train.epochs or (DEFAULT_EPOCHS if train.until is None else MAX_EPOCHS)
     return train.max_steps or math.ceil(epochs * math.ceil(examples / train.batch_size))
 
 
-def evaluate_every(train: TrainSettings, examples: int) -> int:
+def compute_evaluation_interval(train: TrainConfig, examples: int) -> int:
     """Return the number of steps between two validations; by default half an epoch."""
     per_epoch = math.ceil(examples / train.batch_size)
     return train.evaluate_every or math.ceil(per_epoch / EVALUATIONS_PER_EPOCH)
 
 
-def schedule_of(train: TrainSettings, steps: int) -> Schedule:
+def build_schedule(train: TrainConfig, steps: int) -> Schedule:
     """Return the learning-rate schedule over this number of planned steps."""
     warmup = train.warmup_steps
     if warmup is None:
@@ -52,14 +52,14 @@ def schedule_of(train: TrainSettings, steps: int) -> Schedule:
     )
 
 
-def training_arguments(
-    settings: LocalSettings,
+def build_training_arguments(
+    settings: LocalConfig,
     folder: Path,
     examples: int,
     learning_rate: float,
     dtype: torch.dtype,
     validated: bool = True,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainingArguments:
     """Return the arguments of a training that writes its checkpoints to `folder`.
 
@@ -69,16 +69,19 @@ def training_arguments(
     import torch
 
     train = settings.train
-    steps, every = planned_steps(train, examples), evaluate_every(train, examples)
-    schedule = schedule_of(train, steps)
+    steps, every = (
+        count_planned_steps(train, examples),
+        compute_evaluation_interval(train, examples),
+    )
+    schedule = build_schedule(train, steps)
     report_to = list(train.report_to) if group.first else []
     if "tensorboard" in report_to:
         # Beside the checkpoints, which are removed when training is complete.
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))
-    arguments = _for_one(
+    arguments = _build_single_device_arguments(
         group,
         output_dir=str(folder),
-        use_cpu=device().type == "cpu",
+        use_cpu=get_device().type == "cpu",
         per_device_train_batch_size=train.batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type=SCHEDULES[schedule.kind],
@@ -108,7 +111,7 @@ def training_arguments(
     return arguments
 
 
-def _for_one(group: Group, **named: Any) -> TrainingArguments:
+def _build_single_device_arguments(group: ProcessGroup, **named: Any) -> TrainingArguments:
     """Return the arguments of a trainer that sees one process and one device, even in a group.
 
     Otherwise accelerate would wrap the model, split the examples over processes, and average what
@@ -117,10 +120,10 @@ def _for_one(group: Group, **named: Any) -> TrainingArguments:
     import torch
     from transformers import TrainingArguments
 
-    place = device()
+    place = get_device()
     if group.size > 1 and place.type == "cuda":
         place = torch.device("cuda", torch.cuda.current_device())
-    with _unlaunched() if group.size > 1 else contextlib.nullcontext():
+    with _hide_launcher_variables() if group.size > 1 else contextlib.nullcontext():
         arguments = TrainingArguments(**named)
     arguments._n_gpu = min(1, arguments.n_gpu)
     if place.index is not None:
@@ -131,7 +134,7 @@ def _for_one(group: Group, **named: Any) -> TrainingArguments:
 
 
 # Environment variables by which launchers tell a process that it is one of several.
-TOLD = (
+LAUNCHER_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -142,9 +145,9 @@ TOLD = (
 
 
 @contextlib.contextmanager
-def _unlaunched() -> Iterator[None]:
+def _hide_launcher_variables() -> Iterator[None]:
     """Hide the launcher's environment variables, so that this process looks like a single one."""
-    saved = {name: os.environ.pop(name) for name in TOLD if name in os.environ}
+    saved = {name: os.environ.pop(name) for name in LAUNCHER_VARIABLES if name in os.environ}
     logger = logging.getLogger("transformers.training_args")
     level = logger.level
     # It would warn about a process group that its arguments do not mention.

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import yaml
 
-from tuneoff.contender_settings import SHIPPED_BASE, LocalSettings
+from tuneoff.contender_settings import SHIPPED_BASE, LocalConfig
 from tuneoff.files import write_text
 from tuneoff.records import TrainingRecord
 
 
 def write_card(
     path: Path,
-    settings: LocalSettings,
+    settings: LocalConfig,
     resolved: str,
     record: TrainingRecord,
     library: str | None = None,
@@ -50,7 +50,7 @@ def write_card(
         *(text for line in about for text in (line, "")),
         f"- examples: {record.examples}, epochs: {record.epochs:g}, steps: {record.steps}",
         f"- trained parameters: {record.trainable_parameters}",
-        f"- kept: {_kept(record)}",
+        f"- kept: {_describe_kept_step(record)}",
         f"- seconds: {record.seconds}, peak memory: {record.peak_memory_bytes} bytes",
         "",
         "## Settings",
@@ -63,7 +63,7 @@ def write_card(
     write_text(path, "\n".join(lines))
 
 
-def template_lines(notes: Sequence[str]) -> list[str]:
+def render_template_notes(notes: Sequence[str]) -> list[str]:
     """Return card lines that say how the chat template was adapted.
 
     The saved template contains the adaptation itself.
@@ -82,7 +82,7 @@ def is_folder(resolved: str) -> bool:
     return Path(resolved).is_absolute()
 
 
-def _kept(record: TrainingRecord) -> str:
+def _describe_kept_step(record: TrainingRecord) -> str:
     """Describe the checkpoint that was kept: the last step, or the best with its verdict."""
     if record.best_step is None:
         return f"the last step, {record.steps}"

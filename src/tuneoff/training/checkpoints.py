@@ -15,13 +15,13 @@ from pathlib import Path
 
 from tuneoff.files import remove_folder
 
-EFFORT_FILE, STATE_FILE = "effort.json", "trainer_state.json"
-WRITING = ".writing"
-LAST_KEPT = 2
+TOTALS_FILE, STATE_FILE = "effort.json", "trainer_state.json"
+PARTIAL_DIR = ".writing"
+KEEP_LAST = 2
 
 
 @dataclass
-class Effort:
+class TrainingTotals:
     """The totals of a training so far, as stored in `effort.json`."""
 
     tokens_computed: int = 0
@@ -34,46 +34,46 @@ class Effort:
     """Maximum tokens of one forward pass; None until memory ran out."""
 
     @classmethod
-    def of(cls, checkpoint: Path | None) -> Effort:
+    def of(cls, checkpoint: Path | None) -> TrainingTotals:
         """Return the totals stored in a checkpoint; zeros at the start of a training."""
-        file = checkpoint / EFFORT_FILE if checkpoint else None
+        file = checkpoint / TOTALS_FILE if checkpoint else None
         return cls(**json.loads(file.read_text())) if file and file.is_file() else cls()
 
     def write(self, folder: Path) -> None:
         """Write the totals into a checkpoint's folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / EFFORT_FILE).write_text(json.dumps(asdict(self)))
+        (folder / TOTALS_FILE).write_text(json.dumps(asdict(self)))
 
 
-def name_of(step: int) -> str:
+def format_checkpoint_name(step: int) -> str:
     """Return the folder name that transformers expects for a checkpoint."""
     return f"checkpoint-{step}"
 
 
-def step_of(checkpoint: Path) -> int:
+def parse_checkpoint_step(checkpoint: Path) -> int:
     """Return the step at which a checkpoint was written."""
     return int(checkpoint.name.split("-")[1])
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Return all checkpoints, oldest first."""
-    return sorted(folder.glob("checkpoint-*"), key=step_of)
+    return sorted(folder.glob("checkpoint-*"), key=parse_checkpoint_step)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
+def recover_last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint, ready to resume from; None if there is none.
 
     Removes what a kill left half written. Corrects the best checkpoint's path in the trainer's
     state, for the run directory may have been moved.
     """
-    shutil.rmtree(folder / WRITING, ignore_errors=True)
-    existing = checkpoints(folder)
+    shutil.rmtree(folder / PARTIAL_DIR, ignore_errors=True)
+    existing = list_checkpoints(folder)
     if not existing:
         return None
     file = existing[-1] / STATE_FILE
     state = json.loads(file.read_bytes())
     best = state.get("best_global_step")
-    path = str(folder / name_of(best)) if best else None
+    path = str(folder / format_checkpoint_name(best)) if best else None
     if state.get("best_model_checkpoint") != path:
         state["best_model_checkpoint"] = path
         beside = file.with_suffix(".part")
@@ -82,12 +82,12 @@ def last_checkpoint(folder: Path) -> Path | None:
     return existing[-1]
 
 
-def publish(folder: Path, step: int, best_step: int | None) -> Path:
+def publish_checkpoint(folder: Path, step: int, best_step: int | None) -> Path:
     """Move a complete checkpoint to its final folder, delete those not kept, and return it."""
-    final = folder / name_of(step)
-    (folder / WRITING / name_of(step)).rename(final)
-    shutil.rmtree(folder / WRITING, ignore_errors=True)
-    for old in checkpoints(folder)[:-LAST_KEPT]:
-        if step_of(old) != best_step:
+    final = folder / format_checkpoint_name(step)
+    (folder / PARTIAL_DIR / format_checkpoint_name(step)).rename(final)
+    shutil.rmtree(folder / PARTIAL_DIR, ignore_errors=True)
+    for old in list_checkpoints(folder)[:-KEEP_LAST]:
+        if parse_checkpoint_step(old) != best_step:
             remove_folder(old)
     return final

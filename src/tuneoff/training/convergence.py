@@ -18,10 +18,10 @@ from typing import Literal
 
 from tuneoff.records import LossRow, Verdict
 
-NEGLIGIBLE = 0.01
-LAST_PART = 0.1
+NEGLIGIBLE_CHANGE = 0.01
+LAST_FRACTION = 0.1
 # The relative gain that resets patience; smaller gains would continue a flat curve for ever.
-SMALLEST_GAIN = 0.002
+MIN_GAIN = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,47 +44,47 @@ class Schedule:
         decayed = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}
         return max(0.0, decayed[self.kind])
 
-    def last_part_begins(self, last: int) -> int:
+    def find_last_fraction(self, last: int) -> int:
         """Return the step after which a tenth of all learning up to step `last` remains."""
         learned = list(accumulate(self.rate(step) for step in range(1, last + 1)))
-        threshold = learned[-1] * (1 - LAST_PART)
+        threshold = learned[-1] * (1 - LAST_FRACTION)
         return sum(total <= threshold for total in learned)
 
 
-def best_row(rows: Sequence[LossRow]) -> LossRow | None:
+def find_best_row(rows: Sequence[LossRow]) -> LossRow | None:
     """Return the first row with the lowest validation loss; None if there is none."""
     measured = [row for row in rows if row.validation is not None]
     return min(measured, key=lambda row: row.validation or 0.0, default=None)
 
 
-def out_of_patience(rows: Sequence[LossRow], patience: int) -> bool:
+def is_out_of_patience(rows: Sequence[LossRow], patience: int) -> bool:
     """Return whether the last `patience` validations gained less than 0.2% over the best before."""
     losses = [row.validation for row in rows if row.validation is not None]
     best, since = float("inf"), 0
     for loss in losses:
-        if loss < best * (1 - SMALLEST_GAIN):
+        if loss < best * (1 - MIN_GAIN):
             best, since = loss, 0
         else:
             since += 1
     return since >= patience
 
 
-def overfitting_step(rows: Sequence[LossRow]) -> int | None:
+def find_overfitting_step(rows: Sequence[LossRow]) -> int | None:
     """Return the step after which validation loss only rose while training loss fell.
 
     None when validation loss ends within 1% of its best, or when training loss rose too.
     """
-    best, last = best_row(rows), rows[-1] if rows else None
+    best, last = find_best_row(rows), rows[-1] if rows else None
     if best is None or last is None or best.validation is None or last.validation is None:
         return None
-    if last.validation <= best.validation * (1 + NEGLIGIBLE):
+    if last.validation <= best.validation * (1 + NEGLIGIBLE_CHANGE):
         return None
     if best.train is not None and last.train is not None and last.train > best.train:
         return None
     return best.step
 
 
-def verdict(
+def classify_loss_curve(
     rows: Sequence[LossRow], planned_steps: int | None, schedule: Schedule | None = None
 ) -> Verdict | None:
     """Return the verdict on a complete curve; None with fewer than two validations.
@@ -96,14 +96,14 @@ def verdict(
     measured = [row for row in rows if row.validation is not None]
     if len(measured) < 2:
         return None
-    if overfitting_step(measured) is not None:
+    if find_overfitting_step(measured) is not None:
         return "overfitting"
     if planned_steps is not None and measured[-1].step < planned_steps:
         return "stopped early"
     last = measured[-1]
     schedule = schedule or Schedule("linear", 0, last.step)
-    begins = schedule.last_part_begins(last.step)
+    begins = schedule.find_last_fraction(last.step)
     earlier = [row for row in measured[:-1] if row.step <= begins]
     before = (earlier or measured[:1])[-1].validation or 0.0
-    improving = (last.validation or 0.0) < before * (1 - NEGLIGIBLE)
+    improving = (last.validation or 0.0) < before * (1 - NEGLIGIBLE_CHANGE)
     return "still improving" if improving else "converged"

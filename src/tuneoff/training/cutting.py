@@ -15,10 +15,10 @@ from typing import Any
 from tuneoff.errors import DataError
 from tuneoff.records import Example, Split
 
-CONTEXT = "context"
+CONTEXT_FIELD = "context"
 
 
-def cut_to_fit(
+def truncate_to_fit(
     example: Example, fits: Callable[[Example], bool], places: Callable[[str], Sequence[int]]
 ) -> Example:
     """Return the example with as little cut off as necessary; itself if it fits.
@@ -32,44 +32,44 @@ def cut_to_fit(
     """
     if fits(example):
         return example
-    if not fits(emptied(example)):
-        raise DataError(no_room(example))
+    if not fits(truncate_fully(example)):
+        raise DataError(explain_no_room(example))
     if "messages" in example.inputs:
-        example = _without_oldest(example, fits)
+        example = _drop_oldest_turns(example, fits)
         if fits(example):
             return example
         text = example.inputs["messages"][-1]["content"]
         starts = [*reversed(places(text))]
         candidates = [text[start:] for start in starts]
     else:
-        text = str(example.inputs[_field(example)])
+        text = str(example.inputs[_find_text_field(example)])
         candidates = [text[:end] for end in places(text)]
     kept = ""
     low, high = 0, len(candidates)
     while low < high:
         middle = (low + high) // 2
-        if fits(_with_text(example, candidates[middle])):
+        if fits(_replace_text(example, candidates[middle])):
             kept, low = candidates[middle], middle + 1
         else:
             high = middle
-    return _with_text(example, kept)
+    return _replace_text(example, kept)
 
 
-def emptied(example: Example) -> Example:
+def truncate_fully(example: Example) -> Example:
     """Return the example with everything removed that may be cut."""
     if "messages" in example.inputs:
-        *_, shortest = _from_oldest_on(example)
-        return _with_text(shortest, "")
-    return _with_text(example, "")
+        *_, shortest = _list_shortened(example)
+        return _replace_text(shortest, "")
+    return _replace_text(example, "")
 
 
-def cut_line(name: str, cut: Mapping[Split, int]) -> str:
+def describe_truncation(name: str, cut: Mapping[Split, int]) -> str:
     """Return the line that tells a user how many examples were truncated."""
     counted = ", ".join(f"{count} {split}" for split, count in cut.items() if count)
     return f"{name}: {counted} examples are too long and were cut (train.truncate)."
 
 
-def no_room(example: Example) -> str:
+def explain_no_room(example: Example) -> str:
     """Return the error for an example that is too long even fully truncated."""
     return (
         f"example {example.id!r} leaves no room for its answer even with its context or input cut "
@@ -77,14 +77,14 @@ def no_room(example: Example) -> str:
     )
 
 
-def _field(example: Example) -> str:
+def _find_text_field(example: Example) -> str:
     """Return the name of the input field to cut.
 
     Raises:
         DataError: no input is a text.
     """
-    if isinstance(example.inputs.get(CONTEXT), str):
-        return CONTEXT
+    if isinstance(example.inputs.get(CONTEXT_FIELD), str):
+        return CONTEXT_FIELD
     texts = {name: value for name, value in example.inputs.items() if isinstance(value, str)}
     if not texts:
         raise DataError(
@@ -94,24 +94,24 @@ def _field(example: Example) -> str:
     return max(texts, key=lambda name: len(texts[name]))
 
 
-def _with_text(example: Example, text: str) -> Example:
+def _replace_text(example: Example, text: str) -> Example:
     """Return the example with its cuttable text replaced."""
     if "messages" not in example.inputs:
-        return replace(example, inputs={**example.inputs, _field(example): text})
+        return replace(example, inputs={**example.inputs, _find_text_field(example): text})
     *before, last = example.inputs["messages"]
-    return _with_turns(example, [*before, {**last, "content": text}])
+    return _replace_turns(example, [*before, {**last, "content": text}])
 
 
-def _without_oldest(example: Example, fits: Callable[[Example], bool]) -> Example:
+def _drop_oldest_turns(example: Example, fits: Callable[[Example], bool]) -> Example:
     """Return the example without its oldest exchanges, as few removed as make it fit."""
     shorter = example
-    for shorter in _from_oldest_on(example):
+    for shorter in _list_shortened(example):
         if fits(shorter):
             break
     return shorter
 
 
-def _from_oldest_on(example: Example) -> list[Example]:
+def _list_shortened(example: Example) -> list[Example]:
     """Return the example with 0, 1, … of its oldest exchanges left out.
 
     Roles must alternate in many templates, so a user turn goes together with its replies.
@@ -121,10 +121,11 @@ def _from_oldest_on(example: Example) -> list[Example]:
     talk = [turn for turn in turns if turn not in fixed]
     begins = [at for at, turn in enumerate(talk) if turn["role"] == "user"] or [0]
     return [
-        example if at == begins[0] else _with_turns(example, [*fixed, *talk[at:]]) for at in begins
+        example if at == begins[0] else _replace_turns(example, [*fixed, *talk[at:]])
+        for at in begins
     ]
 
 
-def _with_turns(example: Example, turns: list[Any]) -> Example:
+def _replace_turns(example: Example, turns: list[Any]) -> Example:
     """Return the example with other chat turns."""
     return replace(example, inputs={**example.inputs, "messages": turns})

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def divided(sizes: Sequence[int], ranks: int) -> list[list[int]]:
+def balance(sizes: Sequence[int], ranks: int) -> list[list[int]]:
     """Return the indices of each rank's parts, largest first; a rank may have none."""
     shares: list[list[int]] = [[] for _ in range(ranks)]
     loads = [0] * ranks

@@ -20,17 +20,19 @@ from tuneoff.records import Example
 from tuneoff.tokenization.chat_template import load_chat_template
 from tuneoff.tokenization.encode import encode_text, encode_turns
 from tuneoff.tokenization.text_tokenizer import SpellingError
-from tuneoff.training.cutting import cut_to_fit
+from tuneoff.training.cutting import truncate_to_fit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED = -100
-WHAT_TO_DO = "shorten it, take it out, or set train.truncate: true to cut its context or input."
+IGNORE_INDEX = -100
+TRUNCATION_HINT = (
+    "shorten it, take it out, or set train.truncate: true to cut its context or input."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedExample:
     """One encoded training example."""
 
     input_ids: tuple[int, ...]
@@ -41,7 +43,7 @@ class Encoded:
     """Whether its context or input was truncated."""
 
 
-def prompt_ids(
+def encode_prompt(
     tokenizer: PreTrainedTokenizerBase,
     example: Example,
     template: Template,
@@ -50,23 +52,23 @@ def prompt_ids(
 ) -> list[int]:
     """Return the token ids of a prompt, up to where the model answers."""
     if rendering == "chat":
-        turns = prompts.messages(example, template, shots)
+        turns = prompts.render_messages(example, template, shots)
         return encode_turns(tokenizer, turns, load_chat_template(tokenizer, template.today))
-    return text_ids(tokenizer, prompts.text(example, template, shots))
+    return encode_plain_text(tokenizer, prompts.render_text(example, template, shots))
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_plain_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the token ids of a plain-text prompt."""
-    start = [tokenizer.bos_token_id] if _adds_bos(tokenizer) else []
+    start = [tokenizer.bos_token_id] if _needs_bos(tokenizer) else []
     return start + encode_text(tokenizer, text)
 
 
-def completion_ids(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
+def encode_completion(tokenizer: PreTrainedTokenizerBase, example: Example) -> list[int]:
     """Return the token ids of the reference answer and the end-of-sequence token."""
     return [*encode_text(tokenizer, example.completion), tokenizer.eos_token_id]
 
 
-def encode(
+def encode_example(
     tokenizer: PreTrainedTokenizerBase,
     example: Example,
     template: Template,
@@ -74,7 +76,7 @@ def encode(
     loss_on: Literal["completion", "text"],
     max_length: int,
     truncate: bool = False,
-) -> Encoded:
+) -> EncodedExample:
     """Encode an example for training as at most `max_length` tokens.
 
     Raises:
@@ -83,24 +85,24 @@ def encode(
     """
     shown = example
     try:
-        completion = completion_ids(tokenizer, example)
+        completion = encode_completion(tokenizer, example)
         if truncate:
             room = max_length - len(completion)
-            shown = fitted(tokenizer, example, template, rendering, room)
-        prompt = prompt_ids(tokenizer, shown, template, rendering)
+            shown = truncate_prompt(tokenizer, example, template, rendering, room)
+        prompt = encode_prompt(tokenizer, shown, template, rendering)
     except SpellingError as error:
         raise DataError(f"example {example.id!r}: {error}") from None
     ids = prompt + completion
     if len(ids) > max_length:
         raise DataError(
             f"example {example.id!r} has {len(ids)} tokens, more than the {max_length} that fit "
-            f"(train.max_length, at most the base's positions); {WHAT_TO_DO}"
+            f"(train.max_length, at most the base's positions); {TRUNCATION_HINT}"
         )
-    labels = ids if loss_on == "text" else [IGNORED] * len(prompt) + completion
-    return Encoded(tuple(ids), tuple(labels), cut=shown is not example)
+    labels = ids if loss_on == "text" else [IGNORE_INDEX] * len(prompt) + completion
+    return EncodedExample(tuple(ids), tuple(labels), cut=shown is not example)
 
 
-def fitted(
+def truncate_prompt(
     tokenizer: PreTrainedTokenizerBase,
     example: Example,
     template: Template,
@@ -115,12 +117,12 @@ def fitted(
     """
 
     def fits(candidate: Example) -> bool:
-        return len(prompt_ids(tokenizer, candidate, template, rendering, shots)) <= most
+        return len(encode_prompt(tokenizer, candidate, template, rendering, shots)) <= most
 
-    return cut_to_fit(example, fits, partial(_places, tokenizer))
+    return truncate_to_fit(example, fits, partial(_find_token_ends, tokenizer))
 
 
-def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
+def count_content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
     """Return the number of content tokens: inputs and reference, no instruction, no template."""
     texts = [turn["content"] for turn in example.inputs.get("messages", ())] or [
         str(value) for value in example.inputs.values()
@@ -128,7 +130,7 @@ def content_tokens(tokenizer: PreTrainedTokenizerBase, example: Example) -> int:
     return sum(len(encode_text(tokenizer, text)) for text in [*texts, example.completion])
 
 
-def _places(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:
+def _find_token_ends(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:
     """Return where tokens end, in characters.
 
     A tokenizer written in Python does not tell, so any character may be an end.
@@ -139,7 +141,7 @@ def _places(tokenizer: PreTrainedTokenizerBase, text: str) -> Sequence[int]:
     return sorted({end for _, end in encoding["offset_mapping"]})
 
 
-def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+def _needs_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether this tokenizer begins a text with its BOS token, as Llama's do."""
     if tokenizer.bos_token_id is None:
         return False

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneoff.models.loading import device
+from tuneoff.models.loading import get_device
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How long a collective operation waits. The first process may need long to write a large model; a
 # process that died is noticed by its launcher.
-PATIENCE = datetime.timedelta(hours=2)
+COLLECTIVE_TIMEOUT = datetime.timedelta(hours=2)
 # Gradient elements of one all-reduce.
-BUCKET = 2**25
+BUCKET_SIZE = 2**25
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ProcessGroup:
     """A group of training processes. A group of one does not communicate."""
 
     rank: int = 0
@@ -41,18 +41,18 @@ class Group:
         return self.rank == 0
 
     @property
-    def on_this_machine(self) -> int:
+    def local_size(self) -> int:
         """Return how many of the processes share this machine's memory."""
         return min(self.size, int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the first process's value; the others' values are ignored."""
         if self.size == 1:
             return value
         import torch.distributed as dist
 
         values: list[Any] = [value]
-        dist.broadcast_object_list(values, src=0, device=_device())
+        dist.broadcast_object_list(values, src=0, device=_get_collective_device())
         received: T = values[0]
         return received
 
@@ -63,7 +63,7 @@ class Group:
         import torch
         import torch.distributed as dist
 
-        own = torch.tensor(numbers, dtype=torch.float64, device=_device())
+        own = torch.tensor(numbers, dtype=torch.float64, device=_get_collective_device())
         parts = [torch.empty_like(own) for _ in range(self.size)]
         dist.all_gather(parts, own)
         return [part.tolist() for part in parts]
@@ -76,7 +76,7 @@ class Group:
         """Return whether `happened` is true in any process."""
         return any(parts[0] for parts in self.all([float(happened)]))
 
-    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sum the gradients over all processes, for models that every process holds whole.
 
         This is not done inside the backward pass as `DistributedDataParallel` does. There, a
@@ -95,13 +95,14 @@ class Group:
                 parameter.grad = torch.zeros_like(parameter)
             if waiting and (
                 waiting[0].dtype != parameter.grad.dtype
-                or sum(gradient.numel() for gradient in waiting) + parameter.grad.numel() > BUCKET
+                or sum(gradient.numel() for gradient in waiting) + parameter.grad.numel()
+                > BUCKET_SIZE
             ):
-                _add(waiting)
+                _all_reduce_bucket(waiting)
                 waiting = []
             waiting.append(parameter.grad)
         if waiting:
-            _add(waiting)
+            _all_reduce_bucket(waiting)
 
     def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Broadcast the first process's trained parameters to all processes."""
@@ -123,7 +124,7 @@ class Group:
         """Wait until every process has arrived."""
         self.any(False)
 
-    def own_randomness(self, seed: int) -> None:
+    def seed_dropout(self, seed: int) -> None:
         """Seed this process's dropout differently from the others'.
 
         The first process keeps the state that it would have as a single process.
@@ -134,10 +135,10 @@ class Group:
             torch.manual_seed((seed + 7919 * self.rank) % 2**63)
 
 
-ALONE = Group()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def join() -> Group:
+def join_process_group() -> ProcessGroup:
     """Return the process group of this process, and initialize it if necessary.
 
     It is an existing group, or the one that torchrun or `accelerate launch` describes in the
@@ -147,18 +148,18 @@ def join() -> Group:
     import torch.distributed as dist
 
     if not dist.is_available():
-        return ALONE
+        return SINGLE_PROCESS
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
-            return ALONE
-        if device().type == "cuda":
+            return SINGLE_PROCESS
+        if get_device().type == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        backend = "nccl" if device().type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=PATIENCE)
-    return Group(dist.get_rank(), dist.get_world_size())
+        backend = "nccl" if get_device().type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+    return ProcessGroup(dist.get_rank(), dist.get_world_size())
 
 
-def leave() -> None:
+def leave_process_group() -> None:
     """Close the group at the end of a process whose `join` opened it."""
     import torch.distributed as dist
 
@@ -166,15 +167,15 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _device() -> torch.device:
+def _get_collective_device() -> torch.device:
     """Return the device on which this group's collective operations need their tensors."""
     import torch
     import torch.distributed as dist
 
-    return device() if "nccl" in str(dist.get_backend()) else torch.device("cpu")
+    return get_device() if "nccl" in str(dist.get_backend()) else torch.device("cpu")
 
 
-def _add(gradients: Sequence[torch.Tensor]) -> None:
+def _all_reduce_bucket(gradients: Sequence[torch.Tensor]) -> None:
     """All-reduce these gradients in one flat tensor."""
     import torch
     import torch.distributed as dist

@@ -21,11 +21,13 @@ from tuneoff.training import processes
 def main() -> None:
     """Train, and exit with 0 when done or 1 after an error that was written down."""
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-    log = os.open(processes.log_file(folder, rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    log = os.open(
+        processes.get_log_file(folder, rank), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644
+    )
     os.dup2(log, 1)
     os.dup2(log, 2)
     # The agent ends its processes; one that was killed itself cannot.
-    processes.end_with_parent(int(sys.argv[2]), lambda: os._exit(1))
+    processes.watch_parent(int(sys.argv[2]), lambda: os._exit(1))
     warnings.filterwarnings("ignore", category=FutureWarning)
     ignore_tie_warnings()
     from transformers.utils import logging
@@ -33,7 +35,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     # Unpickling is safe: the launching process wrote this below its own run directory.
-    job: processes.Job = pickle.loads((folder / processes.JOB).read_bytes())
+    job: processes.DistributedJob = pickle.loads((folder / processes.JOB_FILE).read_bytes())
     try:
         _tune(folder, job, rank == 0)
     except TuneoffError as error:
@@ -43,21 +45,21 @@ def main() -> None:
         os._exit(1)
 
 
-def _tune(folder: Path, job: processes.Job, first: bool) -> None:
+def _tune(folder: Path, job: processes.DistributedJob, first: bool) -> None:
     """Run the job; the first process reports steps, lines and epochs to the launcher."""
     from tuneoff.training import group
     from tuneoff.training.tune import tune
 
     def tell(kind: str, value: Any) -> None:
         if first:
-            append_lines(folder / processes.TOLD, [{kind: value}])
+            append_lines(folder / processes.MESSAGES_FILE, [{kind: value}])
 
     def on_epoch(step: int) -> None:
         tell("epoch", step)
         # Wait for the acknowledgement: training must not be resumable beyond an epoch that was not
         # reported.
-        while first and not processes.heard(folder, step).exists():
-            time.sleep(processes.LOOK_SECONDS)
+        while first and not processes.get_epoch_ack_file(folder, step).exists():
+            time.sleep(processes.POLL_SECONDS)
 
     tune(
         job.settings, job.base, job.train, job.validation, job.template, ContenderDir(job.path),
@@ -66,7 +68,7 @@ def _tune(folder: Path, job: processes.Job, first: bool) -> None:
         on_epoch if job.epochs else None,
         most_at_once=job.most,
     )  # fmt: skip
-    group.leave()
+    group.leave_process_group()
 
 
 if __name__ == "__main__":

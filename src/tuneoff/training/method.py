@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ConfigError, ContenderError
 from tuneoff.models import bases
-from tuneoff.models.loading import dtype_of, load_model
-from tuneoff.models.parameters import target_modules
+from tuneoff.models.loading import choose_dtype, load_model
+from tuneoff.models.parameters import resolve_target_modules
 from tuneoff.rundir import ContenderDir
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prepare_model(
-    settings: LocalSettings, base: str, dtype: torch.dtype, place: torch.device | None = None
+    settings: LocalConfig, base: str, dtype: torch.dtype, place: torch.device | None = None
 ) -> PreTrainedModel:
     """Return the base ready for training: with a fresh adapter, or with all parameters.
 
@@ -34,12 +34,12 @@ def prepare_model(
     from transformers import set_seed
 
     if settings.method == "full":
-        bases.forget()
+        bases.drop_cached_base()
         model = load_model(base, "none", torch.float32, place)
         set_seed(settings.seed)
         return model
     model = (
-        bases.borrow(base, settings.quantization, dtype)
+        bases.borrow_base(base, settings.quantization, dtype)
         if place is None
         else load_model(base, settings.quantization, dtype, place)
     )
@@ -48,7 +48,7 @@ def prepare_model(
     return add_adapter(settings, model)
 
 
-def add_adapter(settings: LocalSettings, model: PreTrainedModel) -> PreTrainedModel:
+def add_adapter(settings: LocalConfig, model: PreTrainedModel) -> PreTrainedModel:
     """Return the loaded base with a fresh LoRA adapter."""
     import peft
 
@@ -60,7 +60,7 @@ def add_adapter(settings: LocalSettings, model: PreTrainedModel) -> PreTrainedMo
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=lora.dropout,
-        target_modules=target_modules(model, lora),
+        target_modules=resolve_target_modules(model, lora),
         use_dora=lora.use_dora,
         use_rslora=lora.use_rslora,
         task_type="CAUSAL_LM",
@@ -76,7 +76,7 @@ def add_adapter(settings: LocalSettings, model: PreTrainedModel) -> PreTrainedMo
     return wrapped
 
 
-def trained(settings: LocalSettings, base: str, directory: ContenderDir) -> PreTrainedModel:
+def load_tuned(settings: LocalConfig, base: str, directory: ContenderDir) -> PreTrainedModel:
     """Return the tuned model ready to answer: the base with its adapter, or the saved model.
 
     Raises:
@@ -85,13 +85,13 @@ def trained(settings: LocalSettings, base: str, directory: ContenderDir) -> PreT
     weights = directory.weights()
     if weights is None:
         raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")
-    dtype = dtype_of(settings.train.precision)
+    dtype = choose_dtype(settings.train.precision)
     if settings.method == "full":
-        bases.forget()
+        bases.drop_cached_base()
         return load_model(str(weights), "none", dtype)
     import peft
 
-    model = bases.borrow(base, settings.quantization, dtype)
+    model = bases.borrow_base(base, settings.quantization, dtype)
     # Do not merge: in half precision merging rounds part of the adapter away, and the served model
     # must be the scored one.
     adapted: Any = peft.PeftModel.from_pretrained(model, str(weights))
@@ -99,8 +99,8 @@ def trained(settings: LocalSettings, base: str, directory: ContenderDir) -> PreT
     return answering
 
 
-def finished(settings: LocalSettings, base: str, model: PreTrainedModel) -> None:
+def release_model(settings: LocalConfig, base: str, model: PreTrainedModel) -> None:
     """Release the base of a LoRA contender for the next contender that uses it."""
     if settings.method == "lora":
-        dtype = dtype_of(settings.train.precision)
-        bases.give_back(base, settings.quantization, dtype, model)
+        dtype = choose_dtype(settings.train.precision)
+        bases.release_base(base, settings.quantization, dtype, model)

@@ -19,14 +19,14 @@ from typing import Literal
 
 from torch.utils.data import Sampler
 
-from tuneoff.models.prefix_tree import common_prefix
+from tuneoff.models.prefix_tree import count_common_prefix
 
 Grouping = Literal["random", "by_length", "by_prefix"]
 BLOCK_BATCHES = 50
-RUNS_PER_BATCH = 4
+CHUNKS_PER_BATCH = 4
 
 
-class ExampleOrder(Sampler[int]):
+class ExampleSampler(Sampler[int]):
     """Yields the example indices of one epoch; accelerate's data loader calls `set_epoch`."""
 
     def __init__(
@@ -34,7 +34,7 @@ class ExampleOrder(Sampler[int]):
     ) -> None:
         self.ids, self.batch_size, self.grouping, self.seed = ids, batch_size, grouping, seed
         self.epoch = 0
-        self._groups = beginnings(ids) if grouping == "by_prefix" else []
+        self._groups = group_by_prefix(ids) if grouping == "by_prefix" else []
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -46,15 +46,17 @@ class ExampleOrder(Sampler[int]):
         # A text seed is hashed the same in every process and Python.
         rng = random.Random(f"{self.seed}/{self.epoch}")
         if self.grouping == "by_prefix":
-            return iter(_runs(self._groups, max(1, self.batch_size // RUNS_PER_BATCH), rng))
+            return iter(
+                _shuffle_chunks(self._groups, max(1, self.batch_size // CHUNKS_PER_BATCH), rng)
+            )
         order = list(range(len(self.ids)))
         rng.shuffle(order)
         if self.grouping == "by_length":
-            order = _similar_lengths(order, self.ids, self.batch_size, rng)
+            order = _sort_by_length(order, self.ids, self.batch_size, rng)
         return iter(order)
 
 
-def beginnings(ids: Sequence[Sequence[int]]) -> list[list[int]]:
+def group_by_prefix(ids: Sequence[Sequence[int]]) -> list[list[int]]:
     """Return groups of examples that share a long prefix.
 
     In sorted order, neighbours in a group share more than half of the shorter one's tokens:
@@ -64,13 +66,13 @@ def beginnings(ids: Sequence[Sequence[int]]) -> list[list[int]]:
     groups: list[list[int]] = []
     for place, i in enumerate(order):
         before = ids[order[place - 1]] if place else ()
-        if not place or 2 * common_prefix(before, ids[i]) < min(len(before), len(ids[i])):
+        if not place or 2 * count_common_prefix(before, ids[i]) < min(len(before), len(ids[i])):
             groups.append([])
         groups[-1].append(i)
     return groups
 
 
-def _runs(groups: Sequence[Sequence[int]], length: int, rng: random.Random) -> list[int]:
+def _shuffle_chunks(groups: Sequence[Sequence[int]], length: int, rng: random.Random) -> list[int]:
     """Return all indices: each group shuffled and cut into chunks, the chunks in random order."""
     chunks = []
     for group in groups:
@@ -80,7 +82,7 @@ def _runs(groups: Sequence[Sequence[int]], length: int, rng: random.Random) -> l
     return [index for chunk in chunks for index in chunk]
 
 
-def _similar_lengths(
+def _sort_by_length(
     order: Sequence[int], ids: Sequence[Sequence[int]], batch_size: int, rng: random.Random
 ) -> list[int]:
     """Return the order with examples of similar length in one batch."""

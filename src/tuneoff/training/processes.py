@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneoff import errors
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ConfigError, ContenderError, TuneoffError
 from tuneoff.files import write_text
-from tuneoff.models.loading import device
+from tuneoff.models.loading import get_device
 from tuneoff.prompts import Template
 from tuneoff.records import Example, TrainingRecord
 from tuneoff.rundir import ContenderDir
@@ -37,18 +37,23 @@ if TYPE_CHECKING:
     from tuneoff.training.watch import OnStep
 
 # Below the contender's folder; kept after a failure, for its logs.
-FOLDER = "processes"
-JOB, TOLD, ERROR, FAILED = "job.pickle", "told.jsonl", "error.json", "failed.json"
-LOOK_SECONDS = 0.1
+PROCESSES_DIR = "processes"
+JOB_FILE, MESSAGES_FILE, ERROR_FILE, FAILURE_FILE = (
+    "job.pickle",
+    "told.jsonl",
+    "error.json",
+    "failed.json",
+)
+POLL_SECONDS = 0.1
 # Seconds: torchrun's own grace period (30) and some more.
-END_SECONDS = 40
+SHUTDOWN_SECONDS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class DistributedJob:
     """The arguments of `tune` for the training processes."""
 
-    settings: LocalSettings
+    settings: LocalConfig
     base: str
     train: Sequence[Example]
     validation: Sequence[Example]
@@ -60,7 +65,7 @@ class Job:
     """Maximum tokens of one forward pass; None: as memory allows."""
 
 
-def processes(settings: LocalSettings, say: Say) -> int:
+def count_processes(settings: LocalConfig, say: Say) -> int:
     """Return the number of processes that train a contender here.
 
     Raises:
@@ -69,12 +74,12 @@ def processes(settings: LocalSettings, say: Say) -> int:
     import torch
 
     asked = settings.hardware.count if settings.hardware else 1
-    here = torch.cuda.device_count() if device().type == "cuda" else 0
+    here = torch.cuda.device_count() if get_device().type == "cuda" else 0
     if here >= asked or asked == 1:
         return asked
     if settings.train.parallel == "auto":
         say(
-            f"{settings.name}: hardware.count is {asked} and this machine has {_counted(here)}, "
+            f"{settings.name}: hardware.count is {asked} and this machine has {_format_accelerators(here)}, "
             "so it trains on one device."
         )
         return 1
@@ -82,13 +87,13 @@ def processes(settings: LocalSettings, say: Say) -> int:
         raise ConfigError(
             f"contender {settings.name}: train.parallel: {settings.train.parallel} over "
             f"hardware.count {asked} needs as many accelerators, and this machine has "
-            f"{_counted(here)}; lower the count."
+            f"{_format_accelerators(here)}; lower the count."
         )
     return asked  # on the processor, each with its part of the cores
 
 
-def in_processes(
-    count: int, job: Job, on_step: OnStep | None, say: Say, on_epoch: OnEpoch | None
+def run_in_processes(
+    count: int, job: DistributedJob, on_step: OnStep | None, say: Say, on_epoch: OnEpoch | None
 ) -> TrainingRecord:
     """Train in `count` processes and return the record when all are done.
 
@@ -97,13 +102,13 @@ def in_processes(
         ContenderError: one of them ended in another way.
     """
     directory = ContenderDir(job.path)
-    folder = (job.path / FOLDER).resolve()
+    folder = (job.path / PROCESSES_DIR).resolve()
     while True:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / JOB).write_bytes(pickle.dumps(job))
-        _run(count, folder, on_step, say, on_epoch)
-        most = _asked_to_begin_again(folder)
+        (folder / JOB_FILE).write_bytes(pickle.dumps(job))
+        _run_agent(count, folder, on_step, say, on_epoch)
+        most = _read_lowered_limit(folder)
         if most is None:
             break
         say(
@@ -114,12 +119,12 @@ def in_processes(
     record = directory.training()
     # A complete training counts, even if a process fails while it exits.
     if record is None or directory.weights() is None:
-        raise _error(job.settings.name, count, folder)
+        raise _build_error(job.settings.name, count, folder)
     shutil.rmtree(folder, ignore_errors=True)
     return record
 
 
-def _run(
+def _run_agent(
     count: int, folder: Path, on_step: OnStep | None, say: Say, on_epoch: OnEpoch | None
 ) -> None:
     """Run the agent until it ends and pass on the processes' messages.
@@ -141,7 +146,7 @@ def _run(
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
             start_new_session=True,
         )  # fmt: skip
-    messages = _lines(folder / TOLD)
+    messages = _read_new_messages(folder / MESSAGES_FILE)
     try:
         while True:
             ended = agent.poll() is not None
@@ -152,20 +157,20 @@ def _run(
                     on_step(*value)
                 elif kind == "epoch" and on_epoch is not None:
                     on_epoch(value)
-                    heard(folder, value).touch()
+                    get_epoch_ack_file(folder, value).touch()
             if ended:
                 return
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
     finally:
-        _end(agent)
+        _stop_agent(agent)
 
 
-def heard(folder: Path, step: int) -> Path:
+def get_epoch_ack_file(folder: Path, step: int) -> Path:
     """Return the file that acknowledges an epoch's end; training waits for it."""
     return folder / f"epoch-{step}.heard"
 
 
-def _lines(file: Path) -> Iterator[list[tuple[str, Any]]]:
+def _read_new_messages(file: Path) -> Iterator[list[tuple[str, Any]]]:
     """Yield the messages of complete lines written since the last read."""
     offset = 0
     while True:
@@ -181,22 +186,22 @@ def _lines(file: Path) -> Iterator[list[tuple[str, Any]]]:
         yield messages
 
 
-def _end(agent: subprocess.Popen[bytes]) -> None:
+def _stop_agent(agent: subprocess.Popen[bytes]) -> None:
     """Stop the agent, which stops its processes; they exit without it, too."""
     if agent.poll() is not None:
         return
     agent.terminate()
     try:
-        agent.wait(END_SECONDS)
+        agent.wait(SHUTDOWN_SECONDS)
     except BaseException:
         agent.kill()
         agent.wait()
         raise
 
 
-def _asked_to_begin_again(folder: Path) -> int | None:
+def _read_lowered_limit(folder: Path) -> int | None:
     """Return the lower token limit that a process asked for; None if none did."""
-    file = folder / ERROR
+    file = folder / ERROR_FILE
     most = json.loads(file.read_bytes()).get("most_tokens") if file.exists() else None
     return None if most is None else int(most)
 
@@ -208,49 +213,49 @@ def write_error(folder: Path, error: TuneoffError) -> None:
         "message": str(error),
         "most_tokens": getattr(error, "most_tokens", None),
     }
-    write_text(folder / ERROR, json.dumps(facts))
+    write_text(folder / ERROR_FILE, json.dumps(facts))
 
 
-def _error(name: str, count: int, folder: Path) -> TuneoffError:
+def _build_error(name: str, count: int, folder: Path) -> TuneoffError:
     """Return the error of a failed training, as one process wrote it or as the agent saw it."""
-    if (folder / ERROR).exists():
-        facts = json.loads((folder / ERROR).read_bytes())
+    if (folder / ERROR_FILE).exists():
+        facts = json.loads((folder / ERROR_FILE).read_bytes())
         kind = getattr(errors, facts["class"], ContenderError)
         if issubclass(kind, errors.MissingExtraError):
             kind = errors.UserError  # the sentence is made already
         raised: TuneoffError = kind(facts["message"])
         return raised
-    if not (folder / FAILED).exists():
+    if not (folder / FAILURE_FILE).exists():
         return ContenderError(
             f"contender {name}: its {count} processes could not be started; see "
             f"{folder / 'agent.log'}."
         )
-    rank, code = json.loads((folder / FAILED).read_bytes())
+    rank, code = json.loads((folder / FAILURE_FILE).read_bytes())
     how = f"was killed ({signal.Signals(-code).name})" if code < 0 else f"ended with code {code}"
     return ContenderError(
         f"contender {name}: process {rank} of its {count} (0 to {count - 1}) {how}, and the "
-        f"training with it; see {log_file(folder, rank)}; run again, it goes on from its last "
+        f"training with it; see {get_log_file(folder, rank)}; run again, it goes on from its last "
         "checkpoint."
     )
 
 
-def log_file(folder: Path, rank: int) -> Path:
+def get_log_file(folder: Path, rank: int) -> Path:
     """Return the file with the output of a process and its libraries."""
     return folder / f"process-{rank}.log"
 
 
-def end_with_parent(parent: int, end: Callable[[], None]) -> None:
+def watch_parent(parent: int, end: Callable[[], None]) -> None:
     """Start a thread that calls `end` once the parent process is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         end()
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _counted(here: int) -> str:
+def _format_accelerators(here: int) -> str:
     """Return the number of accelerators in words."""
     if not here:
         return "no accelerator"

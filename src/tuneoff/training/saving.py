@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.records import TrainingRecord
 from tuneoff.rundir import ContenderDir
 from tuneoff.training.card import write_card
-from tuneoff.training.group import ALONE, Group
+from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,26 +25,26 @@ OnEpoch = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Saver:
+class ModelSaver:
     """Saves one training's model below its folder.
 
     All processes of a group must call it, for a sharded model must be gathered; the first one
     writes.
     """
 
-    settings: LocalSettings
+    settings: LocalConfig
     base: str
     """The resolved base."""
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     directory: ContenderDir
-    group: Group = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     about: Sequence[str] = ()
     """Lines for the model card."""
 
     def epoch(self, step: int) -> None:
         """Save the weights of an epoch with their tokenizer, unless they exist."""
-        final, state = self.directory.epoch(step), self._gathered()
+        final, state = self.directory.epoch(step), self._gather_state()
         if self.group.first and not final.is_dir():
             beside = self._weights(final, state)
             self.tokenizer.save_pretrained(beside)
@@ -52,7 +52,7 @@ class Saver:
 
     def finish(self, record: TrainingRecord) -> None:
         """Save the final model, its card and its record, then delete the checkpoints."""
-        directory, state = self.directory, self._gathered()
+        directory, state = self.directory, self._gather_state()
         if not self.group.first:
             return
         final = directory.model if self.settings.method == "full" else directory.adapter
@@ -63,7 +63,7 @@ class Saver:
         beside.rename(final)
         shutil.rmtree(directory.checkpoints, ignore_errors=True)
 
-    def _gathered(self) -> Any:
+    def _gather_state(self) -> Any:
         """Return the full state of a sharded model; None if every process holds it whole."""
         if self.group.size == 1:
             return None
@@ -71,7 +71,7 @@ class Saver:
 
         if not sharding.is_sharded(self.model):
             return None
-        return sharding.gathered(sharding.kept(self.model), self.group)
+        return sharding.gather_state(sharding.get_saved_state(self.model), self.group)
 
     def _weights(self, final: Path, state: Any) -> Path:
         """Write the weights into a temporary folder beside the final one and return it."""

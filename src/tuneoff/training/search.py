@@ -13,12 +13,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ContenderError
 from tuneoff.rundir import ContenderDir
-from tuneoff.training.encoding import Encoded
-from tuneoff.training.group import ALONE, Group
-from tuneoff.training.packer import Packer
+from tuneoff.training.encoding import EncodedExample
+from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup
+from tuneoff.training.packer import MicroBatcher
 
 if TYPE_CHECKING:
     import torch
@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 
     from tuneoff.training.trainer import Say
 
-RATES = {"lora": (5e-5, 2e-4, 1e-3, 4e-3, 1e-2), "full": (1e-5, 5e-5, 2e-4, 1e-3, 3e-3)}
-STEPS, WARMUP, VALIDATION = 40, 4, 200
+CANDIDATE_RATES = {"lora": (5e-5, 2e-4, 1e-3, 4e-3, 1e-2), "full": (1e-5, 5e-5, 2e-4, 1e-3, 3e-3)}
+TRIAL_STEPS, TRIAL_WARMUP, MAX_TRIAL_VALIDATION = 40, 4, 200
 
 
-def search(
-    settings: LocalSettings,
+def search_learning_rate(
+    settings: LocalConfig,
     model: PreTrainedModel,
-    train: Sequence[Encoded],
-    validation: Sequence[Encoded],
+    train: Sequence[EncodedExample],
+    validation: Sequence[EncodedExample],
     directory: ContenderDir,
-    packer: Packer,
+    packer: MicroBatcher,
     dtype: torch.dtype,
     say: Say,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> float:
     """Return the rate with the lowest validation loss; the model is left unchanged.
 
     Raises:
         ContenderError: the loss was not finite with any rate.
     """
-    losses = group.from_first(directory.learning_rates())
+    losses = group.broadcast(directory.learning_rates())
     start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    for rate in RATES[settings.method]:
+    for rate in CANDIDATE_RATES[settings.method]:
         if rate in losses:
             continue
-        some = validation[:VALIDATION]
-        losses[rate] = _trial(settings, model, train, some, packer, dtype, rate, group)
+        some = validation[:MAX_TRIAL_VALIDATION]
+        losses[rate] = _run_trial(settings, model, train, some, packer, dtype, rate, group)
         if group.first:
             directory.write_learning_rates(losses)
         for name, parameter in model.named_parameters():
@@ -70,19 +70,21 @@ def search(
         f"{rate:g}: {'diverged' if loss is None else f'{loss:.3f}'}"
         for rate, loss in losses.items()
     )
-    say(f"{settings.name}: learning rate {best:g} (validation loss after {STEPS} steps: {tried})")
+    say(
+        f"{settings.name}: learning rate {best:g} (validation loss after {TRIAL_STEPS} steps: {tried})"
+    )
     return best
 
 
-def _trial(
-    settings: LocalSettings,
+def _run_trial(
+    settings: LocalConfig,
     model: PreTrainedModel,
-    train: Sequence[Encoded],
-    validation: Sequence[Encoded],
-    packer: Packer,
+    train: Sequence[EncodedExample],
+    validation: Sequence[EncodedExample],
+    packer: MicroBatcher,
     dtype: torch.dtype,
     rate: float,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> float | None:
     """Return the validation loss after a short training; None when it diverged."""
     import tempfile
@@ -90,37 +92,39 @@ def _trial(
 
     from transformers import set_seed
 
-    from tuneoff.models.packing import loss_over_packs
-    from tuneoff.training.arguments import training_arguments
-    from tuneoff.training.checkpoints import Effort
-    from tuneoff.training.order import ExampleOrder
-    from tuneoff.training.trainer import DivergedError, build
+    from tuneoff.models.packing import install_micro_batch_loss
+    from tuneoff.training.arguments import build_training_arguments
+    from tuneoff.training.checkpoints import TrainingTotals
+    from tuneoff.training.order import ExampleSampler
+    from tuneoff.training.trainer import DivergedError, build_trainer
 
-    steps = min(STEPS, math.ceil(len(train) / settings.train.batch_size))
+    steps = min(TRIAL_STEPS, math.ceil(len(train) / settings.train.batch_size))
     short = settings.train.model_copy(
         update={
-            "max_steps": steps, "warmup_steps": min(WARMUP, steps), "schedule": "constant",
+            "max_steps": steps, "warmup_steps": min(TRIAL_WARMUP, steps), "schedule": "constant",
             "evaluate_every": steps, "report_to": (),
         }
     )  # fmt: skip
     set_seed(settings.seed)
-    order = ExampleOrder(
+    order = ExampleSampler(
         [e.input_ids for e in train], short.batch_size, short.grouping, settings.seed
     )
     with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(
+        arguments = build_training_arguments(
             settings.model_copy(update={"train": short}), Path(folder), len(train), rate, dtype,
             group=group,
         )  # fmt: skip
         # Nothing is kept of a trial: no checkpoint, no validation but the one below.
         arguments.eval_strategy = arguments.save_strategy = "no"
         arguments.load_best_model_at_end = False
-        trainer = build(model, arguments, train, validation, order, packer, Effort(), group=group)
-        trainer.effort_began = 0.0
-        with loss_over_packs(model, packer.trees):
+        trainer = build_trainer(
+            model, arguments, train, validation, order, packer, TrainingTotals(), group=group
+        )
+        trainer.training_began = 0.0
+        with install_micro_batch_loss(model, packer.trees):
             try:
                 trainer.train()
-                loss = trainer.validation_loss()
+                loss = trainer.compute_validation_loss()
             except DivergedError:
                 return None
     return loss if math.isfinite(loss) else None

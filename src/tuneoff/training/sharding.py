@@ -18,20 +18,20 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
 from tuneoff.errors import ContenderError
-from tuneoff.models.loading import device
-from tuneoff.models.packing import causal_lm
-from tuneoff.training.group import Group
+from tuneoff.models.loading import get_device
+from tuneoff.models.packing import unwrap_causal_lm
+from tuneoff.training.group import ProcessGroup
 
 State = dict[str, torch.Tensor]
 ADAPTER_FILE = "adapter_model.safetensors"
 INDEX_FILE, WHOLE_FILE = "model.safetensors.index.json", "model.safetensors"
 
 
-def mesh_of(group: Group) -> DeviceMesh:
+def build_mesh(group: ProcessGroup) -> DeviceMesh:
     """Return a one-dimensional device mesh of all processes of a group."""
     from torch.distributed.device_mesh import init_device_mesh
 
-    return init_device_mesh(device().type, (group.size,))
+    return init_device_mesh(get_device().type, (group.size,))
 
 
 def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
@@ -51,19 +51,19 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, dtype: torch.dtype) -> None:
         policy = MixedPrecisionPolicy(
             param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-    for layer in layers_of(model):
+    for layer in find_layers(model):
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     # Shard the outermost module too: it is the one that is called.
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
-def layers_of(model: PreTrainedModel) -> list[torch.nn.Module]:
+def find_layers(model: PreTrainedModel) -> list[torch.nn.Module]:
     """Return the decoder layers: the modules that must not be split, or the longest module list.
 
     Raises:
         ContenderError: it has neither.
     """
-    inner = causal_lm(model)
+    inner = unwrap_causal_lm(model)
     names = set(getattr(inner, "_no_split_modules", None) or ())
     layers = [module for module in inner.modules() if type(module).__name__ in names]
     if not layers:
@@ -83,7 +83,7 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def kept(model: PreTrainedModel) -> State:
+def get_saved_state(model: PreTrainedModel) -> State:
     """Return the tensors that are saved, by their names in the file: adapter or all weights."""
     if hasattr(model, "get_base_model"):
         from peft import get_peft_model_state_dict
@@ -97,24 +97,24 @@ def kept(model: PreTrainedModel) -> State:
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
 
 
-def gathered(tree: Any, group: Group) -> Any:
+def gather_state(tree: Any, group: ProcessGroup) -> Any:
     """Return a state with full tensors in the first process's main memory; None elsewhere.
 
     All processes must call it.
     """
-    whole = _map(tree, lambda tensor: _whole(tensor, group.first))
+    whole = _map_tensors(tree, lambda tensor: _gather_tensor(tensor, group.first))
     return whole if group.first else None
 
 
-def load_weights(model: PreTrainedModel, folder: Path, group: Group) -> None:
+def load_weights(model: PreTrainedModel, folder: Path, group: ProcessGroup) -> None:
     """Load a checkpoint, which only the first process reads, into all processes.
 
     Raises:
         ContenderError: it is of another model.
     """
-    live = kept(model)
-    stored = _read(folder) if group.first else {}
-    missing = group.from_first([name for name in live if name not in stored])
+    live = get_saved_state(model)
+    stored = _read_weights(folder) if group.first else {}
+    missing = group.broadcast([name for name in live if name not in stored])
     if missing:
         raise ContenderError(f"{folder} does not hold this model: {missing[0]} is missing.")
     with torch.no_grad():
@@ -134,14 +134,16 @@ def load_optimizer(optimizer: Any, saved: Mapping[str, Any]) -> None:
     parameters = [item for part in optimizer.param_groups for item in part["params"]]
     numbers = [number for part in saved["param_groups"] for number in part["params"]]
     state = {
-        number: {name: _like(value, parameter) for name, value in saved["state"][number].items()}
+        number: {
+            name: _shard_like(value, parameter) for name, value in saved["state"][number].items()
+        }
         for number, parameter in zip(numbers, parameters, strict=True)
         if number in saved["state"]
     }
     optimizer.load_state_dict({**saved, "state": state})
 
 
-def _like(value: Any, parameter: torch.Tensor) -> Any:
+def _shard_like(value: Any, parameter: torch.Tensor) -> Any:
     """Return a moment sharded like its parameter; return counters unchanged."""
     fits = isinstance(value, torch.Tensor) and value.shape == parameter.shape
     if not fits or not isinstance(parameter, DTensor):
@@ -152,24 +154,24 @@ def _like(value: Any, parameter: torch.Tensor) -> Any:
     )
 
 
-def _whole(tensor: torch.Tensor, first: bool) -> torch.Tensor | None:
+def _gather_tensor(tensor: torch.Tensor, first: bool) -> torch.Tensor | None:
     """Return the full tensor in the first process; None in the others."""
     whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole.detach().cpu() if first else None
 
 
-def _map(tree: Any, change: Any) -> Any:
+def _map_tensors(tree: Any, change: Any) -> Any:
     """Return a nested state with `change` applied to each tensor."""
     if isinstance(tree, torch.Tensor):
         return change(tree)
     if isinstance(tree, Mapping):
-        return {key: _map(value, change) for key, value in tree.items()}
+        return {key: _map_tensors(value, change) for key, value in tree.items()}
     if isinstance(tree, list):
-        return [_map(value, change) for value in tree]
+        return [_map_tensors(value, change) for value in tree]
     return tree
 
 
-def _read(folder: Path) -> State:
+def _read_weights(folder: Path) -> State:
     """Return the tensors of a checkpoint's safetensors files."""
     import json
 

@@ -39,16 +39,23 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from tuneoff.errors import ContenderError
-from tuneoff.models.packing import Pack, loss_over_packs
+from tuneoff.models.packing import MicroBatch, install_micro_batch_loss
 from tuneoff.training import sharding
-from tuneoff.training.checkpoints import STATE_FILE, WRITING, Effort, name_of, publish, step_of
-from tuneoff.training.encoding import IGNORED, Encoded
-from tuneoff.training.group import ALONE, Group
-from tuneoff.training.order import ExampleOrder
-from tuneoff.training.packer import Packer
+from tuneoff.training.checkpoints import (
+    PARTIAL_DIR,
+    STATE_FILE,
+    TrainingTotals,
+    format_checkpoint_name,
+    parse_checkpoint_step,
+    publish_checkpoint,
+)
+from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
+from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup
+from tuneoff.training.order import ExampleSampler
+from tuneoff.training.packer import MicroBatcher
 
 # Nats above the loss of a uniform guess over the vocabulary.
-WORSE_THAN_GUESSING = 1.0
+MAX_EXCESS_LOSS = 1.0
 Say = Callable[[str], None]
 # Called with the step of a checkpoint that is written and not yet renamed to its final name.
 OnSaved = Callable[[int], None]
@@ -59,7 +66,7 @@ class DivergedError(Exception):
     """The loss is not finite or worse than guessing; the message names the step."""
 
 
-class ShortOfMemoryError(ContenderError):
+class ShardedOutOfMemoryError(ContenderError):
     """A process of a sharded training ran out of memory while the others waited for it.
 
     All processes must restart from the last checkpoint, with at most `most_tokens` per forward
@@ -72,20 +79,20 @@ class ShortOfMemoryError(ContenderError):
 class BakeOffTrainer(Trainer):
     """A trainer that computes batches as micro-batches; `build` sets its attributes."""
 
-    packer: Packer
-    order: ExampleOrder
-    effort: Effort
-    effort_began: float
+    packer: MicroBatcher
+    order: ExampleSampler
+    totals: TrainingTotals
+    training_began: float
     say: Say
-    validation: Sequence[Encoded]
+    validation: Sequence[EncodedExample]
     on_saved: OnSaved
-    group: Group = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     sharded: bool = False
-    _validation_packs: list[Pack] | None = None
+    _validation_batches: list[MicroBatch] | None = None
     # The full states of a sharded model and its optimizer, while a checkpoint is written.
-    _whole: tuple[Any, Any] | None = None
+    _full_state: tuple[Any, Any] | None = None
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> ExampleOrder:
+    def _get_train_sampler(self, train_dataset: Any = None) -> ExampleSampler:
         return self.order
 
     def training_step(
@@ -97,18 +104,18 @@ class BakeOffTrainer(Trainer):
             DivergedError: the loss is not finite.
         """
         model.train()
-        examples: list[Encoded] = inputs["examples"]
-        share = self._within_memory(examples, lambda: self._share(model, examples))
+        examples: list[EncodedExample] = inputs["examples"]
+        share = self._retry_smaller(examples, lambda: self._share(model, examples))
         if not self.sharded:
-            self.group.add_gradients(model.parameters())
+            self.group.all_reduce_gradients(model.parameters())
         loss, computed, unshared = self.group.sums(*share)
-        self.effort.tokens_computed += round(computed)
-        self.effort.tokens_unshared += round(unshared)
+        self.totals.tokens_computed += round(computed)
+        self.totals.tokens_unshared += round(unshared)
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is not a number at step {self.state.global_step + 1}")
         return torch.tensor(loss, device=self.args.device)
 
-    def _share(self, model: Any, examples: Sequence[Encoded]) -> tuple[float, int, int]:
+    def _share(self, model: Any, examples: Sequence[EncodedExample]) -> tuple[float, int, int]:
         """Run forward and backward over this process's micro-batches.
 
         Their gradients add up to those of the batch's mean loss.
@@ -116,12 +123,14 @@ class BakeOffTrainer(Trainer):
         Returns:
             their part of the mean loss, the tokens computed, and the tokens without prefix sharing.
         """
-        learned = sum(map(_learned, examples))
+        learned = sum(map(_count_supervised, examples))
         # A sharded model averages gradients over the processes; the scale turns that into a sum.
         counted = self.group.size if self.sharded else 1
         total = torch.zeros((), device=self.args.device)
         computed = unshared = 0
-        for pack in list(self.packer.packs(examples, self.group.rank, self.group.size)):
+        for pack in list(
+            self.packer.build_micro_batches(examples, self.group.rank, self.group.size)
+        ):
             with self.compute_loss_context_manager():
                 loss = model(pack=pack).loss * (counted / learned)
             self.accelerator.backward(loss)
@@ -129,7 +138,7 @@ class BakeOffTrainer(Trainer):
             computed, unshared = computed + pack.tokens, unshared + pack.unshared
         return float(total) / counted, computed, unshared
 
-    def _within_memory(self, examples: Sequence[Encoded], compute: Callable[[], T]) -> T:
+    def _retry_smaller(self, examples: Sequence[EncodedExample], compute: Callable[[], T]) -> T:
         """Return what `compute` gives; halve the micro-batches while any process runs out of
         memory.
 
@@ -147,26 +156,26 @@ class BakeOffTrainer(Trainer):
                     raise
             # Outside of the handler: the error's traceback still holds the memory to be freed.
             if self.sharded and not results:
-                raise self._begin_again(examples)
+                raise self._build_restart_error(examples)
             if not self.group.any(not results):
                 return results[0]
-            self._halve(examples)
+            self._halve_micro_batches(examples)
 
-    def _begin_again(self, examples: Sequence[Encoded]) -> ShortOfMemoryError:
+    def _build_restart_error(self, examples: Sequence[EncodedExample]) -> ShardedOutOfMemoryError:
         """Return the error that ends all processes of a sharded model.
 
         The others wait for this process in the middle of a layer, where nothing can be agreed.
         """
         if not self.packer.halve(examples):
-            return ShortOfMemoryError(self._no_room(examples))
-        error = ShortOfMemoryError(
+            return ShardedOutOfMemoryError(self._explain_no_room(examples))
+        error = ShardedOutOfMemoryError(
             f"contender {self.args.run_name}: out of memory; with train.micro_batch_size less is "
             "computed at once."
         )
         error.most_tokens = self.packer.most_tokens
         return error
 
-    def _halve(self, examples: Sequence[Encoded]) -> None:
+    def _halve_micro_batches(self, examples: Sequence[EncodedExample]) -> None:
         """Free memory and halve the micro-batches.
 
         Raises:
@@ -176,15 +185,15 @@ class BakeOffTrainer(Trainer):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if not self.packer.halve(examples):
-            raise ContenderError(self._no_room(examples))
-        self._validation_packs = None
-        self.effort.most_tokens = self.packer.most_tokens
+            raise ContenderError(self._explain_no_room(examples))
+        self._validation_batches = None
+        self.totals.most_tokens = self.packer.most_tokens
         self.say(
             f"out of memory: now at most {self.packer.most_tokens} tokens are computed at once; "
             "the batch stays the same."
         )
 
-    def _no_room(self, examples: Sequence[Encoded]) -> str:
+    def _explain_no_room(self, examples: Sequence[EncodedExample]) -> str:
         """Return the error for an example that does not fit into memory by itself."""
         longest = max(len(example.input_ids) for example in examples)
         return (
@@ -199,47 +208,49 @@ class BakeOffTrainer(Trainer):
         Raises:
             DivergedError: it is worse than a uniform guess.
         """
-        loss = self.validation_loss()
+        loss = self.compute_validation_loss()
         metrics = {"eval_loss": loss}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
-        self._refuse_worse_than_guessing("validation", loss)
+        self._check_loss("validation", loss)
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
         if not self.validation and "loss" in logs:
-            self._refuse_worse_than_guessing("training", logs["loss"])
+            self._check_loss("training", logs["loss"])
 
-    def _refuse_worse_than_guessing(self, kind: str, loss: float) -> None:
+    def _check_loss(self, kind: str, loss: float) -> None:
         """Raise DivergedError if a loss is worse than a uniform guess over the vocabulary."""
         model: Any = self.model
         evenly = math.log(model.config.get_text_config().vocab_size)
-        if not loss <= evenly + WORSE_THAN_GUESSING:
+        if not loss <= evenly + MAX_EXCESS_LOSS:
             raise DivergedError(
                 f"the {kind} loss is {loss:.3g} at step {self.state.global_step}, worse than "
                 "guessing"
             )
 
-    def validation_loss(self) -> float:
+    def compute_validation_loss(self) -> float:
         """Return the mean cross-entropy over the validation set's supervised tokens, in nats."""
-        share = self._within_memory(self.validation, self._validation_share)
+        share = self._retry_smaller(self.validation, self._compute_validation_share)
         total, count = self.group.sums(*share)
         return total / max(count, 1.0)
 
     @torch.no_grad()
-    def _validation_share(self) -> tuple[float, float]:
+    def _compute_validation_share(self) -> tuple[float, float]:
         """Return the summed cross-entropy of this process's micro-batches, and their supervised
         tokens."""
         model: Any = self.model_wrapped
         model.eval()
-        if self._validation_packs is None:
-            packs = self.packer.packs(self.validation, self.group.rank, self.group.size)
-            self._validation_packs = list(packs)
+        if self._validation_batches is None:
+            packs = self.packer.build_micro_batches(
+                self.validation, self.group.rank, self.group.size
+            )
+            self._validation_batches = list(packs)
         total, count = 0.0, 0.0
-        for pack in self._validation_packs:
+        for pack in self._validation_batches:
             with self.compute_loss_context_manager():
                 total += float(model(pack=pack).loss)
             count += float(pack.weights.sum())
@@ -256,39 +267,39 @@ class BakeOffTrainer(Trainer):
         return whole
 
     def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(str(self.args.output_dir)) / WRITING)
+        return str(Path(str(self.args.output_dir)) / PARTIAL_DIR)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint to a temporary folder, then rename it to its final name."""
         folder, step = Path(str(self.args.output_dir)), self.state.global_step
-        self.effort.seconds = time.perf_counter() - self.effort_began
+        self.totals.seconds = time.perf_counter() - self.training_began
         if self.sharded:
             whole: Any = self.model
             optimizer: Any = self.optimizer
-            self._whole = (
-                sharding.gathered(sharding.kept(whole), self.group),
-                sharding.gathered(optimizer.state_dict(), self.group),
+            self._full_state = (
+                sharding.gather_state(sharding.get_saved_state(whole), self.group),
+                sharding.gather_state(optimizer.state_dict(), self.group),
             )
         if self.group.first:
-            self.effort.write(folder / WRITING / name_of(step))
+            self.totals.write(folder / PARTIAL_DIR / format_checkpoint_name(step))
             super()._save_checkpoint(model, trial)
-        self._whole = None
+        self._full_state = None
         self.on_saved(step)
         if self.group.first:
-            publish(folder, step, self.state.best_global_step)
+            publish_checkpoint(folder, step, self.state.best_global_step)
         if self.state.best_global_step == step:
-            self.state.best_model_checkpoint = str(folder / name_of(step))
+            self.state.best_model_checkpoint = str(folder / format_checkpoint_name(step))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, self._whole[0] if self._whole else state_dict)
+        super()._save(output_dir, self._full_state[0] if self._full_state else state_dict)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Write the full optimizer state of a sharded model, or leave it to transformers."""
-        if self._whole is None:
+        if self._full_state is None:
             super()._save_optimizer_and_scheduler(output_dir)
             return
         scheduler: Any = self.lr_scheduler
-        torch.save(self._whole[1], Path(output_dir) / OPTIMIZER_NAME)
+        torch.save(self._full_state[1], Path(output_dir) / OPTIMIZER_NAME)
         torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -316,12 +327,12 @@ class BakeOffTrainer(Trainer):
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
-        self.group.own_randomness(self.args.seed + self.state.global_step)
+        self.group.seed_dropout(self.args.seed + self.state.global_step)
 
 
-def _learned(example: Encoded) -> int:
+def _count_supervised(example: EncodedExample) -> int:
     """Return the number of supervised tokens; the first token has no prediction."""
-    return sum(label != IGNORED for label in example.labels[1:])
+    return sum(label != IGNORE_INDEX for label in example.labels[1:])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -332,33 +343,33 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text
 
 
-def build(
+def build_trainer(
     model: PreTrainedModel,
     arguments: TrainingArguments,
-    train: Sequence[Encoded],
-    validation: Sequence[Encoded],
-    order: ExampleOrder,
-    packer: Packer,
-    effort: Effort,
+    train: Sequence[EncodedExample],
+    validation: Sequence[EncodedExample],
+    order: ExampleSampler,
+    packer: MicroBatcher,
+    effort: TrainingTotals,
     callbacks: Sequence[TrainerCallback] = (),
     say: Say = lambda line: None,
     on_saved: OnSaved = lambda step: None,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> BakeOffTrainer:
     """Return a trainer that continues to count in `effort`; only `callbacks` report progress."""
     trainer = BakeOffTrainer(
         model=model,
         args=arguments,
-        train_dataset=_Encodings(train),
-        eval_dataset=_Encodings(validation),
+        train_dataset=_ExampleDataset(train),
+        eval_dataset=_ExampleDataset(validation),
         data_collator=lambda batch: {"examples": list(batch)},
         callbacks=list(callbacks),
     )
     trainer.order, trainer.packer, trainer.validation = order, packer, validation
-    trainer.effort, trainer.say, trainer.on_saved = effort, say, on_saved
+    trainer.totals, trainer.say, trainer.on_saved = effort, say, on_saved
     trainer.group, trainer.sharded = group, group.size > 1 and sharding.is_sharded(model)
     # Transformers seeds all processes alike.
-    group.own_randomness(arguments.seed)
+    group.seed_dropout(arguments.seed)
     if effort.most_tokens is not None:
         packer.most_tokens = min(packer.most_tokens, effort.most_tokens)
     trainer.remove_callback(PrinterCallback)
@@ -377,27 +388,29 @@ def fit(trainer: BakeOffTrainer, checkpoint: Path | None, finished: bool) -> Non
     Raises:
         DivergedError: there was no checkpoint to fall back on.
     """
-    trainer.effort_began = time.perf_counter() - trainer.effort.seconds
+    trainer.training_began = time.perf_counter() - trainer.totals.seconds
     model: PreTrainedModel = trainer.model  # type: ignore[assignment]
-    if checkpoint is not None and (finished or step_of(checkpoint) >= trainer.args.max_steps):
+    if checkpoint is not None and (
+        finished or parse_checkpoint_step(checkpoint) >= trainer.args.max_steps
+    ):
         trainer.state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
         if not trainer.validation:
             trainer.state.best_model_checkpoint = str(checkpoint)
         trainer._load_best_model()
         return
-    with loss_over_packs(model, trainer.packer.trees):
+    with install_micro_batch_loss(model, trainer.packer.trees):
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except DivergedError as error:
-            _fall_back(trainer, error)
-    trainer.effort.seconds = time.perf_counter() - trainer.effort_began
+            _restore_best(trainer, error)
+    trainer.totals.seconds = time.perf_counter() - trainer.training_began
 
 
-def _fall_back(trainer: BakeOffTrainer, error: DivergedError) -> None:
+def _restore_best(trainer: BakeOffTrainer, error: DivergedError) -> None:
     """Load the best checkpoint after a divergence and tell the user; without one, raise the
     error."""
     best = trainer.state.best_model_checkpoint
-    if not trainer.group.from_first(best is not None and Path(best).is_dir()):
+    if not trainer.group.broadcast(best is not None and Path(best).is_dir()):
         raise error
     trainer.say(
         f"{error}: the training stopped, and the best checkpoint (step "
@@ -406,14 +419,14 @@ def _fall_back(trainer: BakeOffTrainer, error: DivergedError) -> None:
     trainer._load_best_model()
 
 
-class _Encodings(torch.utils.data.Dataset[Encoded]):
+class _ExampleDataset(torch.utils.data.Dataset[EncodedExample]):
     """A data set of encoded examples."""
 
-    def __init__(self, examples: Sequence[Encoded]) -> None:
+    def __init__(self, examples: Sequence[EncodedExample]) -> None:
         self.examples = examples
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Encoded:
+    def __getitem__(self, index: int) -> EncodedExample:
         return self.examples[index]

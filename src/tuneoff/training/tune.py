@@ -13,31 +13,36 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LocalSettings
+from tuneoff.contender_settings import LocalConfig
 from tuneoff.errors import ConfigError, ContenderError
 from tuneoff.models import bases
 from tuneoff.models.embedding import check_tokens
 from tuneoff.models.loading import (
-    device,
-    dtype_of,
+    choose_dtype,
+    choose_rendering,
+    count_positions,
+    get_device,
     load_tokenizer,
-    positions_of,
     release_memory,
-    rendering_of,
 )
-from tuneoff.prompts import Template, conversations
+from tuneoff.prompts import Template, collect_roles
 from tuneoff.records import Example, LossRow, Split, TrainingRecord
 from tuneoff.rundir import ContenderDir
-from tuneoff.tokenization.chat_template import write_adapted
+from tuneoff.tokenization.chat_template import write_adapted_template
 from tuneoff.training import memory
-from tuneoff.training.card import template_lines
-from tuneoff.training.convergence import best_row, out_of_patience, overfitting_step, verdict
-from tuneoff.training.cutting import cut_line
-from tuneoff.training.encoding import Encoded, content_tokens, encode
-from tuneoff.training.group import ALONE, Group, join
-from tuneoff.training.packer import FEW_SHAPES, Packer
-from tuneoff.training.processes import Job, in_processes, processes
-from tuneoff.training.saving import OnEpoch, Saver
+from tuneoff.training.card import render_template_notes
+from tuneoff.training.convergence import (
+    classify_loss_curve,
+    find_best_row,
+    find_overfitting_step,
+    is_out_of_patience,
+)
+from tuneoff.training.cutting import describe_truncation
+from tuneoff.training.encoding import EncodedExample, count_content_tokens, encode_example
+from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup, join_process_group
+from tuneoff.training.packer import SHAPE_MULTIPLE, MicroBatcher
+from tuneoff.training.processes import DistributedJob, count_processes, run_in_processes
+from tuneoff.training.saving import ModelSaver, OnEpoch
 
 if TYPE_CHECKING:
     import torch
@@ -48,11 +53,11 @@ if TYPE_CHECKING:
     from tuneoff.training.watch import OnStep
 
 # Maximum tokens of one forward pass on a CPU: more are not faster, and take memory.
-CPU_TOKENS = 4096
+MAX_CPU_TOKENS = 4096
 
 
 def tune(
-    settings: LocalSettings,
+    settings: LocalConfig,
     base: str,
     train: Sequence[Example],
     validation: Sequence[Example],
@@ -85,35 +90,37 @@ def tune(
         DataError: an example is too long, or has a token without an embedding.
         ContenderError: the loss is not a number.
     """
-    from tuneoff.training.method import finished
-    from tuneoff.training.watch import Complete
+    from tuneoff.training.method import release_model
+    from tuneoff.training.watch import CheckpointCallback
 
-    group = join()
-    record = group.from_first(_finished(directory))
+    group = join_process_group()
+    record = group.broadcast(_read_finished_record(directory))
     if record is not None:
         return record
-    count = processes(settings, say) if group is ALONE else 1
+    count = count_processes(settings, say) if group is SINGLE_PROCESS else 1
     if count > 1:
-        bases.forget()  # it would take the processes' memory
+        bases.drop_cached_base()  # it would take the processes' memory
         release_memory()
-        job = Job(
+        job = DistributedJob(
             settings, base, train, validation, template, directory.path, on_epoch is not None
         )  # fmt: skip
-        return in_processes(count, job, on_step, say, on_epoch)
+        return run_in_processes(count, job, on_step, say, on_epoch)
     if not group.first:
-        say = _silence
-    memory.reset_peak()
+        say = _ignore_line
+    memory.reset_peak_memory()
     tokenizer = load_tokenizer(base)
-    rendering = rendering_of(tokenizer, settings.rendering)
+    rendering = choose_rendering(tokenizer, settings.rendering)
     about = []
     if rendering == "chat":  # the template saved with the weights renders as in training
-        turns = conversations([*train, *validation], template)
-        about = write_adapted(tokenizer, turns, template.today)
-    longest = max_length(settings, positions_of(base))
+        turns = collect_roles([*train, *validation], template)
+        about = write_adapted_template(tokenizer, turns, template.today)
+    longest = resolve_max_length(settings, count_positions(base))
     rules = settings.train
     encoded, validated = (
         [
-            encode(tokenizer, e, template, rendering, rules.loss_on, longest, rules.truncate)
+            encode_example(
+                tokenizer, e, template, rendering, rules.loss_on, longest, rules.truncate
+            )
             for e in split
         ]
         for split in (train, validation)
@@ -126,28 +133,34 @@ def tune(
         "validation": sum(e.cut for e in validated),
     }
     if any(cut.values()):
-        say(cut_line(settings.name, cut))
-    raw = sum(content_tokens(tokenizer, example) for example in train)
-    dtype = dtype_of(settings.train.precision)
+        say(describe_truncation(settings.name, cut))
+    raw = sum(count_content_tokens(tokenizer, example) for example in train)
+    dtype = choose_dtype(settings.train.precision)
     examples = [*encoded, *validated]
     # Estimate before anything is loaded; afterwards the weights would count twice.
-    divided = is_divided(settings, base, dtype, examples, group)
-    most = most_tokens(settings, base, dtype, examples, group, divided)
+    divided = needs_fsdp(settings, base, dtype, examples, group)
+    most = compute_max_tokens(settings, base, dtype, examples, group, divided)
     most = min(most, most_at_once or most)
-    model, packer = _prepared(settings, base, examples, dtype, most, say, group, divided)
-    saver = Saver(settings, base, model, tokenizer, directory, group, template_lines(about))
-    callbacks = [Complete(on_checkpoint)] if on_checkpoint is not None and group.first else []
+    model, packer = _prepare_model_and_batcher(
+        settings, base, examples, dtype, most, say, group, divided
+    )
+    saver = ModelSaver(
+        settings, base, model, tokenizer, directory, group, render_template_notes(about)
+    )
+    callbacks = (
+        [CheckpointCallback(on_checkpoint)] if on_checkpoint is not None and group.first else []
+    )
     record = _train(
         saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch, callbacks
     )
     saver.finish(record)
     group.wait()
     if not divided:
-        finished(settings, base, model)
+        release_model(settings, base, model)
     return record
 
 
-def _finished(directory: ContenderDir) -> TrainingRecord | None:
+def _read_finished_record(directory: ContenderDir) -> TrainingRecord | None:
     """Return the record of a complete training, else None; delete leftover checkpoints."""
     record = directory.training()
     if record is None or directory.weights() is None:
@@ -156,44 +169,44 @@ def _finished(directory: ContenderDir) -> TrainingRecord | None:
     return record
 
 
-def _silence(line: str) -> None:
+def _ignore_line(line: str) -> None:
     """Ignore a line of a process that is not the first."""
 
 
-def _prepared(
-    settings: LocalSettings,
+def _prepare_model_and_batcher(
+    settings: LocalConfig,
     base: str,
-    examples: Sequence[Encoded],
+    examples: Sequence[EncodedExample],
     dtype: torch.dtype,
     most: int,
     say: Say,
-    group: Group,
+    group: ProcessGroup,
     divided: bool,
-) -> tuple[PreTrainedModel, Packer]:
+) -> tuple[PreTrainedModel, MicroBatcher]:
     """Return the model on its device, whole or sharded, and how batches are split."""
     from tuneoff.training.method import prepare_model
 
     if not divided:
         model = prepare_model(settings, base, dtype)
         group.share(model.parameters())
-        packer = packer_for(settings, model, examples, dtype, most, say)
+        packer = build_micro_batcher(settings, model, examples, dtype, most, say)
     else:
         import torch
 
         from tuneoff.training import sharding
 
-        mesh = sharding.mesh_of(group)
+        mesh = sharding.build_mesh(group)
         # In turns, for main memory may hold only one whole model at a time.
         for turn in group.take_turns():
             if turn:
                 model = prepare_model(settings, base, dtype, torch.device("cpu"))
-                packer = packer_for(settings, model, examples, dtype, most, say)
+                packer = build_micro_batcher(settings, model, examples, dtype, most, say)
                 sharding.shard(model, mesh, dtype)
     packer.trees = not group.any(not packer.trees)
     return model, packer
 
 
-def max_length(settings: LocalSettings, positions: int) -> int:
+def resolve_max_length(settings: LocalConfig, positions: int) -> int:
     """Return the maximum tokens of an example: the file's value or the model's positions.
 
     Raises:
@@ -208,105 +221,105 @@ def max_length(settings: LocalSettings, positions: int) -> int:
     return asked or positions
 
 
-def is_divided(
-    settings: LocalSettings,
+def needs_fsdp(
+    settings: LocalConfig,
     base: str,
     dtype: torch.dtype,
-    examples: Sequence[Encoded],
-    group: Group,
+    examples: Sequence[EncodedExample],
+    group: ProcessGroup,
 ) -> bool:
     """Return whether to shard the model over the processes of a group (FSDP).
 
     The file may say so; else it is done if a whole training does not fit onto one accelerator.
     """
     from tuneoff.models import memory as needed
-    from tuneoff.models.free_memory import available_bytes
+    from tuneoff.models.free_memory import measure_available_bytes
 
     if group.size == 1 or settings.train.parallel == "ddp" or settings.quantization != "none":
         return False
     if settings.train.parallel == "fsdp":
         return True
-    if device().type == "cpu":
+    if get_device().type == "cpu":
         return False
     longest = max(len(example.input_ids) for example in examples)
-    whole = _estimate(settings, base, dtype).total_bytes(longest, longest)
-    return group.any(whole > needed.USABLE * available_bytes(device()))
+    whole = _estimate_memory(settings, base, dtype).total_bytes(longest, longest)
+    return group.any(whole > needed.USABLE_FRACTION * measure_available_bytes(get_device()))
 
 
-def most_tokens(
-    settings: LocalSettings,
+def compute_max_tokens(
+    settings: LocalConfig,
     base: str,
     dtype: torch.dtype,
-    examples: Sequence[Encoded],
-    group: Group = ALONE,
+    examples: Sequence[EncodedExample],
+    group: ProcessGroup = SINGLE_PROCESS,
     divided: bool = False,
 ) -> int:
     """Return the tokens of one forward pass that fit into the memory that is free now."""
     from tuneoff.models import memory as needed
-    from tuneoff.models.free_memory import available_bytes
+    from tuneoff.models.free_memory import measure_available_bytes
 
-    on_cpu = device().type == "cpu"
-    needs = _estimate(settings, base, dtype)
+    on_cpu = get_device().type == "cpu"
+    needs = _estimate_memory(settings, base, dtype)
     if divided:
-        needs = needed.divided(needs, group.size)
-    most = needed.pack_tokens(
+        needs = needed.shard_estimate(needs, group.size)
+    most = needed.count_micro_batch_tokens(
         needs,
-        available_bytes(device()) // (group.on_this_machine if on_cpu else 1),
+        measure_available_bytes(get_device()) // (group.local_size if on_cpu else 1),
         max(len(example.input_ids) for example in examples),
-        CPU_TOKENS if on_cpu else needed.MOST_TOKENS,
+        MAX_CPU_TOKENS if on_cpu else needed.MAX_TOKENS,
     )
     return round(min(parts[0] for parts in group.all([most])))
 
 
-def _estimate(settings: LocalSettings, base: str, dtype: torch.dtype) -> MemoryEstimate:
+def _estimate_memory(settings: LocalConfig, base: str, dtype: torch.dtype) -> MemoryEstimate:
     """Return the estimated memory of this training."""
     from transformers import AutoConfig
 
     from tuneoff.models import memory as needed
-    from tuneoff.models.packing import LOGITS_AT_ONCE
+    from tuneoff.models.packing import MAX_LOGITS
 
     config = AutoConfig.from_pretrained(base)
-    return needed.estimate(
+    return needed.estimate_memory(
         config,
         settings,
         dtype,
         gradient_checkpointing=settings.train.gradient_checkpointing,
-        logits_chunk=LOGITS_AT_ONCE // config.get_text_config().vocab_size,
-        on_accelerator=device().type != "cpu",
+        logits_chunk=MAX_LOGITS // config.get_text_config().vocab_size,
+        on_accelerator=get_device().type != "cpu",
     )
 
 
-def packer_for(
-    settings: LocalSettings,
+def build_micro_batcher(
+    settings: LocalConfig,
     model: PreTrainedModel,
-    examples: Sequence[Encoded],
+    examples: Sequence[EncodedExample],
     dtype: torch.dtype,
     most_tokens: int,
     say: Say,
-) -> Packer:
+) -> MicroBatcher:
     """Return how batches are split: as trees if this model supports them, and how large."""
-    from tuneoff.models.probe import reason_against
+    from tuneoff.models.probe import explain_unshareable
 
     longest = max(len(example.input_ids) for example in examples)
-    reason = reason_against(model, longest) if settings.train.share_prefixes else None
+    reason = explain_unshareable(model, longest) if settings.train.share_prefixes else None
     if reason is not None:
         say(f"{settings.name}: shared prefixes are not computed once, because {reason}.")
     trees = settings.train.share_prefixes and reason is None
-    plain = device().type == "cpu" and dtype.itemsize == 4
-    return Packer(
-        device(),
+    plain = get_device().type == "cpu" and dtype.itemsize == 4
+    return MicroBatcher(
+        get_device(),
         trees,
         most_tokens,
         settings.train.micro_batch_size,
-        1 if plain else FEW_SHAPES,
+        1 if plain else SHAPE_MULTIPLE,
     )
 
 
 def _train(
-    saver: Saver,
-    train: Sequence[Encoded],
-    validation: Sequence[Encoded],
-    packer: Packer,
+    saver: ModelSaver,
+    train: Sequence[EncodedExample],
+    validation: Sequence[EncodedExample],
+    packer: MicroBatcher,
     dtype: torch.dtype,
     tokens_raw: int,
     on_step: OnStep | None,
@@ -315,40 +328,42 @@ def _train(
     others: Sequence[TrainerCallback],
 ) -> TrainingRecord:
     """Train, and return the record."""
-    from tuneoff.training.arguments import DEFAULT_LEARNING_RATE, training_arguments
-    from tuneoff.training.checkpoints import Effort, step_of
-    from tuneoff.training.order import ExampleOrder
-    from tuneoff.training.search import search
-    from tuneoff.training.trainer import DivergedError, build, fit
-    from tuneoff.training.watch import EpochEnds, Watch
+    from tuneoff.training.arguments import DEFAULT_LEARNING_RATE, build_training_arguments
+    from tuneoff.training.checkpoints import TrainingTotals, parse_checkpoint_step
+    from tuneoff.training.order import ExampleSampler
+    from tuneoff.training.search import search_learning_rate
+    from tuneoff.training.trainer import DivergedError, build_trainer, fit
+    from tuneoff.training.watch import EpochEndCallback, ProgressCallback
 
     settings, model = saver.settings, saver.model
     directory, group = saver.directory, saver.group
     asked = settings.train.learning_rate
     if asked == "search":
-        rate = search(settings, model, train, validation, directory, packer, dtype, say, group)
+        rate = search_learning_rate(
+            settings, model, train, validation, directory, packer, dtype, say, group
+        )
     else:
         rate = asked or DEFAULT_LEARNING_RATE[settings.method]
     folder = directory.checkpoints.resolve()
-    checkpoint = _common_checkpoint(folder, group)
+    checkpoint = _find_common_checkpoint(folder, group)
     if group.first:
-        directory.cut_loss(step_of(checkpoint) if checkpoint else -1)
-    effort, rows = group.from_first((Effort.of(checkpoint), list(directory.loss())))
-    order = ExampleOrder(
+        directory.truncate_loss(parse_checkpoint_step(checkpoint) if checkpoint else -1)
+    effort, rows = group.broadcast((TrainingTotals.of(checkpoint), list(directory.loss())))
+    order = ExampleSampler(
         [e.input_ids for e in train],
         settings.train.batch_size,
         settings.train.grouping,
         settings.seed,
     )
     patience = settings.train.patience if settings.train.until else None
-    watch = Watch(
-        rows, directory.append_loss if group.first else _unwritten, len(train),
+    watch = ProgressCallback(
+        rows, directory.append_loss if group.first else _drop_row, len(train),
         settings.train.batch_size, effort, on_step, patience, bool(validation),
     )  # fmt: skip
     callbacks: list[TrainerCallback] = [watch, *others]
     per_epoch = math.ceil(len(train) / settings.train.batch_size)
     if on_epoch is not None:
-        callbacks.append(EpochEnds(per_epoch, bool(validation)))
+        callbacks.append(EpochEndCallback(per_epoch, bool(validation)))
 
     def on_saved(step: int) -> None:
         # Save before training can resume from here: a resumed training does not repeat the epoch.
@@ -357,61 +372,65 @@ def _train(
             if group.first:
                 on_epoch(step)
 
-    arguments = training_arguments(
+    arguments = build_training_arguments(
         settings, folder, len(train), rate, dtype, bool(validation), group
     )  # fmt: skip
-    trainer = build(
+    trainer = build_trainer(
         model, arguments, train, validation, order, packer, effort, callbacks, say, on_saved, group
     )  # fmt: skip
     try:
-        fit(trainer, checkpoint, patience is not None and out_of_patience(rows, patience))
+        fit(trainer, checkpoint, patience is not None and is_out_of_patience(rows, patience))
     except DivergedError as error:
         raise ContenderError(
             f"contender {settings.name}: {error}; lower train.learning_rate ({rate:g}), "
             "or use precision: float32."
         ) from None
-    return group.from_first(_record(settings, trainer, train, directory, tokens_raw, rate))
+    return group.broadcast(_build_record(settings, trainer, train, directory, tokens_raw, rate))
 
 
-def _common_checkpoint(folder: Path, group: Group) -> Path | None:
+def _find_common_checkpoint(folder: Path, group: ProcessGroup) -> Path | None:
     """Return the checkpoint to resume from: the first process's last, of which each has a copy.
 
     Raises:
         ContenderError: one process has no copy.
     """
-    from tuneoff.training.checkpoints import last_checkpoint, name_of, step_of
+    from tuneoff.training.checkpoints import (
+        format_checkpoint_name,
+        parse_checkpoint_step,
+        recover_last_checkpoint,
+    )
 
-    own = last_checkpoint(folder) if group.first else None
-    step = group.from_first(step_of(own) if own else None)
+    own = recover_last_checkpoint(folder) if group.first else None
+    step = group.broadcast(parse_checkpoint_step(own) if own else None)
     if step is None:
         return None
     if not group.first:
-        last_checkpoint(folder)  # corrects the paths in this copy
-    if group.any(not (folder / name_of(step)).is_dir()):
+        recover_last_checkpoint(folder)  # corrects the paths in this copy
+    if group.any(not (folder / format_checkpoint_name(step)).is_dir()):
         raise ContenderError(
-            f"{folder / name_of(step)} must lie with every process of this training to go on from, "
+            f"{folder / format_checkpoint_name(step)} must lie with every process of this training to go on from, "
             "and does not; copy it there, or remove the checkpoints to begin anew."
         )
-    return folder / name_of(step)
+    return folder / format_checkpoint_name(step)
 
 
-def _unwritten(row: LossRow) -> None:
+def _drop_row(row: LossRow) -> None:
     """Ignore a loss row of a process that is not the first."""
 
 
-def _record(
-    settings: LocalSettings,
+def _build_record(
+    settings: LocalConfig,
     trainer: BakeOffTrainer,
-    train: Sequence[Encoded],
+    train: Sequence[EncodedExample],
     directory: ContenderDir,
     tokens_raw: int,
     rate: float,
 ) -> TrainingRecord:
     """Return the record of the finished training."""
-    from tuneoff.training.arguments import schedule_of
+    from tuneoff.training.arguments import build_schedule
 
     rows = directory.loss()
-    best = best_row(rows)
+    best = find_best_row(rows)
     epochs = float(trainer.state.epoch or 0.0)
     per_epoch = sum(len(example.input_ids) for example in train)
     planned = None if settings.train.until else trainer.state.max_steps
@@ -424,14 +443,16 @@ def _record(
         tokens_raw=round(tokens_raw * epochs),
         tokens_templated=round(per_epoch * epochs),
         tokens_billed=None,
-        tokens_computed=trainer.effort.tokens_computed,
-        seconds=round(trainer.effort.seconds, 3),
+        tokens_computed=trainer.totals.tokens_computed,
+        seconds=round(trainer.totals.seconds, 3),
         peak_memory_bytes=round(
-            max(parts[0] for parts in trainer.group.all([memory.peak_bytes()]))
+            max(parts[0] for parts in trainer.group.all([memory.measure_peak_bytes()]))
         ),
         best_step=best.step if best else None,
-        overfitting_step=overfitting_step(rows),
-        verdict=verdict(rows, planned, schedule_of(settings.train, trainer.state.max_steps)),
+        overfitting_step=find_overfitting_step(rows),
+        verdict=classify_loss_curve(
+            rows, planned, build_schedule(settings.train, trainer.state.max_steps)
+        ),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
         learning_rate=rate,
         learning_rates_tried={f"{rate:g}": loss for rate, loss in tried.items()},

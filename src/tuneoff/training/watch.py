@@ -10,16 +10,16 @@ from transformers import TrainerCallback
 
 from tuneoff.records import LossRow
 from tuneoff.training import memory
-from tuneoff.training.checkpoints import Effort
-from tuneoff.training.convergence import out_of_patience
+from tuneoff.training.checkpoints import TrainingTotals
+from tuneoff.training.convergence import is_out_of_patience
 
 # Called with (step, all steps, a few words: loss, speed, memory).
 OnStep = Callable[[int, int, str], None]
-MEGABYTE = 1024**2
-WORTH_SAYING = 1.1
+MEBIBYTE = 1024**2
+MIN_SHOWN_SHARING = 1.1
 
 
-class Watch(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     """Appends the trainer's logs to `loss.jsonl` and reports steps.
 
     It stops a training that is `until: converged` when its rows say so (patience None: never).
@@ -31,13 +31,13 @@ class Watch(TrainerCallback):
         append: Callable[[LossRow], None],
         examples: int,
         batch_size: int,
-        effort: Effort,
+        effort: TrainingTotals,
         on_step: OnStep | None = None,
         patience: int | None = None,
         validated: bool = True,
     ) -> None:
         self.rows, self.append, self.examples, self.batch_size = rows, append, examples, batch_size
-        self.effort, self.on_step, self.patience = effort, on_step, patience
+        self.totals, self.on_step, self.patience = effort, on_step, patience
         self.validated = validated
         self.train_loss: float | None = rows[-1].train if rows else None
         self.began: tuple[float, int] | None = None
@@ -52,7 +52,7 @@ class Watch(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any
     ) -> None:
         self._add(state, metrics["eval_loss"])
-        if self.patience is not None and out_of_patience(self.rows, self.patience):
+        if self.patience is not None and is_out_of_patience(self.rows, self.patience):
             control.should_training_stop = True
 
     def _add(self, state: Any, validation: float | None) -> None:
@@ -67,9 +67,9 @@ class Watch(TrainerCallback):
         if self.began is None:
             self.began = (time.perf_counter(), state.global_step)
         if self.on_step is not None:
-            self.on_step(state.global_step, state.max_steps, self._note(state))
+            self.on_step(state.global_step, state.max_steps, self._format_note(state))
 
-    def _note(self, state: Any) -> str:
+    def _format_note(self, state: Any) -> str:
         """Return loss, speed, remaining time, prefix sharing and memory in a few words."""
         words = [] if self.train_loss is None else [f"loss {self.train_loss:.3f}"]
         began, first = self.began or (0.0, 0)
@@ -77,15 +77,15 @@ class Watch(TrainerCallback):
         if seconds > 1 and state.global_step > first:
             steps = (state.global_step - first) / seconds
             words.append(f"{steps * self.batch_size:.3g} examples/s")
-            words.append(f"{duration((state.max_steps - state.global_step) / steps)} left")
-        shared = self.effort.tokens_unshared / max(1, self.effort.tokens_computed)
-        if shared > WORTH_SAYING:
+            words.append(f"{format_duration((state.max_steps - state.global_step) / steps)} left")
+        shared = self.totals.tokens_unshared / max(1, self.totals.tokens_computed)
+        if shared > MIN_SHOWN_SHARING:
             words.append(f"{shared:.1f} tokens for each computed")
-        words.append(f"{memory.peak_bytes() / MEGABYTE:,.0f} MiB")
+        words.append(f"{memory.measure_peak_bytes() / MEBIBYTE:,.0f} MiB")
         return ", ".join(words)
 
 
-class EpochEnds(TrainerCallback):
+class EpochEndCallback(TrainerCallback):
     """Validates and saves at the end of each epoch.
 
     It skips regular validations within a quarter of an epoch of that.
@@ -105,14 +105,14 @@ class EpochEnds(TrainerCallback):
             control.should_log = control.should_save = control.should_evaluate = False
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a rough duration in words: `40 s`, `12 min`, `3.2 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-class Complete(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Reports every complete checkpoint."""
 
     def __init__(self, told: Callable[[], None]) -> None:

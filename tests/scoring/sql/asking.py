@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tuneoff.scoring.sql.pool import Limits, Pool
-from tuneoff.scoring.sql.protocol import Answer, DatabaseFile, Request
+from tuneoff.scoring.sql.pool import WorkerLimits, WorkerPool
+from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeReply, JudgeRequest
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
 REFERENCE = "SELECT count(*) FROM t"
@@ -26,9 +26,9 @@ def make_database(folder: Path) -> Path:
 
 
 @contextmanager
-def open_pool(limits: Limits) -> Iterator[Pool]:
+def open_pool(limits: WorkerLimits) -> Iterator[WorkerPool]:
     """A pool of its own, whose processes are gone afterwards."""
-    pool = Pool(limits)
+    pool = WorkerPool(limits)
     try:
         yield pool
     finally:
@@ -37,8 +37,8 @@ def open_pool(limits: Limits) -> Iterator[Pool]:
 
 def request(
     database: Path, sql: str, seconds: float = 0.5, metrics: tuple[str, ...] | None = None
-) -> Request:
-    return Request(
+) -> JudgeRequest:
+    return JudgeRequest(
         reference=REFERENCE,
         prediction=sql,
         databases=(DatabaseFile(str(database)),),
@@ -49,11 +49,11 @@ def request(
     )
 
 
-def ask(pool: Pool, database: Path, sql: str, seconds: float = 0.5) -> str:
+def ask(pool: WorkerPool, database: Path, sql: str, seconds: float = 0.5) -> str:
     """The verdict on a query."""
     (answer,) = pool.judge([request(database, sql, seconds)])
     return str(answer["verdict"])
 
 
-def right(answer: Answer) -> bool:
+def right(answer: JudgeReply) -> bool:
     return bool(answer["scores"]["execution_accuracy"])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.scoring import Options, Row
+from tuneoff.scoring import Options, ScoringInput
 from tuneoff.scoring.sql import score_rows
-from tuneoff.scoring.sql.derive import compared_constants, derive_suites
+from tuneoff.scoring.sql.derive import collect_constants, derive_suites
 
 SCHEMA = """
 CREATE TABLE port (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -89,7 +89,7 @@ def test_the_original_is_not_touched(folder: Path, tmp_path: Path) -> None:
 
 
 def test_constants_by_column() -> None:
-    found = compared_constants(
+    found = collect_constants(
         [
             "SELECT a FROM t WHERE B > 3 AND c LIKE '%x%' OR t.d BETWEEN 1 AND 2.5",
             'SELECT a FROM t WHERE c = "y" AND e IN (1, 2) LIMIT 7',
@@ -118,7 +118,7 @@ def test_constants_by_column() -> None:
 def test_what_one_database_lets_through(
     folder: Path, derived: Path, answer: str, verdict: str
 ) -> None:
-    row = Row("1", GOLD, answer, {"db_id": "harbour"})
+    row = ScoringInput("1", GOLD, answer, {"db_id": "harbour"})
     (found,) = score_rows([row], Options(databases=folder, derived=derived))
     assert found.verdict == verdict
     assert found.scores["test_suite_accuracy"] is (verdict == "right")
@@ -129,7 +129,7 @@ def test_a_reference_that_is_too_large_for_a_derived_database_leaves_it_out(
     folder: Path, derived: Path
 ) -> None:
     gold = "SELECT * FROM " + ", ".join(f"ship AS s{number}" for number in range(5))
-    row = Row("1", gold, gold, {"db_id": "harbour"})
+    row = ScoringInput("1", gold, gold, {"db_id": "harbour"})
     (found,) = score_rows([row], Options(databases=folder, derived=derived))
     assert found.verdict == "right"
 
@@ -178,7 +178,7 @@ def test_what_depends_on_how_rows_are_stored(
 ) -> None:
     """Rows that tie may come in any order, and no other order is right. A database is left out only
     where the reference's result is another one when its rows are stored the other way round."""
-    row = Row("1", gold, answer, {"db_id": "harbour"})
+    row = ScoringInput("1", gold, answer, {"db_id": "harbour"})
     (found,) = score_rows([row], Options(databases=folder, derived=derived))
     assert found.scores["execution_accuracy"] is True
     assert found.scores["test_suite_accuracy"] is is_right

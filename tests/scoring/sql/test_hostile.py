@@ -15,7 +15,7 @@ import pytest
 from asking import REFERENCE, ask, make_database, open_pool, request
 from hostile import HOSTILE
 
-from tuneoff.scoring.sql.pool import Child, Limits, Pool
+from tuneoff.scoring.sql.pool import WorkerLimits, WorkerPool, WorkerProcess
 
 LIMIT_SECONDS = 0.5
 TRIES = 4
@@ -27,8 +27,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    with open_pool(Limits(memory_bytes=400_000_000, workers=1)) as opened:
+def pool() -> Iterator[WorkerPool]:
+    with open_pool(WorkerLimits(memory_bytes=400_000_000, workers=1)) as opened:
         yield opened
 
 
@@ -38,15 +38,17 @@ def test_the_corpus_is_large() -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_query(
-    pool: Pool, database: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    pool: WorkerPool, database: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sql, verdicts = HOSTILE[name]
     target = tmp_path / "appears"
     sql = sql.replace("{file}", str(target))
     before = hashlib.sha256(database.read_bytes()).hexdigest()
     ended: list[float] = []
-    close = Child.close
-    monkeypatch.setattr(Child, "close", lambda c: (close(c), ended.append(time.monotonic()))[0])
+    close = WorkerProcess.close
+    monkeypatch.setattr(
+        WorkerProcess, "close", lambda c: (close(c), ended.append(time.monotonic()))[0]
+    )
     for left in reversed(range(TRIES)):
         ask(pool, database, REFERENCE)
         ended.clear()
@@ -90,7 +92,7 @@ print(status.read_text().split("VmHWM:")[1].split()[0] if status.exists() else 0
     assert not target.exists()
 
 
-def test_hostile_queries_share_a_batch(pool: Pool, database: Path) -> None:
+def test_hostile_queries_share_a_batch(pool: WorkerPool, database: Path) -> None:
     names = ["endless recursion", "one long step", "a NUL", "one long step", "DROP TABLE"]
     queries = [HOSTILE[name][0] for name in names]
     answers = pool.judge([request(database, sql) for sql in [*queries, REFERENCE]])

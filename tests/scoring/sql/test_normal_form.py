@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.scoring.sql.difference import class_of_error
-from tuneoff.scoring.sql.normal_form import NotParsed, normal_form, parse
+from tuneoff.scoring.sql.difference import classify_difference
+from tuneoff.scoring.sql.normal_form import NotParsed, build_normal_form, parse_query
 
 SCHEMA = {
     "singer": ["id", "name", "age", "country"],
@@ -14,7 +14,7 @@ SCHEMA = {
 
 
 def text(sql: str) -> str:
-    return normal_form(sql, SCHEMA).text
+    return build_normal_form(sql, SCHEMA).text
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_more_than_spelling(one: str, other: str) -> None:
 
 def test_without_a_schema_quoted_texts_are_values() -> None:
     one, other = ('SELECT a FROM t WHERE b = "x"', "SELECT A FROM t WHERE t.b = 'x'")
-    assert normal_form(one).text == normal_form(other).text
+    assert build_normal_form(one).text == build_normal_form(other).text
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_without_a_schema_quoted_texts_are_values() -> None:
 )
 def test_one_query(sql: str, expected: bool) -> None:
     try:
-        parse(sql)
+        parse_query(sql)
     except NotParsed:
         assert not expected
     else:
@@ -123,4 +123,7 @@ def test_one_query(sql: str, expected: bool) -> None:
 )  # fmt: skip
 def test_the_first_part_that_differs(answer: str, expected: str | None) -> None:
     gold = "SELECT country, count(*) FROM singer WHERE age > 20 GROUP BY country"
-    assert class_of_error(normal_form(gold, SCHEMA), normal_form(answer, SCHEMA)) == expected
+    assert (
+        classify_difference(build_normal_form(gold, SCHEMA), build_normal_form(answer, SCHEMA))
+        == expected
+    )

@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.scoring.sql.official import executed_text, is_ordered, prediction_text, same_result
+from tuneoff.scoring.sql.official import (
+    is_ordered,
+    is_same_result,
+    prepare_executed,
+    prepare_prediction,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +26,7 @@ from tuneoff.scoring.sql.official import executed_text, is_ordered, prediction_t
     ],
 )
 def test_prediction_text(answer: str, expected: str) -> None:
-    assert prediction_text(answer) == expected
+    assert prepare_prediction(answer) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,7 +43,7 @@ def test_prediction_text(answer: str, expected: str) -> None:
     ],
 )
 def test_executed_text(sql: str, expected: str) -> None:
-    assert executed_text(sql) == expected
+    assert prepare_executed(sql) == expected
 
 
 def test_order_is_looked_for_anywhere() -> None:
@@ -66,7 +71,7 @@ def test_order_is_looked_for_anywhere() -> None:
     ],
 )
 def test_results(reference: list, answer: list, ordered: bool, expected: bool) -> None:  # type: ignore[type-arg]
-    assert same_result(reference, answer, ordered) is expected
+    assert is_same_result(reference, answer, ordered) is expected
 
 
 cells = st.one_of(st.integers(0, 2), st.sampled_from(["a", "b"]), st.none())
@@ -78,8 +83,8 @@ def test_columns_and_rows_may_be_put_in_any_order(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.tuples(*[cells] * width), min_size=1, max_size=6))
     columns = data.draw(st.permutations(range(width)))
     moved = [tuple(row[i] for i in columns) for row in rows]
-    assert same_result(rows, moved, ordered=True)
-    assert same_result(rows, data.draw(st.permutations(moved)), ordered=False)
+    assert is_same_result(rows, moved, ordered=True)
+    assert is_same_result(rows, data.draw(st.permutations(moved)), ordered=False)
 
 
 @given(st.data())
@@ -94,7 +99,7 @@ def test_agrees_with_trying_every_order(data: st.DataObject) -> None:
         Counter(rows) == Counter(tuple(row[i] for i in order) for row in others)
         for order in permutations(range(width))
     )
-    assert same_result(rows, others, ordered=False) is expected
+    assert is_same_result(rows, others, ordered=False) is expected
 
 
 def test_many_like_columns_are_compared_quickly() -> None:
@@ -103,11 +108,11 @@ def test_many_like_columns_are_compared_quickly() -> None:
     order = list(range(12))
     rng.shuffle(order)
     began = time.perf_counter()
-    assert same_result(rows, [tuple(row[i] for i in order) for row in rows], ordered=False)
+    assert is_same_result(rows, [tuple(row[i] for i in order) for row in rows], ordered=False)
     assert time.perf_counter() - began < 5
 
 
 def test_comments_that_only_open_are_read_quickly() -> None:
     began = time.perf_counter()
-    assert executed_text("SELECT 1 " + "/* " * 30_000).startswith("SELECT 1")
+    assert prepare_executed("SELECT 1 " + "/* " * 30_000).startswith("SELECT 1")
     assert time.perf_counter() - began < 1

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
-from tuneoff.scoring import Options, Row
-from tuneoff.scoring.rows import Mode
+from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.rows import ScoringMode
 from tuneoff.scoring.sql import METRICS, score_rows
-from tuneoff.scoring.sql.official import executed_text, is_ordered, prediction_text, same_result
-from tuneoff.scoring.sql.sandbox import Stopped, connect, select
-from tuneoff.scoring.sql.set_match import hardness
-from tuneoff.scoring.sql.spider_grammar import parse
+from tuneoff.scoring.sql.official import (
+    is_ordered,
+    is_same_result,
+    prepare_executed,
+    prepare_prediction,
+)
+from tuneoff.scoring.sql.sandbox import QueryStopped, connect, select
+from tuneoff.scoring.sql.set_match import classify_hardness
+from tuneoff.scoring.sql.spider_grammar import parse_spider
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +29,7 @@ def sample(data_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def options(data_dir: Path, mode: Mode) -> Options:
+def options(data_dir: Path, mode: ScoringMode) -> Options:
     return Options(data_dir / "spider" / "databases", mode=mode, time_limit_seconds=30)
 
 
@@ -35,7 +40,9 @@ def database(data_dir: Path, db_id: str) -> str:
 def test_official_mode_agrees_with_every_official_verdict(
     data_dir: Path, sample: list[dict[str, Any]]
 ) -> None:
-    rows = [Row(str(v["index"]), v["gold"], v["pred"], {"db_id": v["db_id"]}) for v in sample]
+    rows = [
+        ScoringInput(str(v["index"]), v["gold"], v["pred"], {"db_id": v["db_id"]}) for v in sample
+    ]
     found = list(score_rows(rows, options(data_dir, "official")))
     assert len(found) == 1034
     for metric, key in (
@@ -54,13 +61,13 @@ def test_results_also_agree_when_distinct_is_kept(
 ) -> None:
     for verdict in sample:
         opened = connect(database(data_dir, verdict["db_id"]), drop_undecodable=True)
-        gold = executed_text(verdict["gold"], keep_distinct=True)
-        answer = executed_text(prediction_text(verdict["pred"]), keep_distinct=True)
+        gold = prepare_executed(verdict["gold"], keep_distinct=True)
+        answer = prepare_executed(prepare_prediction(verdict["pred"]), keep_distinct=True)
         expected = select(opened, gold, 30, 100_000).rows
         try:
             given = select(opened, answer, 30, 100_000).rows
-            same = same_result(expected, given, is_ordered(gold))
-        except Stopped:
+            same = is_same_result(expected, given, is_ordered(gold))
+        except QueryStopped:
             same = False
         assert same is verdict["official_exec_keep_distinct"], verdict["index"]
 
@@ -68,7 +75,9 @@ def test_results_also_agree_when_distinct_is_kept(
 def test_hardness_agrees(data_dir: Path, sample: list[dict[str, Any]]) -> None:
     for verdict in sample:
         columns = connect(database(data_dir, verdict["db_id"])).columns.by_table
-        assert hardness(parse(verdict["gold"], columns)) == verdict["hardness"], verdict["index"]
+        assert classify_hardness(parse_spider(verdict["gold"], columns)) == verdict["hardness"], (
+            verdict["index"]
+        )
 
 
 def test_foreign_keys_are_those_of_the_schema_file_but_in_four(data_dir: Path) -> None:
@@ -91,7 +100,9 @@ def test_foreign_keys_are_those_of_the_schema_file_but_in_four(data_dir: Path) -
 def test_a_strict_verdict_is_never_milder_than_the_official_one(
     data_dir: Path, sample: list[dict[str, Any]]
 ) -> None:
-    rows = [Row(str(v["index"]), v["gold"], v["pred"], {"db_id": v["db_id"]}) for v in sample]
+    rows = [
+        ScoringInput(str(v["index"]), v["gold"], v["pred"], {"db_id": v["db_id"]}) for v in sample
+    ]
     found = list(score_rows(rows, options(data_dir, "strict")))
     for metric, key in (
         ("execution_accuracy", "official_exec"),
@@ -118,8 +129,12 @@ def _dev_golds(data_dir: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("golds", [_create_context_golds, _dev_golds])
 @pytest.mark.parametrize("mode", ["strict", "official"])
-def test_every_reference_scores_one_by_every_metric(data_dir: Path, golds: Any, mode: Mode) -> None:
-    rows = [Row(str(i), sql, sql, {"db_id": db}) for i, (sql, db) in enumerate(golds(data_dir))]
+def test_every_reference_scores_one_by_every_metric(
+    data_dir: Path, golds: Any, mode: ScoringMode
+) -> None:
+    rows = [
+        ScoringInput(str(i), sql, sql, {"db_id": db}) for i, (sql, db) in enumerate(golds(data_dir))
+    ]
     found = list(score_rows(rows, options(data_dir, mode)))
     assert len(found) == (568 if golds is _create_context_golds else 1034)
     expected = {metric: True for metric in METRICS if metric != "test_suite_accuracy"}

@@ -16,10 +16,10 @@ import pytest
 from asking import ENDLESS, REFERENCE, ask, make_database, open_pool, request, right
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring.sql.pool import Limits, Pool
+from tuneoff.scoring.sql.pool import WorkerLimits, WorkerPool
 from tuneoff.scoring.sql.protocol import DatabaseFile
 
-SMALL = Limits(memory_bytes=400_000_000, workers=1)
+SMALL = WorkerLimits(memory_bytes=400_000_000, workers=1)
 # One function call is one step; SQLite's progress handler never gets to stop it.
 ONE_LONG_STEP = "SELECT instr(hex(zeroblob(7000000)), hex(zeroblob(3500000)) || '1')"
 
@@ -30,12 +30,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
+def pool() -> Iterator[WorkerPool]:
     with open_pool(SMALL) as opened:
         yield opened
 
 
-def test_an_endless_query_ends_without_a_kill(pool: Pool, database: Path) -> None:
+def test_an_endless_query_ends_without_a_kill(pool: WorkerPool, database: Path) -> None:
     ask(pool, database, REFERENCE)
     process = pool._children[0]._process
     assert ask(pool, database, ENDLESS + "SELECT count(*) FROM c") == "timeout"
@@ -44,7 +44,7 @@ def test_an_endless_query_ends_without_a_kill(pool: Pool, database: Path) -> Non
 
 
 def test_a_single_endless_step_is_killed_and_the_rest_of_the_batch_is_judged(
-    pool: Pool, database: Path
+    pool: WorkerPool, database: Path
 ) -> None:
     ask(pool, database, REFERENCE)
     process = pool._children[0]._process
@@ -58,7 +58,7 @@ def test_a_single_endless_step_is_killed_and_the_rest_of_the_batch_is_judged(
     assert time.monotonic() - began < 5
 
 
-def test_a_killed_prediction_is_still_judged_by_its_form(pool: Pool, database: Path) -> None:
+def test_a_killed_prediction_is_still_judged_by_its_form(pool: WorkerPool, database: Path) -> None:
     metrics = ("execution_accuracy", "sql_normal_form", "valid_format")
     (answer,) = pool.judge([request(database, ONE_LONG_STEP, metrics=metrics)])
     assert answer["scores"] == {
@@ -66,7 +66,9 @@ def test_a_killed_prediction_is_still_judged_by_its_form(pool: Pool, database: P
     }  # fmt: skip
 
 
-def test_what_was_known_before_a_kill_is_kept(pool: Pool, database: Path, tmp_path: Path) -> None:
+def test_what_was_known_before_a_kill_is_kept(
+    pool: WorkerPool, database: Path, tmp_path: Path
+) -> None:
     """Right on its own database; on another one of its suite it ends the process."""
     other = tmp_path / "other.sqlite"
     with closing(sqlite3.connect(other)) as connection:
@@ -85,7 +87,7 @@ def test_what_was_known_before_a_kill_is_kept(pool: Pool, database: Path, tmp_pa
 
 
 def test_a_large_suite_of_slow_references_is_no_timeout(
-    pool: Pool, database: Path, tmp_path: Path
+    pool: WorkerPool, database: Path, tmp_path: Path
 ) -> None:
     """Each step has its own time, however many there are."""
     files = [DatabaseFile(str(database))]
@@ -100,7 +102,9 @@ def test_a_large_suite_of_slow_references_is_no_timeout(
     assert answer == {"scores": {"test_suite_accuracy": True}, "verdict": "right"}
 
 
-def test_large_results_of_references_are_forgotten_in_time(pool: Pool, database: Path) -> None:
+def test_large_results_of_references_are_forgotten_in_time(
+    pool: WorkerPool, database: Path
+) -> None:
     large = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 500) "
     queries = [f"{large} SELECT zeroblob(8000) || '{number}' FROM c" for number in range(120)]
     for query in queries:
@@ -109,13 +113,13 @@ def test_large_results_of_references_are_forgotten_in_time(pool: Pool, database:
         assert answer["verdict"] == "right", answer
 
 
-def test_memory_has_an_end(pool: Pool, database: Path) -> None:
+def test_memory_has_an_end(pool: WorkerPool, database: Path) -> None:
     greedy = ENDLESS + "SELECT count(DISTINCT randomblob(1000000) || x) FROM c LIMIT 1"
     assert ask(pool, database, greedy, seconds=20) == "too large"
     assert ask(pool, database, REFERENCE) == "right"
 
 
-def test_stopping_ends_what_is_running(pool: Pool, database: Path) -> None:
+def test_stopping_ends_what_is_running(pool: WorkerPool, database: Path) -> None:
     ask(pool, database, REFERENCE)
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
@@ -146,7 +150,7 @@ def test_a_child_has_no_secrets_and_no_handles_of_its_parent(
 
 
 def test_no_process_is_left_behind(database: Path) -> None:
-    with open_pool(Limits(memory_bytes=400_000_000, workers=2)) as fresh:
+    with open_pool(WorkerLimits(memory_bytes=400_000_000, workers=2)) as fresh:
         assert ask(fresh, database, REFERENCE) == "right"
         process = fresh._children[-1]._process
         assert process is not None

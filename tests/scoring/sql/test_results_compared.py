@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from tuneoff.scoring.sql import compare as execution
-from tuneoff.scoring.sql.compare import difference, is_ordered
-from tuneoff.scoring.sql.sandbox import Table, Value
+from tuneoff.scoring.sql.compare import find_difference, is_ordered
+from tuneoff.scoring.sql.sandbox import CellValue, ResultTable
 
-Rows = list[tuple[Value, ...]]
+Rows = list[tuple[CellValue, ...]]
 
 
 def compare(reference: Rows, answer: Rows, ordered: bool = False) -> str | None:
     widths = [len(rows[0]) if rows else 1 for rows in (reference, answer)]
     left, right = (
-        Table(tuple("abc"[:width]), table)
+        ResultTable(tuple("abc"[:width]), table)
         for width, table in zip(widths, (reference, answer), strict=True)
     )
-    return difference(left, right, ordered)
+    return find_difference(left, right, ordered)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,10 @@ def test_order_counts_when_it_is_asked_for() -> None:
 
 
 def test_empty_results_need_as_many_columns() -> None:
-    assert difference(Table(("a",), []), Table(("a", "b"), []), ordered=False) == "wrong columns"
+    assert (
+        find_difference(ResultTable(("a",), []), ResultTable(("a", "b"), []), ordered=False)
+        == "wrong columns"
+    )
 
 
 def test_near_numbers_are_paired_whatever_follows_them() -> None:

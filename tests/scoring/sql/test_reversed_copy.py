@@ -11,7 +11,7 @@ import pytest
 
 from tuneoff.scoring.sql import reversed_copy
 from tuneoff.scoring.sql.reversed_copy import NotCopied, open_reversed
-from tuneoff.scoring.sql.sandbox import Stopped, connect, select
+from tuneoff.scoring.sql.sandbox import QueryStopped, connect, select
 
 SCHEMA = """
 CREATE TABLE port (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE COLLATE NOCASE);
@@ -57,7 +57,7 @@ def test_rows_alone_are_the_other_way_round(tmp_path: Path, encoding: str) -> No
         "SELECT group_concat(name) FROM (SELECT name FROM loaded ORDER BY id DESC)",
     ):
         assert select(copy, query, 1.0, 9) == select(original, query, 1.0, 9)
-    with pytest.raises(Stopped, match="denied"):
+    with pytest.raises(QueryStopped, match="denied"):
         select(copy, "DELETE FROM port", 1.0, 9)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
     assert open_reversed(str(path), 0, 5.0) is copy

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tuneoff.scoring.sql import sandbox
-from tuneoff.scoring.sql.sandbox import Database, Row, Stopped, connect, select
+from tuneoff.scoring.sql.sandbox import QueryStopped, ReadOnlyDatabase, ResultRow, connect, select
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadOnlyDatabase]:
     path = tmp_path_factory.mktemp("database") / "odd ?#% name.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE Parent (Id INTEGER PRIMARY KEY, Code TEXT)")
@@ -30,17 +30,17 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         sandbox._opened.popitem()[1].connection.close()
 
 
-def rows(database: Database, sql: str) -> list[Row]:
+def rows(database: ReadOnlyDatabase, sql: str) -> list[ResultRow]:
     return select(database, sql, seconds=5, row_limit=1_000).rows
 
 
-def reason(database: Database, sql: str, seconds: float = 5, row_limit: int = 1_000) -> str:
-    with pytest.raises(Stopped) as stopped:
+def reason(database: ReadOnlyDatabase, sql: str, seconds: float = 5, row_limit: int = 1_000) -> str:
+    with pytest.raises(QueryStopped) as stopped:
         select(database, sql, seconds, row_limit)
     return str(stopped.value)
 
 
-def test_reading_works(database: Database) -> None:
+def test_reading_works(database: ReadOnlyDatabase) -> None:
     found = select(database, "SELECT a, b AS c FROM t ORDER BY a;", 5, 10)
     assert found.columns == ("a", "c")
     assert found.rows == [(1, "x"), (2, "it's ü"), (3, None)]
@@ -52,28 +52,28 @@ def test_reading_works(database: Database) -> None:
     assert rows(database, "WITH c(x) AS (SELECT count(*) FROM t) SELECT x FROM c") == [(3,)]
 
 
-def test_the_names_of_a_database(database: Database) -> None:
+def test_the_names_of_a_database(database: ReadOnlyDatabase) -> None:
     assert database.columns.by_table == {"parent": ["id", "code"], "t": ["a", "b"]}
     assert database.columns.foreign_keys == [("t.a", "parent.id")]
 
 
-def test_text_that_is_not_utf8_comes_back_and_stays_different(database: Database) -> None:
+def test_text_that_is_not_utf8_comes_back_and_stays_different(database: ReadOnlyDatabase) -> None:
     one, other = (rows(database, f"SELECT CAST(x'41{b}' AS TEXT)") for b in ("ff", "fe"))
     assert one[0][0] == "A\udcff"
     assert one != other
 
 
-def test_an_endless_query_is_stopped(database: Database) -> None:
+def test_an_endless_query_is_stopped(database: ReadOnlyDatabase) -> None:
     assert reason(database, ENDLESS + "SELECT count(*) FROM c", seconds=0.2) == "timeout"
     assert rows(database, "SELECT 1") == [(1,)]
 
 
-def test_endless_rows_are_cut_off(database: Database) -> None:
+def test_endless_rows_are_cut_off(database: ReadOnlyDatabase) -> None:
     assert reason(database, ENDLESS + "SELECT x FROM c") == "too large"
     assert len(rows(database, ENDLESS + "SELECT x FROM c LIMIT 1000")) == 1000
 
 
-def test_a_result_of_many_large_values_is_refused(database: Database) -> None:
+def test_a_result_of_many_large_values_is_refused(database: ReadOnlyDatabase) -> None:
     many = ENDLESS + "SELECT zeroblob(10000000) FROM c LIMIT 10"
     assert reason(database, many) == "too large"
 
@@ -95,7 +95,7 @@ def test_a_result_of_many_large_values_is_refused(database: Database) -> None:
          "the same number of result columns"),
     ],
 )  # fmt: skip
-def test_error_classes(database: Database, sql: str, expected: str) -> None:
+def test_error_classes(database: ReadOnlyDatabase, sql: str, expected: str) -> None:
     assert reason(database, sql) == expected
 
 

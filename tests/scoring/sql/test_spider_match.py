@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.scoring.sql.set_match import hardness, matches, same_columns
-from tuneoff.scoring.sql.spider_grammar import NotSpider, parse, tokenize
+from tuneoff.scoring.sql.set_match import classify_hardness, group_columns, is_set_match
+from tuneoff.scoring.sql.spider_grammar import NotSpider, parse_spider, tokenize
 
 COLUMNS = {
     "ship": ["id", "name", "built", "port_id"],
     "port": ["id", "name", "city"],
 }
-KEYS = same_columns([("ship.port_id", "port.id")], COLUMNS)
+KEYS = group_columns([("ship.port_id", "port.id")], COLUMNS)
 
 
 def same(reference: str, answer: str, keep_distinct: bool = False) -> bool:
-    return matches(parse(reference, COLUMNS), parse(answer, COLUMNS), KEYS, keep_distinct)
+    return is_set_match(
+        parse_spider(reference, COLUMNS), parse_spider(answer, COLUMNS), KEYS, keep_distinct
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_words(sql: str, words: list[str]) -> None:
 )
 def test_what_the_grammar_cannot_read(sql: str) -> None:
     with pytest.raises(NotSpider):
-        parse(sql, COLUMNS)
+        parse_spider(sql, COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +120,17 @@ def test_distinct_counts_in_strict_reading() -> None:
 def test_columns_that_foreign_keys_tie_together() -> None:
     pairs = [("b.x", "a.x"), ("c.x", "b.x"), ("d.y", "e.y")]
     columns = {"b": ["x"], "a": ["x"], "c": ["x"], "e": ["y"], "d": ["y"]}
-    assert same_columns(pairs, columns) == {
+    assert group_columns(pairs, columns) == {
         "a.x": "b.x", "b.x": "b.x", "c.x": "b.x", "d.y": "e.y", "e.y": "e.y",
     }  # fmt: skip
     # Within a table, too, and where a name begins another.
-    assert same_columns([("t.a", "t.z")], {"t": ["z", "a"]})["t.a"] == "t.z"
-    assert same_columns([("b_2.x", "b.x")], {"b_2": ["x"], "b": ["x"]})["b.x"] == "b_2.x"
+    assert group_columns([("t.a", "t.z")], {"t": ["z", "a"]})["t.a"] == "t.z"
+    assert group_columns([("b_2.x", "b.x")], {"b_2": ["x"], "b": ["x"]})["b.x"] == "b_2.x"
     # A key to what is not there stands behind what is.
-    assert same_columns([("z.x", "a.gone")], {"z": ["x"]})["a.gone"] == "z.x"
+    assert group_columns([("z.x", "a.gone")], {"z": ["x"]})["a.gone"] == "z.x"
     # Two sets that a later pair would tie stay two, as in the original.
     pairs = [("a.x", "b.x"), ("c.x", "d.x"), ("b.x", "c.x")]
-    assert same_columns(pairs, {name: ["x"] for name in "abcd"})["d.x"] == "c.x"
+    assert group_columns(pairs, {name: ["x"] for name in "abcd"})["d.x"] == "c.x"
 
 
 @pytest.mark.parametrize(("tables", "expected"), [("ship port", True), ("port ship", False)])
@@ -136,13 +138,13 @@ def test_the_first_column_of_the_schema_stands_for_all(tables: str, expected: bo
     """Behind UNION only columns of the first query's tables are rewritten, so that it matters which
     one stands for the others."""
     columns = {table: COLUMNS[table] for table in tables.split()}
-    keys = same_columns([("ship.port_id", "port.id")], columns)
+    keys = group_columns([("ship.port_id", "port.id")], columns)
     joined = "FROM ship AS T1 JOIN port AS T2 ON T1.port_id = T2.id"
     one, other = (
-        parse(f"SELECT name FROM port UNION SELECT {name} {joined}", columns)
+        parse_spider(f"SELECT name FROM port UNION SELECT {name} {joined}", columns)
         for name in ("T1.port_id", "T2.id")
     )
-    assert matches(one, other, keys) is expected
+    assert is_set_match(one, other, keys) is expected
 
 
 @pytest.mark.parametrize(
@@ -160,4 +162,4 @@ def test_the_first_column_of_the_schema_stands_for_all(tables: str, expected: bo
     ],
 )  # fmt: skip
 def test_hardness(sql: str, expected: str) -> None:
-    assert hardness(parse(sql, COLUMNS)) == expected
+    assert classify_hardness(parse_spider(sql, COLUMNS)) == expected

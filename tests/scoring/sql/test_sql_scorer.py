@@ -11,8 +11,8 @@ import pytest
 
 from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, Row
-from tuneoff.scoring.rows import Mode, find_reason_left_out
+from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.rows import ScoringMode, find_reason_left_out
 from tuneoff.scoring.sql import METRICS, failing, groups, score_rows
 
 GOLD = "SELECT name ,  age FROM singer WHERE age  >  20"
@@ -35,9 +35,11 @@ ONE_DATABASE = [metric for metric in METRICS if metric != SUITE]
 
 
 def score(
-    databases: Path | None, *predictions: str, reference: str = GOLD, mode: Mode = "strict"
+    databases: Path | None, *predictions: str, reference: str = GOLD, mode: ScoringMode = "strict"
 ) -> list[ScoredRow]:
-    rows = [Row(str(i), reference, p, {"db_id": "music"}) for i, p in enumerate(predictions)]
+    rows = [
+        ScoringInput(str(i), reference, p, {"db_id": "music"}) for i, p in enumerate(predictions)
+    ]
     options = Options(databases=databases, workers=2, time_limit_seconds=0.5, mode=mode)
     found = list(score_rows(rows, options))
     assert [row.id for row in found] == [row.id for row in rows]
@@ -142,9 +144,11 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("mode", ["strict", "official"])
-def test_a_reference_that_does_not_run_costs_its_own_row(databases: Path, mode: Mode) -> None:
+def test_a_reference_that_does_not_run_costs_its_own_row(
+    databases: Path, mode: ScoringMode
+) -> None:
     references = [GOLD, *UNUSABLE, GOLD]
-    rows = [Row(str(i), sql, GOLD, {"db_id": "music"}) for i, sql in enumerate(references)]
+    rows = [ScoringInput(str(i), sql, GOLD, {"db_id": "music"}) for i, sql in enumerate(references)]
     options = Options(databases=databases, workers=2, time_limit_seconds=0.5, mode=mode)
     where = databases / "music" / "music.sqlite"
     reasons = {
@@ -159,8 +163,8 @@ def test_a_reference_that_does_not_run_costs_its_own_row(databases: Path, mode: 
 def test_a_reference_that_ends_its_process_is_not_the_answer_s_fault(databases: Path) -> None:
     """A search that nothing can interrupt: only the parent's clock ends it."""
     endless = "SELECT instr(hex(zeroblob(4000000)), hex(zeroblob(2000000)) || '1')"
-    rows = [Row("slow", endless, "SELECT 1", {"db_id": "music"}),
-            Row("fine", GOLD, GOLD, {"db_id": "music"})]  # fmt: skip
+    rows = [ScoringInput("slow", endless, "SELECT 1", {"db_id": "music"}),
+            ScoringInput("fine", GOLD, GOLD, {"db_id": "music"})]  # fmt: skip
     options = Options(databases=databases, workers=1, time_limit_seconds=0.2)
     slow, fine = score_rows(rows, options)
     assert (slow.scores, fine.verdict) == ({}, "right")
@@ -168,11 +172,11 @@ def test_a_reference_that_ends_its_process_is_not_the_answer_s_fault(databases: 
 
 
 def test_a_missing_database_is_named(databases: Path) -> None:
-    rows = [Row("7", GOLD, GOLD, {"db_id": "opera"})]
+    rows = [ScoringInput("7", GOLD, GOLD, {"db_id": "opera"})]
     with pytest.raises(DataError, match=rf"id '7': there is no database 'opera' in {databases}"):
         list(score_rows(rows, Options(databases=databases)))
     with pytest.raises(DataError, match=r"id '7': the row has no meta \"db_id\""):
-        list(score_rows([Row("7", GOLD, GOLD)], Options(databases=databases)))
+        list(score_rows([ScoringInput("7", GOLD, GOLD)], Options(databases=databases)))
     with pytest.raises(DataError, match="there is no such folder"):
         score_rows(rows, Options(databases=databases / "none"))
 
@@ -192,7 +196,7 @@ def test_only_a_few_rows_are_read_ahead_and_stopping_early_leaves_nothing(databa
         nonlocal taken
         for i in range(1000):
             taken += 1
-            yield Row(str(i), GOLD, GOLD, {"db_id": "music"})
+            yield ScoringInput(str(i), GOLD, GOLD, {"db_id": "music"})
 
     results = score_rows(rows(), Options(databases=databases, workers=1))  # type: ignore[arg-type]
     assert next(results).id == "0"
@@ -204,7 +208,7 @@ def test_only_a_few_rows_are_read_ahead_and_stopping_early_leaves_nothing(databa
 def test_a_database_that_changed_is_read_again(tmp_path: Path) -> None:
     """Also by children that are kept warm."""
     (tmp_path / "d").mkdir()
-    row = Row("1", "SELECT a FROM t", "SELECT 1", {"db_id": "d"})
+    row = ScoringInput("1", "SELECT a FROM t", "SELECT 1", {"db_id": "d"})
     for value, expected in ((1, True), (2, False), (1, True)):
         path = tmp_path / "d" / "d.sqlite"
         path.unlink(missing_ok=True)
@@ -219,7 +223,7 @@ def test_a_database_that_changed_is_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metrics", [(metric,) for metric in ONE_DATABASE])
 def test_one_metric_has_the_verdict_of_all(databases: Path, metrics: tuple[str, ...]) -> None:
     for answer in (GOLD, f"SQL: {GOLD};", "SELECT nme"):
-        rows = [Row("1", GOLD, answer, {"db_id": "music"})]
+        rows = [ScoringInput("1", GOLD, answer, {"db_id": "music"})]
         (alone,) = score_rows(rows, Options(databases=databases, metrics=metrics))
         (beside,) = score_rows(rows, Options(databases=databases))
         assert set(alone.scores) == set(metrics)
@@ -229,7 +233,7 @@ def test_one_metric_has_the_verdict_of_all(databases: Path, metrics: tuple[str, 
 
 def test_details_come_in_the_order_of_the_rows(databases: Path) -> None:
     told: list[str] = []
-    rows = [Row(str(i), GOLD, f"SELECT {i}", {"db_id": "music"}) for i in range(100)]
+    rows = [ScoringInput(str(i), GOLD, f"SELECT {i}", {"db_id": "music"}) for i in range(100)]
     options = Options(
         databases=databases, workers=2, details=lambda found: told.append(str(found["id"]))
     )
@@ -239,7 +243,7 @@ def test_details_come_in_the_order_of_the_rows(databases: Path) -> None:
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "d.sqlite").write_bytes(b"not a database" * 100)
-    row = Row("1", "SELECT 1", "SELECT 1", {"db_id": "d"})
+    row = ScoringInput("1", "SELECT 1", "SELECT 1", {"db_id": "d"})
     (found,) = score_rows([row], Options(databases=tmp_path))
     assert "d.sqlite (the database cannot be opened" in (find_reason_left_out(found) or "")
     with pytest.raises(DataError, match=r"d\.sqlite: the database cannot be read"):

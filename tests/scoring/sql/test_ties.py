@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from tuneoff.scoring.sql.judging import judge
-from tuneoff.scoring.sql.protocol import DatabaseFile, Request
+from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.sandbox import connect, select
-from tuneoff.scoring.sql.ties import find_groups
+from tuneoff.scoring.sql.ties import find_tie_groups
 
 SCHEMA = """
 CREATE TABLE ship (
@@ -34,7 +34,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> DatabaseFile:
 
 
 def verdict(file: DatabaseFile, reference: str, answer: str, rows: int = 1_000) -> str:
-    request = Request(reference, answer, (file,), "strict", ("execution_accuracy",), 5.0, rows)
+    request = JudgeRequest(reference, answer, (file,), "strict", ("execution_accuracy",), 5.0, rows)
     return "right" if judge(request, lambda *_: None)["scores"]["execution_accuracy"] else "wrong"
 
 
@@ -141,7 +141,7 @@ def test_a_choice_of_a_subquery_is_the_references(file: DatabaseFile) -> None:
 
 
 def test_official_mode_keeps_its_order(file: DatabaseFile) -> None:
-    request = Request(
+    request = JudgeRequest(
         "SELECT name FROM ship WHERE id < 3 ORDER BY built", values("Bo Ada"), (file,), "official",
         ("execution_accuracy",), 5.0, 1_000,
     )  # fmt: skip
@@ -155,7 +155,7 @@ def test_only_rows_that_may_be_chosen_are_fetched(file: DatabaseFile) -> None:
     for order in ("x / 3", "-x / 3 DESC", "x / 3, x % 2 < 2"):
         reference = f"{numbers}SELECT x FROM c ORDER BY {order} LIMIT 1"
         table = select(connect(*file), reference, 5.0, 50)
-        groups = find_groups(connect(*file), reference, table, 5.0, 50)
+        groups = find_tie_groups(connect(*file), reference, table, 5.0, 50)
         assert groups == [([(0,), (1,), (2,)], 1)]
     reference = f"{numbers}SELECT x FROM c ORDER BY x / 100 LIMIT 1"
     assert verdict(file, reference, "VALUES (0)", rows=50) == "right"

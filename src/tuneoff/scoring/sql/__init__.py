@@ -28,22 +28,22 @@ from tuneoff.databases import find_committed, find_database, find_original, find
 from tuneoff.errors import DataError, TuneoffError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.rows import (
-    Kind,
+    MetricKind,
     Options,
-    Row,
+    ScoringInput,
+    build_left_out,
+    build_unanswered,
+    explain_no_answer,
     find_reason_left_out,
-    leave_out,
-    no_answer,
-    shortened,
-    unanswered,
+    shorten_text,
 )
-from tuneoff.scoring.sql.pool import Limits, Pool, shared_pool
-from tuneoff.scoring.sql.protocol import Answer, DatabaseFile, Request
-from tuneoff.scoring.sql.sandbox import SQL_BYTES, connect
-from tuneoff.scoring.sql.set_match import hardness
-from tuneoff.scoring.sql.spider_grammar import NotSpider, parse
+from tuneoff.scoring.sql.pool import WorkerLimits, WorkerPool, get_shared_pool
+from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeReply, JudgeRequest
+from tuneoff.scoring.sql.sandbox import MAX_SQL_BYTES, connect
+from tuneoff.scoring.sql.set_match import classify_hardness
+from tuneoff.scoring.sql.spider_grammar import NotSpider, parse_spider
 
-METRICS: Mapping[str, Kind] = {
+METRICS: Mapping[str, MetricKind] = {
     "exact_match": "yes/no",
     "normalized_match": "yes/no",
     "sql_normal_form": "yes/no",
@@ -64,7 +64,7 @@ ERROR_CLASSES = {
 }
 
 Suite = tuple[DatabaseFile, ...]
-Scored = tuple[ScoredRow, dict[str, Any] | None]
+ScoredWithDetails = tuple[ScoredRow, dict[str, Any] | None]
 
 MAX_WORKERS = 4
 # Rows per message to a child: enough to make the transfer cheap.
@@ -77,7 +77,7 @@ def primary(options: Options) -> str:
     return PRIMARY if options.databases is not None else "exact_match"
 
 
-def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
+def score_rows(rows: Iterable[ScoringInput], options: Options) -> Iterator[ScoredRow]:
     """Yield every metric of each row, in order; at most a few rows are read ahead.
 
     A reference that does not run on its database leaves out its own row.
@@ -90,10 +90,10 @@ def score_rows(rows: Iterable[Row], options: Options) -> Iterator[ScoredRow]:
             f"{options.databases}: there is no such folder; give the one that holds "
             "<db_id>/*.sqlite."
         )
-    return _in_order(_Scoring(options), rows, _pool(options))
+    return _score_in_order(_RowScorer(options), rows, _get_pool(options))
 
 
-def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
+def failing(rows: Iterable[ScoringInput], options: Options) -> Iterator[tuple[str, str]]:
     """Yield the id of each row whose reference does not run, and the reason.
 
     It is executed where it will be scored.
@@ -103,33 +103,33 @@ def failing(rows: Iterable[Row], options: Options) -> Iterator[tuple[str, str]]:
     """
     if options.databases is None:
         return
-    for row in _in_order(_Executing(options), rows, _pool(options)):
+    for row in _score_in_order(_ReferenceExecutor(options), rows, _get_pool(options)):
         reason = find_reason_left_out(row)
         if reason is not None:
             yield row.id, reason
 
 
-def _pool(options: Options) -> Pool:
+def _get_pool(options: Options) -> WorkerPool:
     workers = options.workers or min(MAX_WORKERS, os.cpu_count() or 1)
-    return shared_pool(Limits(options.memory_limit_bytes, workers))
+    return get_shared_pool(WorkerLimits(options.memory_limit_bytes, workers))
 
 
-def groups(row: Row, options: Options) -> dict[str, str]:
+def groups(row: ScoringInput, options: Options) -> dict[str, str]:
     """Return Spider's `hardness` of a reference.
 
     Nothing if Spider's grammar cannot parse it, or without a database. Reads the reference only.
     """
     if options.databases is None:
         return {}
-    file = _file(find_database(options.databases, str(row.meta["db_id"])))
-    level = _hardness(row.reference, file)
+    file = _build_file(find_database(options.databases, str(row.meta["db_id"])))
+    level = _find_hardness(row.reference, file)
     return {"hardness": level} if level is not None else {}
 
 
 @lru_cache(maxsize=4096)
-def _hardness(reference: str, file: DatabaseFile) -> str | None:
+def _find_hardness(reference: str, file: DatabaseFile) -> str | None:
     try:
-        return hardness(parse(reference, connect(*file).columns.by_table))
+        return classify_hardness(parse_spider(reference, connect(*file).columns.by_table))
     except NotSpider:
         return None
     except sqlite3.Error as error:
@@ -138,10 +138,12 @@ def _hardness(reference: str, file: DatabaseFile) -> str | None:
         ) from None
 
 
-def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[ScoredRow]:
+def _score_in_order(
+    scoring: _RowScorer, rows: Iterable[ScoringInput], pool: WorkerPool
+) -> Iterator[ScoredRow]:
     """Yield results in the order of the rows; a few batches run concurrently."""
     workers = pool.limits.workers
-    waiting: deque[Future[list[Scored]]] = deque()
+    waiting: deque[Future[list[ScoredWithDetails]]] = deque()
     stop = threading.Event()
     left = iter(rows)
     with ThreadPoolExecutor(workers) as threads:
@@ -157,7 +159,7 @@ def _in_order(scoring: _Scoring, rows: Iterable[Row], pool: Pool) -> Iterator[Sc
             threads.shutdown(wait=True, cancel_futures=True)
 
 
-class _Scoring:
+class _RowScorer:
     """Turns rows into requests, and replies into scored rows."""
 
     def __init__(self, options: Options) -> None:
@@ -166,54 +168,56 @@ class _Scoring:
         self._metrics = {name: kind for name, kind in METRICS.items() if name in wanted}
         self._suite: Callable[[str], Suite] = cache(self._find_suite)
 
-    def score(self, rows: list[Row], pool: Pool, stop: threading.Event) -> list[Scored]:
+    def score(
+        self, rows: list[ScoringInput], pool: WorkerPool, stop: threading.Event
+    ) -> list[ScoredWithDetails]:
         """Return the scored rows of a batch, each with its details, if it has any."""
-        databases = [self._databases(row) for row in rows]
-        verdicts = [self._without_looking(row) for row in rows]
+        databases = [self._find_databases(row) for row in rows]
+        verdicts = [self._find_early_verdict(row) for row in rows]
         asked = [index for index, verdict in enumerate(verdicts) if verdict is None]
         requests = [self._request(rows[index], databases[index]) for index in asked]
         answers = dict(zip(asked, pool.judge(requests, stop), strict=True))
         return [
-            (unanswered(row, verdict, self._applicable(databases[index])), None)
+            (build_unanswered(row, verdict, self._select_metrics(databases[index])), None)
             if verdict is not None
-            else self._scored(row, answers[index])
+            else self._build_scored(row, answers[index])
             for index, (row, verdict) in enumerate(zip(rows, verdicts, strict=True))
         ]
 
-    def told(self, batch: list[Scored]) -> Iterator[ScoredRow]:
+    def told(self, batch: list[ScoredWithDetails]) -> Iterator[ScoredRow]:
         """Yield the rows of a batch in order, and pass their details to the callback."""
         for row, details in batch:
             if details is not None and self._options.details is not None:
                 self._options.details(details)
             yield row
 
-    def _without_looking(self, row: Row) -> str | None:
+    def _find_early_verdict(self, row: ScoringInput) -> str | None:
         """Return the verdict on a row that needs no child process, or None."""
         answer = self._answer(row)
         if self._options.mode == "strict" or row.error is not None:
-            missing = no_answer(row)
+            missing = explain_no_answer(row)
         else:
             missing = None if answer.strip() else "no answer"
-        return missing or (_TOO_LARGE if len(answer) > SQL_BYTES else None)
+        return missing or (_TOO_LARGE if len(answer) > MAX_SQL_BYTES else None)
 
-    def _answer(self, row: Row) -> str:
+    def _answer(self, row: ScoringInput) -> str:
         """Return the text to judge: official mode takes the answer as it came."""
         return row.prediction if self._options.mode == "strict" else row.given
 
-    def _request(self, row: Row, databases: Suite) -> Request:
+    def _request(self, row: ScoringInput, databases: Suite) -> JudgeRequest:
         options = self._options
-        return Request(
+        return JudgeRequest(
             reference=row.reference,
             prediction=self._answer(row),
             databases=databases,
             mode=options.mode,
-            metrics=tuple(self._applicable(databases)),
+            metrics=tuple(self._select_metrics(databases)),
             seconds=options.time_limit_seconds,
             rows=options.row_limit,
             details=options.details is not None,
         )
 
-    def _applicable(self, databases: Suite) -> dict[str, Kind]:
+    def _select_metrics(self, databases: Suite) -> dict[str, MetricKind]:
         """Return the metrics that a row with these databases can have."""
         impossible = set[str]()
         if len(databases) < 2:
@@ -222,24 +226,24 @@ class _Scoring:
             impossible.add("execution_accuracy")
         return {name: kind for name, kind in self._metrics.items() if name not in impossible}
 
-    def _scored(self, row: Row, answer: Answer) -> Scored:
+    def _build_scored(self, row: ScoringInput, answer: JudgeReply) -> ScoredWithDetails:
         failure = answer.get("reference_failure")
         if failure is not None:
-            return leave_out(
+            return build_left_out(
                 row.id, f"it does not run on {find_original(failure[0])} ({failure[1]})"
             ), None
         if "internal_error" in answer:
             raise TuneoffError(
-                f"id {row.id!r}: the SQL sandbox failed ({shortened(answer['internal_error'])}); "
+                f"id {row.id!r}: the SQL sandbox failed ({shorten_text(answer['internal_error'])}); "
                 "please report it with this row."
             )
         scores: dict[str, bool] = answer["scores"]
         details = None
         if "details" in answer and not scores.get(PRIMARY, True):
             details = {"id": row.id, **answer["details"]}
-        return ScoredRow(row.id, scores, shortened(answer["verdict"])), details
+        return ScoredRow(row.id, scores, shorten_text(answer["verdict"])), details
 
-    def _databases(self, row: Row) -> Suite:
+    def _find_databases(self, row: ScoringInput) -> Suite:
         if self._options.databases is None:
             return ()
         db_id = row.meta.get("db_id")
@@ -256,20 +260,20 @@ class _Scoring:
     def _find_suite(self, db_id: str) -> Suite:
         # Children have another working folder, so paths are resolved.
         folder, derived = self._options.databases, self._options.derived
-        return tuple(map(_file, find_suite(Path(folder or ""), db_id, derived)))
+        return tuple(map(_build_file, find_suite(Path(folder or ""), db_id, derived)))
 
 
-class _Executing(_Scoring):
+class _ReferenceExecutor(_RowScorer):
     """Executes references only; answers are not judged."""
 
-    def _without_looking(self, row: Row) -> str | None:
+    def _find_early_verdict(self, row: ScoringInput) -> str | None:
         return None
 
-    def _request(self, row: Row, databases: Suite) -> Request:
+    def _request(self, row: ScoringInput, databases: Suite) -> JudgeRequest:
         return replace(super()._request(row, databases), prediction="", alone=True)
 
 
-def _file(path: Path) -> DatabaseFile:
+def _build_file(path: Path) -> DatabaseFile:
     path = find_committed(path)
     # The stamp makes a changed file another database for a warm child.
     return DatabaseFile(str(path.resolve()), path.stat().st_mtime_ns)

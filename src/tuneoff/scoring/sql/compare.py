@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from tuneoff.scoring.sql.sandbox import Row, Table, Value
+from tuneoff.scoring.sql.sandbox import CellValue, ResultRow, ResultTable
 
 RELATIVE_TOLERANCE = 1e-6
 # Sums that should be zero leave rounding errors: 5.6e-17 of 0.1 + 0.2 - 0.3, 5.7e-14 of a value of
@@ -28,15 +28,15 @@ RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-13
 
 
-class Group(NamedTuple):
+class TieGroup(NamedTuple):
     """Tied rows of a reference's unlimited result."""
 
-    rows: Sequence[Row]
+    rows: Sequence[ResultRow]
     taken: int
     """The number of them in a right result: all, or fewer if LIMIT or OFFSET cuts the group."""
 
 
-def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
+def find_difference(reference: ResultTable, answer: ResultTable, ordered: bool) -> str | None:
     """Return the error of an answer's result, ties aside, or None.
 
     `wrong columns`, `wrong result` or `wrong order`.
@@ -45,12 +45,12 @@ def difference(reference: Table, answer: Table, ordered: bool) -> str | None:
         return "wrong columns"
     if len(reference.rows) != len(answer.rows) or not _is_part(reference.rows, answer.rows):
         return "wrong result"
-    if ordered and not all(map(_same_row, reference.rows, answer.rows)):
+    if ordered and not all(map(_is_same_row, reference.rows, answer.rows)):
         return "wrong order"
     return None
 
 
-def fits(groups: Iterable[Group], rows: Sequence[Row]) -> bool:
+def is_allowed_order(groups: Iterable[TieGroup], rows: Sequence[ResultRow]) -> bool:
     """Return whether rows are the groups' rows, group after group."""
     begin = 0
     for group in groups:
@@ -78,19 +78,19 @@ def is_ordered(sql: str) -> bool:
     return False
 
 
-def _is_part(part: Sequence[Row], whole: Sequence[Row]) -> bool:
+def _is_part(part: Sequence[ResultRow], whole: Sequence[ResultRow]) -> bool:
     """Return whether each row can be paired with an equal one of `whole`, within the tolerance."""
     counts, others = Counter(part), Counter(whole)
     # Exactly equal rows are paired here; the rest can differ in real numbers only.
-    missing = sorted((counts - others).elements(), key=_sort_key)
+    missing = sorted((counts - others).elements(), key=_build_sort_key)
     if not missing:
         return True
-    extra = sorted((others - counts).elements(), key=_sort_key)
+    extra = sorted((others - counts).elements(), key=_build_sort_key)
     # Sorted partners are close together: search below the last match first.
     last = len(extra)
     for row in reversed(missing):
         places = chain(reversed(range(last)), range(last, len(extra)))
-        match = next((place for place in places if _same_row(row, extra[place])), None)
+        match = next((place for place in places if _is_same_row(row, extra[place])), None)
         if match is None:
             return False
         del extra[match]
@@ -98,11 +98,11 @@ def _is_part(part: Sequence[Row], whole: Sequence[Row]) -> bool:
     return True
 
 
-def _sort_key(row: Row) -> tuple[tuple[int, float | str], ...]:
-    return tuple(_cell_key(cell) for cell in row)
+def _build_sort_key(row: ResultRow) -> tuple[tuple[int, float | str], ...]:
+    return tuple(_build_cell_key(cell) for cell in row)
 
 
-def _cell_key(cell: Value) -> tuple[int, float | str]:
+def _build_cell_key(cell: CellValue) -> tuple[int, float | str]:
     if cell is None:
         return 0, 0.0
     if isinstance(cell, (int, float)):
@@ -113,11 +113,11 @@ def _cell_key(cell: Value) -> tuple[int, float | str]:
     return (2, cell) if isinstance(cell, str) else (3, cell.hex())
 
 
-def _same_row(left: Row, right: Row) -> bool:
+def _is_same_row(left: ResultRow, right: ResultRow) -> bool:
     return all(map(_same_cell, left, right))
 
 
-def _same_cell(left: Value, right: Value) -> bool:
+def _same_cell(left: CellValue, right: CellValue) -> bool:
     if isinstance(left, (int, float)) and isinstance(right, (int, float)):
         if isinstance(left, int) and isinstance(right, int):
             return left == right

@@ -23,14 +23,14 @@ from pathlib import Path
 
 from tuneoff.databases import find_committed, find_database
 from tuneoff.errors import DataError
-from tuneoff.scoring.sql.sandbox import Value, read_columns
+from tuneoff.scoring.sql.sandbox import CellValue, read_columns
 
-Constants = Mapping[str, Sequence[Value]]
+Constants = Mapping[str, Sequence[CellValue]]
 
 # The least and most rows of a table, before doubling; and the least and most different values of a
 # column.
-ROWS = (6, 30)
-CHOICES = (2, 6)
+ROW_RANGE = (6, 30)
+CHOICE_RANGE = (2, 6)
 _KEPT_VALUES = 50
 _ATTEMPTS = 8
 _NUMERIC = ("INT", "REAL", "NUM", "DEC", "FLO", "DOU")
@@ -49,7 +49,7 @@ class _Column:
 class _Table:
     name: str
     columns: tuple[_Column, ...]
-    values: Mapping[str, Sequence[Value]]
+    values: Mapping[str, Sequence[CellValue]]
 
 
 def derive_suites(
@@ -75,12 +75,14 @@ def derive_suites(
         ]
         if missing:
             original = find_database(folder, db_id)
-            constants = compared_constants(sorted(texts))
+            constants = collect_constants(sorted(texts))
             for number, path in missing:
-                derive(original, path, constants, random.Random(f"{seed} {db_id} {number}"), number)
+                derive_database(
+                    original, path, constants, random.Random(f"{seed} {db_id} {number}"), number
+                )
 
 
-def derive(
+def derive_database(
     original: Path, path: Path, constants: Constants, rng: random.Random, number: int = 0
 ) -> None:
     """Write one derived database, or nothing.
@@ -107,36 +109,36 @@ def derive(
         beside.unlink(missing_ok=True)
 
 
-def compared_constants(queries: Iterable[str]) -> dict[str, list[Value]]:
+def collect_constants(queries: Iterable[str]) -> dict[str, list[CellValue]]:
     """Return the constants that queries compare each column with, by lower-case column name."""
     # sqlglot is loaded where it is used.
     from sqlglot import exp
 
-    from tuneoff.scoring.sql.normal_form import NotParsed, parse
+    from tuneoff.scoring.sql.normal_form import NotParsed, parse_query
 
-    constants: dict[str, list[Value]] = defaultdict(list)
+    constants: dict[str, list[CellValue]] = defaultdict(list)
     for sql in queries:
         try:
-            tree = parse(sql)
+            tree = parse_query(sql)
         except NotParsed:
             continue
         for node in tree.find_all(exp.Predicate):
             if isinstance(node, exp.Connector):
                 continue
             names = {column.name.lower() for column in node.find_all(exp.Column)}
-            for value in _constants_in(node):
+            for value in _find_constants(node):
                 for name in names:
                     if value not in constants[name]:
                         constants[name].append(value)
     return dict(constants)
 
 
-def _constants_in(node: object) -> list[Value]:
+def _find_constants(node: object) -> list[CellValue]:
     from sqlglot import exp
 
     assert isinstance(node, exp.Expression)
-    constants: list[Value] = [
-        str(literal.this) if literal.is_string else _number(str(literal.this))
+    constants: list[CellValue] = [
+        str(literal.this) if literal.is_string else _parse_number(str(literal.this))
         for literal in node.find_all(exp.Literal)
     ]
     # In Spider's queries, a double-quoted text is more often a value than a name.
@@ -148,7 +150,7 @@ def _constants_in(node: object) -> list[Value]:
     return constants
 
 
-def _number(text: str) -> Value:
+def _parse_number(text: str) -> CellValue:
     try:
         return int(text)
     except ValueError:
@@ -158,28 +160,30 @@ def _number(text: str) -> Value:
 def _refill(
     connection: sqlite3.Connection, constants: Constants, rng: random.Random, number: int
 ) -> None:
-    tables = _tables(connection)
+    tables = _read_tables(connection)
     for table in tables:
-        connection.execute(f"DELETE FROM {_quoted(table.name)}")
+        connection.execute(f"DELETE FROM {_quote_name(table.name)}")
     empty = rng.choice(tables).name if tables and number % 3 == 2 else None
-    made: dict[str, list[dict[str, Value]]] = {}
-    for table in _parents_first(tables):
-        rows = [] if table.name == empty else _rows(table, constants, made, rng)
+    made: dict[str, list[dict[str, CellValue]]] = {}
+    for table in _sort_parents_first(tables):
+        rows = [] if table.name == empty else _generate_rows(table, constants, made, rng)
         if number % 2:
             rows += [dict(row) for row in rows]
-        made[table.name.lower()] = _inserted(connection, table, rows, rng)
+        made[table.name.lower()] = _insert_rows(connection, table, rows, rng)
 
 
-def _tables(connection: sqlite3.Connection) -> list[_Table]:
+def _read_tables(connection: sqlite3.Connection) -> list[_Table]:
     names = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' "
         "ESCAPE '\\' AND sql NOT LIKE 'CREATE VIRTUAL%' ORDER BY name"
     ).fetchall()
     pairs = read_columns(connection).foreign_keys
-    return [_table(connection, name, pairs) for (name,) in names]
+    return [_read_table(connection, name, pairs) for (name,) in names]
 
 
-def _table(connection: sqlite3.Connection, name: str, pairs: Sequence[tuple[str, str]]) -> _Table:
+def _read_table(
+    connection: sqlite3.Connection, name: str, pairs: Sequence[tuple[str, str]]
+) -> _Table:
     keys = (pair for pair in pairs if pair[0].startswith(f"{name.lower()}."))
     references = {
         own.rpartition(".")[2]: (other.partition(".")[0], other.partition(".")[2])
@@ -188,14 +192,14 @@ def _table(connection: sqlite3.Connection, name: str, pairs: Sequence[tuple[str,
     columns = tuple(
         _Column(column, kind, bool(required), bool(key), references.get(column.lower()))
         for _, column, kind, required, _, key in connection.execute(
-            f"PRAGMA table_info({_quoted(name)})"
+            f"PRAGMA table_info({_quote_name(name)})"
         ).fetchall()
     )
     values = {
         column.name: [
             value
             for (value,) in connection.execute(
-                f"SELECT DISTINCT {_quoted(column.name)} FROM {_quoted(name)} LIMIT {_KEPT_VALUES}"
+                f"SELECT DISTINCT {_quote_name(column.name)} FROM {_quote_name(name)} LIMIT {_KEPT_VALUES}"
             )
         ]
         for column in columns
@@ -203,73 +207,81 @@ def _table(connection: sqlite3.Connection, name: str, pairs: Sequence[tuple[str,
     return _Table(name, columns, values)
 
 
-def _parents_first(tables: Sequence[_Table]) -> list[_Table]:
+def _sort_parents_first(tables: Sequence[_Table]) -> list[_Table]:
     """Return the tables, each after the tables of its foreign keys, unless they form a cycle."""
     left, ordered = list(tables), list[_Table]()
     while left:
         waiting = {table.name.lower() for table in left}
-        ready = next((t for t in left if not _parents(t) & (waiting - {t.name.lower()})), left[0])
+        ready = next(
+            (t for t in left if not _list_parents(t) & (waiting - {t.name.lower()})), left[0]
+        )
         left.remove(ready)
         ordered.append(ready)
     return ordered
 
 
-def _parents(table: _Table) -> set[str]:
+def _list_parents(table: _Table) -> set[str]:
     return {column.references[0] for column in table.columns if column.references}
 
 
-def _rows(
+def _generate_rows(
     table: _Table,
     constants: Constants,
-    made: Mapping[str, Sequence[Mapping[str, Value]]],
+    made: Mapping[str, Sequence[Mapping[str, CellValue]]],
     rng: random.Random,
-) -> list[dict[str, Value]]:
+) -> list[dict[str, CellValue]]:
     """Return new rows; each value is one of a column's few choices."""
     choices = {
-        column.name: _choices(column, table.values[column.name], constants, made, rng)
+        column.name: _build_choices(column, table.values[column.name], constants, made, rng)
         for column in table.columns
     }
-    wanted = rng.randint(*ROWS)
+    wanted = rng.randint(*ROW_RANGE)
     return [
         {name: rng.choice(values) if values else None for name, values in choices.items()}
         for _ in range(wanted)
     ]
 
 
-def _choices(
+def _build_choices(
     column: _Column,
-    original: Sequence[Value],
+    original: Sequence[CellValue],
     constants: Constants,
-    made: Mapping[str, Sequence[Mapping[str, Value]]],
+    made: Mapping[str, Sequence[Mapping[str, CellValue]]],
     rng: random.Random,
-) -> list[Value]:
+) -> list[CellValue]:
     if column.references is not None:
         other, key = column.references
         known = {row[key] for row in made.get(other, ()) if row.get(key) is not None}
         if known:
             return sorted(known, key=repr)
-    number = ROWS[1] if column.key else rng.randint(*CHOICES)
+    number = ROW_RANGE[1] if column.key else rng.randint(*CHOICE_RANGE)
     values = rng.sample(list(original), min(len(original), number))
-    special = [value for value in constants.get(column.name.lower(), ()) if _fits(value, column)]
+    special = [
+        value for value in constants.get(column.name.lower(), ()) if _can_hold(value, column)
+    ]
     for value in rng.sample(special, min(len(special), 3)):
-        values += _neighbours(value, column)
+        values += _list_neighbours(value, column)
     if not values:
-        values += [_invented(column, rng) for _ in range(number)]
+        values += [_invent_value(column, rng) for _ in range(number)]
     # NULL if it occurs, or sometimes if it may: one value among the others.
     if not column.required and not column.key and (None in original or rng.random() < 0.2):
         values.append(None)
     return values
 
 
-def _fits(value: Value, column: _Column) -> bool:
-    return isinstance(value, (int, float)) or not _is_numeric(column) or _whole(value) is not None
+def _can_hold(value: CellValue, column: _Column) -> bool:
+    return (
+        isinstance(value, (int, float))
+        or not _is_numeric(column)
+        or _parse_whole(value) is not None
+    )
 
 
 def _is_numeric(column: _Column) -> bool:
     return any(word in column.type.upper() for word in _NUMERIC)
 
 
-def _whole(value: Value) -> int | None:
+def _parse_whole(value: CellValue) -> int | None:
     """Return the whole number that a text spells, or None."""
     try:
         return int(str(value))
@@ -277,12 +289,12 @@ def _whole(value: Value) -> int | None:
         return None
 
 
-def _neighbours(value: Value, column: _Column) -> list[Value]:
+def _list_neighbours(value: CellValue, column: _Column) -> list[CellValue]:
     """Return a constant and adjacent values, so that `>` and `>=`, `=` and LIKE differ."""
     if isinstance(value, (int, float)):
         return [value, value, value - 1, value + 1]
     text = str(value)
-    number = _whole(value)
+    number = _parse_whole(value)
     if number is not None:
         return [text, text, str(number - 1), str(number + 1)]
     bare = text.replace("%", "").replace("_", "x")
@@ -291,39 +303,39 @@ def _neighbours(value: Value, column: _Column) -> list[Value]:
     return [text, text, text.swapcase(), f"{text}a"]
 
 
-def _invented(column: _Column, rng: random.Random) -> Value:
+def _invent_value(column: _Column, rng: random.Random) -> CellValue:
     return rng.randint(0, 99) if _is_numeric(column) else rng.choice("abcdefgh") * rng.randint(1, 3)
 
 
-def _inserted(
+def _insert_rows(
     connection: sqlite3.Connection,
     table: _Table,
-    rows: Sequence[dict[str, Value]],
+    rows: Sequence[dict[str, CellValue]],
     rng: random.Random,
-) -> list[dict[str, Value]]:
+) -> list[dict[str, CellValue]]:
     """Insert rows, and return the inserted ones, with lower-case names.
 
     A row whose key is taken gets other values a few times; then it is dropped.
     """
     names = [column.name for column in table.columns]
-    into = f"INSERT INTO {_quoted(table.name)} ({', '.join(map(_quoted, names))})"
+    into = f"INSERT INTO {_quote_name(table.name)} ({', '.join(map(_quote_name, names))})"
     (encoding,) = connection.execute("PRAGMA encoding").fetchone()
-    kept: list[dict[str, Value]] = []
+    kept: list[dict[str, CellValue]] = []
     for row in rows:
         for attempt in range(_ATTEMPTS):
             try:
-                bound = [_bound(row[name], encoding) for name in names]
+                bound = [_bind_value(row[name], encoding) for name in names]
                 places = ", ".join(place for place, _ in bound)
                 connection.execute(f"{into} VALUES ({places})", [value for _, value in bound])
             except (sqlite3.IntegrityError, OverflowError):
-                _with_another_key(row, table, attempt, rng)
+                _change_key(row, table, attempt, rng)
             else:
                 kept.append({name.lower(): row[name] for name in names})
                 break
     return kept
 
 
-def _bound(value: Value, encoding: str) -> tuple[str, Value]:
+def _bind_value(value: CellValue, encoding: str) -> tuple[str, CellValue]:
     """Return a value's placeholder in a statement, and the value to bind.
 
     A text that is not UTF-8 (its bytes were read as lone surrogates) can only be bound as bytes,
@@ -335,9 +347,7 @@ def _bound(value: Value, encoding: str) -> tuple[str, Value]:
     return ("?", value) if raw == value.encode("utf-8", "replace") else ("CAST(? AS TEXT)", raw)
 
 
-def _with_another_key(
-    row: dict[str, Value], table: _Table, attempt: int, rng: random.Random
-) -> None:
+def _change_key(row: dict[str, CellValue], table: _Table, attempt: int, rng: random.Random) -> None:
     """Change a row's own keys, and in later attempts every value that may be unique."""
     for column in table.columns:
         if column.references is not None and attempt < _ATTEMPTS // 2:
@@ -351,5 +361,5 @@ def _with_another_key(
                 row[column.name] = f"{text}{rng.randint(0, 99)}"
 
 
-def _quoted(name: str) -> str:
+def _quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -13,7 +13,7 @@ PARTS = (
 )
 
 
-def class_of_error(reference: NormalForm, answer: NormalForm) -> str | None:
+def classify_difference(reference: NormalForm, answer: NormalForm) -> str | None:
     """Return the error class of the first part that differs.
 
     None if only the whole differs, for example by a set operator or the order of selected columns.

@@ -51,8 +51,8 @@ def find_query(answer: str, reference: str, ask_sqlite: bool = True) -> str:
     >>> find_query("Sure!\\n```sql\\nSELECT 1; -- one\\n```", "SELECT 1")
     'SELECT 1'
     """
-    tests = (_holds_query, _begins_query) if ask_sqlite else (_begins_query,)
-    return _unlabelled(find_in_language(answer, reference, *tests))
+    tests = (_has_query, _has_query_start) if ask_sqlite else (_has_query_start,)
+    return _strip_label(find_in_language(answer, reference, *tests))
 
 
 def split_statements(sql: str) -> Statements:
@@ -86,16 +86,16 @@ def is_query(sql: str) -> bool:
     return parsed.statements == 1 and parsed.verb in _QUERIES and is_readable(parsed.text)
 
 
-def _unlabelled(text: str) -> str:
+def _strip_label(text: str) -> str:
     for pattern in (_LABEL, _LANGUAGE):
         match = pattern.match(text)
         text = text[match.end() :] if match else text
     return split_statements(strip_blanks(text)).text or text.strip()
 
 
-def _holds_query(text: str) -> bool:
-    return is_query(_unlabelled(text))
+def _has_query(text: str) -> bool:
+    return is_query(_strip_label(text))
 
 
-def _begins_query(text: str) -> bool:
-    return split_statements(_unlabelled(text)).verb in (*_QUERIES, "with")
+def _has_query_start(text: str) -> bool:
+    return split_statements(_strip_label(text)).verb in (*_QUERIES, "with")

@@ -14,39 +14,39 @@ from functools import cached_property
 from typing import Any
 
 from tuneoff.scoring.sql import official, set_match
-from tuneoff.scoring.sql.difference import class_of_error
+from tuneoff.scoring.sql.difference import classify_difference
 from tuneoff.scoring.sql.extract import find_query, is_query
 from tuneoff.scoring.sql.normal_form import NormalForm
-from tuneoff.scoring.sql.protocol import DatabaseFile, Request
+from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.reference import (
-    Reference,
-    ReferenceFails,
+    CachedReference,
+    ReferenceFailedError,
     find_reference,
+    limit_time,
     open_database,
     read_form,
     read_spider,
     spell_for_spider,
-    time_limit,
 )
 from tuneoff.scoring.sql.sandbox import (
+    MAX_SQL_BYTES,
     NOT_A_QUERY,
-    SQL_BYTES,
-    Stopped,
-    Table,
-    Value,
+    CellValue,
+    QueryStopped,
+    ResultTable,
     select,
 )
-from tuneoff.scoring.sql.spider_grammar import Query
-from tuneoff.scoring.text import normalized
+from tuneoff.scoring.sql.spider_grammar import SpiderQuery
+from tuneoff.scoring.text import normalize_text
 
 FORM_METRICS = ("sql_normal_form", "exact_set_match", "valid_format")
 SUITE_VERDICT = "right on one database only"
-DETAIL_ROWS, DETAIL_COLUMNS, DETAIL_CHARACTERS = 10, 12, 80
+MAX_DETAIL_ROWS, MAX_DETAIL_COLUMNS, MAX_DETAIL_CHARACTERS = 10, 12, 80
 
 Step = Callable[[dict[str, bool], bool], None]
 
 
-def judge(request: Request, step: Step) -> dict[str, Any]:
+def judge(request: JudgeRequest, step: Step) -> dict[str, Any]:
     """Return `scores`, `verdict` and, if requested, `details` of a prediction.
 
     Args:
@@ -57,10 +57,10 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
         ReferenceFails: the reference does not run on a database.
     """
     if request.alone:
-        return _executed_alone(request, step)
+        return _execute_reference(request, step)
     wanted = frozenset(request.metrics)
     scores: dict[str, bool] = dict(request.known)
-    answer = _Answer(request, find_reference(request), lambda: step(scores, False))
+    answer = _JudgedAnswer(request, find_reference(request), lambda: step(scores, False))
     wrong: str | None = None
     if request.databases and wanted & {"execution_accuracy", "test_suite_accuracy"}:
         if "execution_accuracy" not in scores:
@@ -70,24 +70,26 @@ def judge(request: Request, step: Step) -> dict[str, Any]:
             step(scores, request.stopped is not None)
         if len(request.databases) > 1 and "test_suite_accuracy" in wanted:
             step(scores, True)
-            elsewhere = wrong or answer.executed_elsewhere()
+            elsewhere = wrong or answer.check_rest_of_suite()
             scores["test_suite_accuracy"] = elsewhere is None
             if wrong is None and elsewhere is not None:
                 wrong = SUITE_VERDICT
     step(scores, False)
     scores["exact_match"] = request.prediction.strip() == request.reference.strip()
-    scores["normalized_match"] = normalized(answer.query) == normalized(answer.reference.query)
+    scores["normalized_match"] = normalize_text(answer.query) == normalize_text(
+        answer.reference.query
+    )
     scores |= answer.forms(wanted)
     verdict = answer.verdict(scores, wrong)
     result = {"scores": {m: scores[m] for m in request.metrics}, "verdict": verdict}
     if request.details and answer.tables is not None:
         result["details"] = dict(
-            zip(("reference", "prediction"), map(_shown, answer.tables), strict=True)
+            zip(("reference", "prediction"), map(_render_table, answer.tables), strict=True)
         )
     return result
 
 
-def _executed_alone(request: Request, step: Step) -> dict[str, Any]:
+def _execute_reference(request: JudgeRequest, step: Step) -> dict[str, Any]:
     """Execute a reference on each database that requires a result.
 
     In strict mode, databases of the suite without a result are left out
@@ -101,16 +103,18 @@ def _executed_alone(request: Request, step: Step) -> dict[str, Any]:
     return {"scores": {}, "verdict": "right"}
 
 
-class _Answer:
+class _JudgedAnswer:
     """A prediction, and the results of its checks."""
 
-    def __init__(self, request: Request, reference: Reference, step: Callable[[], None]) -> None:
+    def __init__(
+        self, request: JudgeRequest, reference: CachedReference, step: Callable[[], None]
+    ) -> None:
         self._request, self.reference, self._step = request, reference, step
         self._official = request.mode == "official"
         if self._official:
             self.query = request.prediction.strip()
-            self._spider_text = official.prediction_text(request.prediction)
-            self._executed = official.executed_text(self._spider_text)
+            self._spider_text = official.prepare_prediction(request.prediction)
+            self._executed = official.prepare_executed(self._spider_text)
         else:
             # A prediction that ended a process, or is longer than SQLite reads, is not passed to
             # SQLite again.
@@ -120,12 +124,12 @@ class _Answer:
             self._spider_text = self._executed = self.query
         self._stopped = request.stopped or ("too large" if self._is_too_long else None)
         self._form: NormalForm | None = None
-        self.tables: tuple[Table, Table | None] | None = None
+        self.tables: tuple[ResultTable, ResultTable | None] | None = None
 
     @cached_property
     def _is_too_long(self) -> bool:
         """Return whether an answer is longer than any query that SQLite reads."""
-        return not self._official and len(self._request.prediction) > SQL_BYTES
+        return not self._official and len(self._request.prediction) > MAX_SQL_BYTES
 
     @cached_property
     def _is_query(self) -> bool:
@@ -133,7 +137,7 @@ class _Answer:
             return read_form(self.query, self.reference.schema) is not None
         return is_query(self.query)
 
-    def executed_elsewhere(self) -> str | None:
+    def check_rest_of_suite(self) -> str | None:
         """Return the error of its results on the rest of its suite, or None.
 
         In strict mode, a database is left out if the reference has no result there, or one that
@@ -147,7 +151,7 @@ class _Answer:
                 wrong = self.executed(file)
                 if wrong is not None and (self._official or self._is_settled(file)):
                     return wrong
-            except ReferenceFails:
+            except ReferenceFailedError:
                 if self._official:
                     raise
                 self.reference.leave_out(file)
@@ -165,27 +169,27 @@ class _Answer:
         self._step()
         try:
             return self._compared(file, reference)
-        except (Stopped, MemoryError, RecursionError) as error:
-            self._stopped = str(error) if isinstance(error, Stopped) else "too large"
+        except (QueryStopped, MemoryError, RecursionError) as error:
+            self._stopped = str(error) if isinstance(error, QueryStopped) else "too large"
             return self._stopped
 
-    def _compared(self, file: DatabaseFile, reference: Table) -> str | None:
+    def _compared(self, file: DatabaseFile, reference: ResultTable) -> str | None:
         if self._stopped is not None:
-            raise Stopped(self._stopped)
+            raise QueryStopped(self._stopped)
         request = self._request
         database = open_database(file, self._official)
         try:
             table = select(database, self._executed, request.seconds, request.rows)
-        except Stopped as stopped:
+        except QueryStopped as stopped:
             if not (self._official and str(stopped) == NOT_A_QUERY):
                 raise
-            table = Table((), [])  # as there: no statement, an empty result
+            table = ResultTable((), [])  # as there: no statement, an empty result
         self.tables = reference, table
         self._step()
         if not self._official:
             return self.reference.difference(file, reference, table, request, self._step)
-        with time_limit(request.seconds):
-            same = official.same_result(reference.rows, table.rows, self.reference.ordered)
+        with limit_time(request.seconds):
+            same = official.is_same_result(reference.rows, table.rows, self.reference.ordered)
             return None if same else "wrong result"
 
     def forms(self, wanted: frozenset[str]) -> dict[str, bool]:
@@ -194,52 +198,52 @@ class _Answer:
         if not scores:
             return {}
         try:
-            with time_limit(self._request.seconds):
+            with limit_time(self._request.seconds):
                 self._compare_forms(scores)
-        except (Stopped, MemoryError):
+        except (QueryStopped, MemoryError):
             self._form = None  # metrics that ran out of time stay False
         return scores
 
     def _compare_forms(self, scores: dict[str, bool]) -> None:
         """Compute the requested metrics; each query is parsed once."""
         reference = self.reference
-        spider = reference.spider if "exact_set_match" in scores else None
+        spider = reference.spider_query if "exact_set_match" in scores else None
         if self._official and spider is not None:
-            scores["exact_set_match"] = self._matches(spider, self._spider_text)
+            scores["exact_set_match"] = self._is_set_match(spider, self._spider_text)
             if len(scores) == 1:
                 return
         self._form = read_form(self.query, reference.schema) if self._is_query else None
-        same = self._same_form()
+        same = self._is_same_form()
         computed = {"sql_normal_form": same, "valid_format": self._is_query}
         if spider is None:  # Spider's grammar cannot parse the reference: the normal form decides
             computed["exact_set_match"] = same
         elif not self._official:
-            computed["exact_set_match"] = self._is_query and self._strict_match(spider)
+            computed["exact_set_match"] = self._is_query and self._is_strict_match(spider)
         scores |= {metric: value for metric, value in computed.items() if metric in scores}
 
-    def _same_form(self) -> bool:
+    def _is_same_form(self) -> bool:
         # sqlglot accepts more than SQLite in some places, so SQLite decides what is a query.
         if self._is_query != self.reference.is_query:
             return False
         if self._form is None or self.reference.form is None:
-            return normalized(self.query) == normalized(self.reference.query)
+            return normalize_text(self.query) == normalize_text(self.reference.query)
         return self._form.text == self.reference.form.text
 
-    def _strict_match(self, spider: Query) -> bool:
+    def _is_strict_match(self, spider: SpiderQuery) -> bool:
         """Return whether the set match passes in any spelling (`a=1`, "x" for 'x').
 
         The queries are compared as they are, then by their normal forms.
         """
-        if self._matches(spider, self._spider_text):
+        if self._is_set_match(spider, self._spider_text):
             return True
-        spelt = self.reference.spelt
+        spelt = self.reference.spelt_query
         if self._form is None or spelt is None:
             return False
-        return self._matches(spelt, spell_for_spider(self._form))
+        return self._is_set_match(spelt, spell_for_spider(self._form))
 
-    def _matches(self, reference: Query, text: str) -> bool:
+    def _is_set_match(self, reference: SpiderQuery, text: str) -> bool:
         answer = read_spider(text, self.reference.schema)
-        return answer is not None and set_match.matches(
+        return answer is not None and set_match.is_set_match(
             reference, answer, self.reference.keys, keep_distinct=not self._official
         )
 
@@ -257,26 +261,27 @@ class _Answer:
         if self._form is None:
             return wrong or "wrong"
         reference = self.reference.form
-        return (reference and class_of_error(reference, self._form)) or wrong or "wrong"
+        return (reference and classify_difference(reference, self._form)) or wrong or "wrong"
 
 
-def _shown(table: Table | None) -> dict[str, Any] | None:
+def _render_table(table: ResultTable | None) -> dict[str, Any] | None:
     """Return a result as the report shows it: its first rows and columns, long cells cut."""
     if table is None:
         return None
     return {
-        "columns": [_cell(name) for name in table.columns[:DETAIL_COLUMNS]],
+        "columns": [_render_cell(name) for name in table.columns[:MAX_DETAIL_COLUMNS]],
         "rows": [
-            [_cell(value) for value in row[:DETAIL_COLUMNS]] for row in table.rows[:DETAIL_ROWS]
+            [_render_cell(value) for value in row[:MAX_DETAIL_COLUMNS]]
+            for row in table.rows[:MAX_DETAIL_ROWS]
         ],
         "column_count": len(table.columns),
         "row_count": len(table.rows),
     }
 
 
-def _cell(value: Value) -> Value:
+def _render_cell(value: CellValue) -> CellValue:
     if isinstance(value, bytes):
-        value = f"x'{value[:DETAIL_CHARACTERS].hex()}'"
-    if isinstance(value, str) and len(value) > DETAIL_CHARACTERS:
-        return value[: DETAIL_CHARACTERS - 1] + "…"
+        value = f"x'{value[:MAX_DETAIL_CHARACTERS].hex()}'"
+    if isinstance(value, str) and len(value) > MAX_DETAIL_CHARACTERS:
+        return value[: MAX_DETAIL_CHARACTERS - 1] + "…"
     return value

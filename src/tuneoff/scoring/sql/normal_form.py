@@ -17,7 +17,7 @@ from typing import Any
 import sqlglot
 from sqlglot import TokenType, exp
 
-from tuneoff.scoring.sql.sandbox import Stopped
+from tuneoff.scoring.sql.sandbox import QueryStopped
 
 # sqlglot takes about a second for this many characters; no real answer is longer.
 MAX_CHARACTERS = 50_000
@@ -34,7 +34,7 @@ class NotParsed(ValueError):
 
 
 # Every other exception of a parse becomes NotParsed.
-_PASSED_ON = (NotParsed, Stopped, MemoryError)
+_PASSED_ON = (NotParsed, QueryStopped, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class NormalForm:
     ordering: tuple[str, ...]
 
 
-def parse(sql: str) -> Any:
+def parse_query(sql: str) -> Any:
     """Return the syntax tree of one query (SELECT or VALUES, with or without WITH).
 
     Raises:
@@ -74,7 +74,7 @@ def parse(sql: str) -> Any:
     return statements[0]
 
 
-def normal_form(sql: str, schema: Schema | None = None) -> NormalForm:
+def build_normal_form(sql: str, schema: Schema | None = None) -> NormalForm:
     """Return the normal form of a query.
 
     Args:
@@ -84,21 +84,21 @@ def normal_form(sql: str, schema: Schema | None = None) -> NormalForm:
     Raises:
         NotParsed: the text is not one query.
     """
-    tree = parse(sql)
+    tree = parse_query(sql)
     try:
         _lower_names(tree, schema)
         for select in tree.find_all(exp.Select):
             _drop_aliases(select)
-        _Renaming(schema or {}).visit(tree, {})
+        _TableRenamer(schema or {}).visit(tree, {})
         _drop_needless(tree)
-        return _taken_apart(tree)
+        return _split_parts(tree)
     except _PASSED_ON:
         raise
     except Exception as error:
         raise NotParsed(str(error)) from None
 
 
-def _sql(node: Any) -> str:
+def _render_sql(node: Any) -> str:
     return str(node.sql(dialect="sqlite", comments=False))
 
 
@@ -135,7 +135,7 @@ def _drop_aliases(select: Any) -> None:
                 column.replace(named[column.name].copy())
 
 
-class _Renaming:
+class _TableRenamer:
     """Renames each table to its own name, numbered if it occurs again."""
 
     def __init__(self, schema: Schema) -> None:
@@ -145,15 +145,15 @@ class _Renaming:
     def visit(self, node: Any, scope: _Scope) -> None:
         own: _Scope = {}
         if isinstance(node, exp.Select):
-            own = self._sources(node, {called for called, _ in scope.values()})
+            own = self._collect_sources(node, {called for called, _ in scope.values()})
         if isinstance(node, exp.Column):
             self._rename(node, scope)
             return
-        scope = _inherited(scope, own) if own else scope
+        scope = _merge_scopes(scope, own) if own else scope
         for child in node.iter_expressions():
             self.visit(child, scope)
 
-    def _sources(self, select: Any, used: set[str]) -> _Scope:
+    def _collect_sources(self, select: Any, used: set[str]) -> _Scope:
         sources: _Scope = {}
         from_ = select.args.get("from_") or select.args.get("from")
         nodes = [from_.this] if from_ is not None else []
@@ -162,12 +162,12 @@ class _Renaming:
             if isinstance(node, exp.Table):
                 called = self._free(node.name, used)
                 sources[node.alias or node.name] = called, self._schema.get(node.name)
-                node.set("alias", _alias(called) if called != node.name else None)
+                node.set("alias", _build_alias(called) if called != node.name else None)
             elif isinstance(node, exp.Subquery) and node.alias:
                 self._derived += 1
                 called = f"derived_{self._derived}"
                 sources[node.alias] = called, None
-                node.set("alias", _alias(called))
+                node.set("alias", _build_alias(called))
         return sources
 
     def _free(self, name: str, used: set[str]) -> str:
@@ -193,12 +193,12 @@ class _Renaming:
             column.set("table", exp.to_identifier(holders[0][0]))
 
 
-def _inherited(scope: _Scope, own: _Scope) -> _Scope:
+def _merge_scopes(scope: _Scope, own: _Scope) -> _Scope:
     """Return the scope with own names first, where an unqualified column is looked up first."""
     return {**own, **{name: source for name, source in scope.items() if name not in own}}
 
 
-def _alias(name: str) -> Any:
+def _build_alias(name: str) -> Any:
     return exp.TableAlias(this=exp.to_identifier(name))
 
 
@@ -215,33 +215,37 @@ def _drop_needless(tree: Any) -> None:
             paren.replace(paren.this)
 
 
-def _taken_apart(tree: Any) -> NormalForm:
-    outer = list(_outer_selects(tree))
+def _split_parts(tree: Any) -> NormalForm:
+    outer = list(_find_outer_selects(tree))
     outputs = [output for select in outer for output in select.expressions]
     grouping = tree.find_all(exp.AggFunc, exp.Group, exp.Distinct, exp.Having)
     return NormalForm(
-        text=_sql(tree),
+        text=_render_sql(tree),
         tables=frozenset(table.name for table in tree.find_all(exp.Table)),
         columns=Counter(
-            _sql(column) for output in outputs for column in output.find_all(exp.Column, exp.Star)
+            _render_sql(column)
+            for output in outputs
+            for column in output.find_all(exp.Column, exp.Star)
         ),
-        conditions=Counter(map(_sql, _conditions(tree))),
-        grouping=Counter(map(_sql, grouping)),
-        ordering=tuple(_sql(output) for output in tree.find_all(exp.Order, exp.Limit, exp.Offset)),
+        conditions=Counter(map(_render_sql, _find_conditions(tree))),
+        grouping=Counter(map(_render_sql, grouping)),
+        ordering=tuple(
+            _render_sql(output) for output in tree.find_all(exp.Order, exp.Limit, exp.Offset)
+        ),
     )
 
 
-def _outer_selects(tree: Any) -> Iterator[Any]:
+def _find_outer_selects(tree: Any) -> Iterator[Any]:
     if isinstance(tree, exp.SetOperation):
-        yield from _outer_selects(tree.left)
-        yield from _outer_selects(tree.right)
+        yield from _find_outer_selects(tree.left)
+        yield from _find_outer_selects(tree.right)
     elif isinstance(tree, exp.Subquery):
-        yield from _outer_selects(tree.this)
+        yield from _find_outer_selects(tree.this)
     elif isinstance(tree, exp.Select):
         yield tree
 
 
-def _conditions(tree: Any) -> Iterator[Any]:
+def _find_conditions(tree: Any) -> Iterator[Any]:
     """Yield the conditions of WHERE and ON, split at AND."""
     for where in tree.find_all(exp.Where):
         yield from where.this.flatten() if isinstance(where.this, exp.And) else (where.this,)

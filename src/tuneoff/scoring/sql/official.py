@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from tuneoff.scoring.sql.sandbox import Row
+from tuneoff.scoring.sql.sandbox import ResultRow
 
 _TORN = (("> =", ">="), ("< =", "<="), ("! =", "!="))
 _YEAR = re.compile(r"YEAR\s*\(\s*CURDATE\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
@@ -26,21 +26,21 @@ _LEXEMES = re.compile(
 )
 
 
-def prediction_text(answer: str) -> str:
+def prepare_prediction(answer: str) -> str:
     """Return the text that the evaluator uses for set match."""
     return answer.strip().split("\t", 1)[0].replace("value", "1")
 
 
-def executed_text(sql: str, keep_distinct: bool = False) -> str:
+def prepare_executed(sql: str, keep_distinct: bool = False) -> str:
     """Return the text that the evaluator executes for a query."""
     for torn, whole in _TORN:
         sql = sql.replace(torn, whole)
     if not keep_distinct:
-        sql = _first_statement_without_distinct(sql)
+        sql = _strip_distinct(sql)
     return _YEAR.sub("2020", sql)
 
 
-def _first_statement_without_distinct(sql: str) -> str:
+def _strip_distinct(sql: str) -> str:
     pieces, at = [], 0
     for lexeme in _LEXEMES.finditer(sql):
         if lexeme[0] == ";":
@@ -58,42 +58,50 @@ def is_ordered(executed_reference: str) -> bool:
     return "order by" in executed_reference.lower()
 
 
-def same_result(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
+def is_same_result(
+    reference: Sequence[ResultRow], answer: Sequence[ResultRow], ordered: bool
+) -> bool:
     """Return whether two results count as equal."""
     if not reference and not answer:
         return True
     if len(reference) != len(answer) or len(reference[0]) != len(answer[0]):
         return False
-    if not _same_cells(reference, answer, ordered):
+    if not _has_same_cells(reference, answer, ordered):
         return False
     if len(reference[0]) == 1:
-        return _same_rows(reference, answer, ordered)
-    return _some_order(_columns(reference), _columns(answer), ordered)
+        return _has_same_rows(reference, answer, ordered)
+    return _has_matching_order(_transpose_rows(reference), _transpose_rows(answer), ordered)
 
 
-def _same_cells(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
+def _has_same_cells(
+    reference: Sequence[ResultRow], answer: Sequence[ResultRow], ordered: bool
+) -> bool:
     """Return whether the rows are equal with sorted cells, as a list or as a set.
 
     Sorting by text and type may put 1 and 1.0 in different places; the evaluator sees this
     difference, too.
     """
-    left, right = ([tuple(sorted(row, key=_cell_key)) for row in t] for t in (reference, answer))
+    left, right = (
+        [tuple(sorted(row, key=_build_cell_key)) for row in t] for t in (reference, answer)
+    )
     return left == right if ordered else set(left) == set(right)
 
 
-def _cell_key(cell: object) -> str:
+def _build_cell_key(cell: object) -> str:
     return f"{cell}{type(cell)}"
 
 
-def _same_rows(reference: Sequence[Row], answer: Sequence[Row], ordered: bool) -> bool:
+def _has_same_rows(
+    reference: Sequence[ResultRow], answer: Sequence[ResultRow], ordered: bool
+) -> bool:
     return list(reference) == list(answer) if ordered else Counter(reference) == Counter(answer)
 
 
-def _columns(table: Sequence[Row]) -> list[tuple[object, ...]]:
+def _transpose_rows(table: Sequence[ResultRow]) -> list[tuple[object, ...]]:
     return list(zip(*table, strict=True))
 
 
-def _some_order(
+def _has_matching_order(
     reference: list[tuple[object, ...]], answer: list[tuple[object, ...]], ordered: bool
 ) -> bool:
     """Return whether some order of the answer's columns makes the rows equal.
@@ -102,7 +110,7 @@ def _some_order(
     rows so far must agree with every column that is added.
     """
     choices = [
-        [at for at, other in enumerate(answer) if _same_column(column, other, ordered)]
+        [at for at, other in enumerate(answer) if _is_same_column(column, other, ordered)]
         for column in reference
     ]
 
@@ -116,7 +124,7 @@ def _some_order(
             if at in chosen or answer[at] in tried:
                 continue
             tried.add(answer[at])
-            if ordered or _agree(reference, answer, [*chosen, at]):
+            if ordered or _has_same_prefix(reference, answer, [*chosen, at]):
                 if fits([*chosen, at]):
                     return True
                 if ordered:
@@ -126,11 +134,11 @@ def _some_order(
     return fits([])
 
 
-def _same_column(left: tuple[object, ...], right: tuple[object, ...], ordered: bool) -> bool:
+def _is_same_column(left: tuple[object, ...], right: tuple[object, ...], ordered: bool) -> bool:
     return left == right if ordered else Counter(left) == Counter(right)
 
 
-def _agree(
+def _has_same_prefix(
     reference: list[tuple[object, ...]], answer: list[tuple[object, ...]], chosen: list[int]
 ) -> bool:
     """Return whether the first columns' rows are equal as multisets."""

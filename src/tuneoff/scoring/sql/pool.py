@@ -24,7 +24,7 @@ from queue import LifoQueue
 from typing import IO
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring.sql.protocol import Answer, Request
+from tuneoff.scoring.sql.protocol import JudgeReply, JudgeRequest
 
 # The time after the limit in which a child may end a step by itself; with the clock's interval
 # under half a second.
@@ -33,23 +33,23 @@ WATCH_SECONDS = 0.05
 START_SECONDS = 60.0
 _REPLY_BYTES = 4_000_000
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT")
-_START = (
+_START_CODE = (
     "import sys; sys.path[:] = {path!r}; from tuneoff.scoring.sql.worker import main; main({n})"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WorkerLimits:
     """The number of children, and the memory of each."""
 
     memory_bytes: int
     workers: int
 
 
-class Child:
+class WorkerProcess:
     """One sandbox process, started when needed, and again after a kill."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: WorkerLimits) -> None:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         # A kill must hit the late step, never the next one.
@@ -58,7 +58,7 @@ class Child:
         self._late = False
         self._stop = threading.Event()
 
-    def judge(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
+    def judge(self, requests: Sequence[JudgeRequest], stop: threading.Event) -> list[JudgeReply]:
         """Return an answer to each request.
 
         A prediction that ends its process is judged once more without being executed. If that
@@ -73,8 +73,10 @@ class Child:
         finally:
             self._stop = threading.Event()  # nobody may stop an idle child
 
-    def _judge_all(self, requests: Sequence[Request], stop: threading.Event) -> list[Answer]:
-        answers: list[Answer] = []
+    def _judge_all(
+        self, requests: Sequence[JudgeRequest], stop: threading.Event
+    ) -> list[JudgeReply]:
+        answers: list[JudgeReply] = []
         left = deque(requests)
         while left:
             so_far: dict[str, bool] = {}
@@ -87,24 +89,24 @@ class Child:
             if killer.stopped is None:
                 left.appendleft(replace(killer, stopped=ended, known=so_far))
             else:
-                answers.append(_of_killer(killer, so_far))
+                answers.append(_build_killer_answer(killer, so_far))
         return answers
 
     def _judge(
-        self, left: deque[Request], answers: list[Answer], so_far: dict[str, bool]
+        self, left: deque[JudgeRequest], answers: list[JudgeReply], so_far: dict[str, bool]
     ) -> str | None:
         """Remove answered requests, and return how the process ended; None if it did not.
 
         `so_far` then holds the scores of the request that is now first.
         """
-        process = self._started()
-        _send(process, json.dumps([asdict(request) for request in left]).encode() + b"\n")
+        process = self._get_process()
+        _send_line(process, json.dumps([asdict(request) for request in left]).encode() + b"\n")
         while left:
             line, late = self._receive(process, left[0].seconds + GRACE_SECONDS)
             if late or not line.endswith(b"\n"):
                 self.close()
                 return "timeout" if late else "crashed"
-            reply: Answer = json.loads(line)
+            reply: JudgeReply = json.loads(line)
             if "so_far" in reply:
                 so_far.update(reply["so_far"])
             else:
@@ -131,13 +133,13 @@ class Child:
             for stream in (process.stdin, process.stdout):
                 # Unwritten input of a dead child does not matter.
                 with contextlib.suppress(OSError):
-                    _open(stream).close()
+                    _require_stream(stream).close()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _get_process(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
             self.close()  # ended by the system while idle
         if self._process is None:
-            self._process = _start(self._limits.memory_bytes)
+            self._process = _start_process(self._limits.memory_bytes)
             ready, _ = self._receive(self._process, START_SECONDS)
             if not ready.endswith(b"\n"):
                 self.close()
@@ -152,13 +154,13 @@ class Child:
         """Return one line, and whether the process was killed for lateness."""
         with self._lock:
             self._deadline, self._late = time.monotonic() + seconds, False
-        line = _open(process.stdout).readline(_REPLY_BYTES)
+        line = _require_stream(process.stdout).readline(_REPLY_BYTES)
         with self._lock:
             self._deadline = math.inf
             return line, self._late
 
 
-def _of_killer(killer: Request, so_far: dict[str, bool]) -> Answer:
+def _build_killer_answer(killer: JudgeRequest, so_far: dict[str, bool]) -> JudgeReply:
     """Return the answer to a request that ended two processes."""
     known = {**killer.known, **so_far}
     executes = killer.databases and {"execution_accuracy", "test_suite_accuracy"} & {
@@ -170,14 +172,14 @@ def _of_killer(killer: Request, so_far: dict[str, bool]) -> Answer:
     return {"scores": scores, "verdict": killer.stopped}
 
 
-def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
+def _start_process(memory_bytes: int) -> subprocess.Popen[bytes]:
     """Start a child process with the module path of this one, and nothing else.
 
     No secrets in its environment, no file handles, no terminal.
     """
     path = [os.path.abspath(entry) for entry in sys.path]
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", "-c", _START.format(path=path, n=memory_bytes)],
+        [sys.executable, "-I", "-S", "-B", "-c", _START_CODE.format(path=path, n=memory_bytes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -188,25 +190,25 @@ def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _send(process: subprocess.Popen[bytes], line: bytes) -> None:
+def _send_line(process: subprocess.Popen[bytes], line: bytes) -> None:
     with contextlib.suppress(BrokenPipeError):
-        _open(process.stdin).write(line)
-        _open(process.stdin).flush()
+        _require_stream(process.stdin).write(line)
+        _require_stream(process.stdin).flush()
 
 
-def _open(stream: IO[bytes] | None) -> IO[bytes]:
+def _require_stream(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None
     return stream
 
 
-class Pool:
+class WorkerPool:
     """A few children; as many threads may call `judge`."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: WorkerLimits) -> None:
         self.limits = limits
         # Last in, first out: only as many processes are started as are busy at once.
-        self._idle: LifoQueue[Child] = LifoQueue()
-        self._children = [Child(limits) for _ in range(limits.workers)]
+        self._idle: LifoQueue[WorkerProcess] = LifoQueue()
+        self._children = [WorkerProcess(limits) for _ in range(limits.workers)]
         for child in self._children:
             self._idle.put(child)
         self._closed = threading.Event()
@@ -221,8 +223,8 @@ class Pool:
                 child.kill_if_late()
 
     def judge(
-        self, requests: Sequence[Request], stop: threading.Event | None = None
-    ) -> list[Answer]:
+        self, requests: Sequence[JudgeRequest], stop: threading.Event | None = None
+    ) -> list[JudgeReply]:
         """Return an answer to each request, in order; waits for an idle child.
 
         Raises:
@@ -246,8 +248,8 @@ class Pool:
 
 
 @cache
-def shared_pool(limits: Limits) -> Pool:
+def get_shared_pool(limits: WorkerLimits) -> WorkerPool:
     """Return a pool that stays warm for the next scoring, until this process ends."""
-    pool = Pool(limits)
+    pool = WorkerPool(limits)
     atexit.register(pool.close)
     return pool

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-Answer = dict[str, Any]
+JudgeReply = dict[str, Any]
 
 
 class DatabaseFile(NamedTuple):
@@ -23,7 +23,7 @@ class DatabaseFile(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class JudgeRequest:
     """A prediction to judge."""
 
     reference: str

@@ -15,12 +15,19 @@ from functools import cached_property
 
 from tuneoff.scoring.sql import compare, official, set_match
 from tuneoff.scoring.sql.extract import find_query, is_query, split_statements
-from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, normal_form
-from tuneoff.scoring.sql.protocol import DatabaseFile, Request
+from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, build_normal_form
+from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.reversed_copy import NotCopied, open_reversed
-from tuneoff.scoring.sql.sandbox import Database, Row, Stopped, Table, connect, select
-from tuneoff.scoring.sql.spider_grammar import NotSpider, Query, parse
-from tuneoff.scoring.sql.ties import find_groups
+from tuneoff.scoring.sql.sandbox import (
+    QueryStopped,
+    ReadOnlyDatabase,
+    ResultRow,
+    ResultTable,
+    connect,
+    select,
+)
+from tuneoff.scoring.sql.spider_grammar import NotSpider, SpiderQuery, parse_spider
+from tuneoff.scoring.sql.ties import find_tie_groups
 
 # LRU cache: the most references, and about the most bytes of all together.
 _KEPT_REFERENCES = 512
@@ -28,11 +35,11 @@ _KEPT_BYTES = 100_000_000
 _CELL_BYTES = 60
 
 
-class ReferenceFails(Exception):
+class ReferenceFailedError(Exception):
     """A reference that does not run: the user's mistake. `args` are the database and the reason."""
 
 
-class Reference:
+class CachedReference:
     """A reference and its cached results."""
 
     def __init__(self, sql: str, own: DatabaseFile | None, is_official: bool) -> None:
@@ -40,12 +47,12 @@ class Reference:
         self.kept_bytes = 0
         self._own = own
         self._official = is_official
-        self._results: dict[DatabaseFile, Table] = {}
-        self._groups: dict[DatabaseFile, list[compare.Group] | None] = {}
+        self._results: dict[DatabaseFile, ResultTable] = {}
+        self._groups: dict[DatabaseFile, list[compare.TieGroup] | None] = {}
         self._settled: dict[DatabaseFile, bool] = {}
         # In strict mode a reference is extracted like an answer.
         self.query = sql.strip() if is_official else find_query(sql, sql)
-        self.executed = official.executed_text(sql) if is_official else self.query
+        self.executed = official.prepare_executed(sql) if is_official else self.query
 
     @cached_property
     def ordered(self) -> bool:
@@ -61,7 +68,7 @@ class Reference:
         if self._own is None:
             return {}
         columns = open_database(self._own, self._official).columns
-        return set_match.same_columns(columns.foreign_keys, columns.by_table)
+        return set_match.group_columns(columns.foreign_keys, columns.by_table)
 
     @cached_property
     def form(self) -> NormalForm | None:
@@ -72,15 +79,15 @@ class Reference:
         return is_query(self.query)
 
     @cached_property
-    def spider(self) -> Query | None:
+    def spider_query(self) -> SpiderQuery | None:
         return read_spider(self.sql if self._official else self.query, self.schema)
 
     @cached_property
-    def spelt(self) -> Query | None:
+    def spelt_query(self) -> SpiderQuery | None:
         """Return its normal form, parsed by Spider's grammar."""
         return read_spider(spell_for_spider(self.form), self.schema) if self.form else None
 
-    def result(self, file: DatabaseFile, request: Request) -> Table:
+    def result(self, file: DatabaseFile, request: JudgeRequest) -> ResultTable:
         """Return its result on a database.
 
         Raises:
@@ -92,15 +99,15 @@ class Reference:
         try:
             database = open_database(file, self._official)
             table = select(database, self.executed, request.seconds, request.rows)
-        except Stopped as stopped:
-            raise ReferenceFails(file.path, str(stopped)) from None
-        if self._may_keep(table.rows):
+        except QueryStopped as stopped:
+            raise ReferenceFailedError(file.path, str(stopped)) from None
+        if self._can_cache(table.rows):
             self._results[file] = table
         return table
 
-    def _may_keep(self, rows: Iterable[Row]) -> bool:
+    def _can_cache(self, rows: Iterable[ResultRow]) -> bool:
         """Return whether rows are small enough to cache, and count their bytes."""
-        size = _bytes_of(rows)
+        size = _estimate_bytes(rows)
         if size >= _KEPT_BYTES // 20:
             return False
         self.kept_bytes += size
@@ -109,9 +116,9 @@ class Reference:
     def difference(
         self,
         file: DatabaseFile,
-        expected: Table,
-        answer: Table,
-        request: Request,
+        expected: ResultTable,
+        answer: ResultTable,
+        request: JudgeRequest,
         step: Callable[[], None],
     ) -> str | None:
         """Return the error of an answer's result in strict mode, or None.
@@ -122,35 +129,39 @@ class Reference:
         Raises:
             Stopped: the comparison took too long.
         """
-        with time_limit(request.seconds):
-            wrong = compare.difference(expected, answer, self.ordered)
-        is_open = wrong == "wrong order" or (wrong == "wrong result" and self._may_be_cut)
+        with limit_time(request.seconds):
+            wrong = compare.find_difference(expected, answer, self.ordered)
+        is_open = wrong == "wrong order" or (wrong == "wrong result" and self._has_limit)
         if not is_open or len(expected.rows) != len(answer.rows):
             return wrong
         step()
-        groups = self._tie_groups(file, expected, request)
+        groups = self._find_tie_groups(file, expected, request)
         step()
-        with time_limit(request.seconds):
-            return None if groups is not None and compare.fits(groups, answer.rows) else wrong
+        with limit_time(request.seconds):
+            return (
+                None
+                if groups is not None and compare.is_allowed_order(groups, answer.rows)
+                else wrong
+            )
 
     @cached_property
-    def _may_be_cut(self) -> bool:
+    def _has_limit(self) -> bool:
         return "limit" in self.executed.lower()
 
-    def _tie_groups(
-        self, file: DatabaseFile, expected: Table, request: Request
-    ) -> list[compare.Group] | None:
+    def _find_tie_groups(
+        self, file: DatabaseFile, expected: ResultTable, request: JudgeRequest
+    ) -> list[compare.TieGroup] | None:
         if file in self._groups:
             return self._groups[file]
         database = open_database(file, self._official)
         try:
-            with time_limit(request.seconds):
-                groups = find_groups(
+            with limit_time(request.seconds):
+                groups = find_tie_groups(
                     database, self.executed, expected, request.seconds, request.rows
                 )
-        except Stopped:
+        except QueryStopped:
             groups = None
-        if self._may_keep(row for group in groups or () for row in group.rows):
+        if self._can_cache(row for group in groups or () for row in group.rows):
             self._groups[file] = groups
         return groups
 
@@ -162,7 +173,9 @@ class Reference:
         """Return whether a database is marked as left out."""
         return self._settled.get(file) is False
 
-    def is_settled(self, file: DatabaseFile, request: Request, step: Callable[[], None]) -> bool:
+    def is_settled(
+        self, file: DatabaseFile, request: JudgeRequest, step: Callable[[], None]
+    ) -> bool:
         """Return whether its result on a database does not depend on the storage order.
 
         The database does not count if the result differs over reversed rows, or cannot be had again
@@ -181,7 +194,7 @@ class Reference:
                 wrong = self.difference(file, expected, table, request, step)
             except NotCopied:
                 wrong = None
-            except (ReferenceFails, Stopped, MemoryError):
+            except (ReferenceFailedError, QueryStopped, MemoryError):
                 wrong = "unknown"
             step()
             self._settled[file] = wrong is None
@@ -190,16 +203,16 @@ class Reference:
 
 # Results under other limits may differ.
 _Key = tuple[str, tuple[DatabaseFile, ...], str, float, int]
-_references: OrderedDict[_Key, Reference] = OrderedDict()
+_references: OrderedDict[_Key, CachedReference] = OrderedDict()
 
 
-def find_reference(request: Request) -> Reference:
+def find_reference(request: JudgeRequest) -> CachedReference:
     """Return a request's reference with its cached results."""
     key = request.reference, request.databases, request.mode, request.seconds, request.rows
     reference = _references.pop(key, None)
     if reference is None:
         own = request.databases[0] if request.databases else None
-        reference = Reference(request.reference, own, request.mode == "official")
+        reference = CachedReference(request.reference, own, request.mode == "official")
         kept = sum(other.kept_bytes for other in _references.values())
         while _references and (len(_references) >= _KEPT_REFERENCES or kept > _KEPT_BYTES):
             kept -= _references.popitem(last=False)[1].kept_bytes
@@ -207,7 +220,7 @@ def find_reference(request: Request) -> Reference:
     return reference
 
 
-def _bytes_of(rows: Iterable[Row]) -> int:
+def _estimate_bytes(rows: Iterable[ResultRow]) -> int:
     """Return an estimate of the memory of rows."""
     return sum(
         _CELL_BYTES + (len(cell) if isinstance(cell, (str, bytes)) else 0)
@@ -216,7 +229,7 @@ def _bytes_of(rows: Iterable[Row]) -> int:
     )
 
 
-def open_database(file: DatabaseFile, is_official: bool) -> Database:
+def open_database(file: DatabaseFile, is_official: bool) -> ReadOnlyDatabase:
     """Return a database, opened for reading.
 
     Raises:
@@ -225,13 +238,13 @@ def open_database(file: DatabaseFile, is_official: bool) -> Database:
     try:
         return connect(*file, drop_undecodable=is_official)
     except sqlite3.Error as error:
-        raise ReferenceFails(file.path, f"the database cannot be opened: {error}") from None
+        raise ReferenceFailedError(file.path, f"the database cannot be opened: {error}") from None
 
 
 def read_form(sql: str, schema: dict[str, list[str]] | None) -> NormalForm | None:
     """Return a query's normal form; None if it has none."""
     try:
-        return normal_form(split_statements(sql).text, schema)
+        return build_normal_form(split_statements(sql).text, schema)
     except NotParsed:
         return None
 
@@ -241,16 +254,16 @@ def spell_for_spider(form: NormalForm) -> str:
     return form.text.replace("<>", "!=")
 
 
-def read_spider(sql: str, schema: dict[str, list[str]] | None) -> Query | None:
+def read_spider(sql: str, schema: dict[str, list[str]] | None) -> SpiderQuery | None:
     """Return a query parsed by Spider's grammar; None if that fails."""
     try:
-        return parse(sql, schema or {})
+        return parse_spider(sql, schema or {})
     except NotSpider:
         return None
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def limit_time(seconds: float) -> Iterator[None]:
     """Interrupt Python code after some seconds, if the system can.
 
     Raises:

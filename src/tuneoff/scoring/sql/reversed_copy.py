@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import closing
 
-from tuneoff.scoring.sql.sandbox import Database, confine, open_file
+from tuneoff.scoring.sql.sandbox import ReadOnlyDatabase, confine, open_file
 
 # Bytes. A larger database is not copied.
 COPIED_BYTES = 32_000_000
@@ -27,14 +27,14 @@ _AFFINITIES = (
     ("REAL", "REAL"), ("FLOA", "REAL"), ("DOUB", "REAL"),
 )  # fmt: skip
 
-_copies: OrderedDict[tuple[str, int], tuple[Database, int]] = OrderedDict()
+_copies: OrderedDict[tuple[str, int], tuple[ReadOnlyDatabase, int]] = OrderedDict()
 
 
 class NotCopied(Exception):
     """A database that is too large to copy, or has something that cannot be copied."""
 
 
-def open_reversed(path: str, stamp: int, seconds: float) -> Database:
+def open_reversed(path: str, stamp: int, seconds: float) -> ReadOnlyDatabase:
     """Return the read-only reversed copy of a database; the latest ones are cached.
 
     Args:
@@ -46,7 +46,7 @@ def open_reversed(path: str, stamp: int, seconds: float) -> Database:
     """
     copied = _copies.pop((path, stamp), None)
     if copied is None:
-        copied = _copy(path, seconds)
+        copied = _copy_database(path, seconds)
         kept = sum(size for _, size in _copies.values())
         while _copies and kept + copied[1] > _KEPT_BYTES:
             database, size = _copies.popitem(last=False)[1]
@@ -56,12 +56,12 @@ def open_reversed(path: str, stamp: int, seconds: float) -> Database:
     return copied[0]
 
 
-def _copy(path: str, seconds: float) -> tuple[Database, int]:
+def _copy_database(path: str, seconds: float) -> tuple[ReadOnlyDatabase, int]:
     """Return the copy and its size in bytes."""
     copy = sqlite3.connect(":memory:", isolation_level=None, cached_statements=0)
     try:
         with closing(open_file(path)) as original:
-            size = _read(original, "page_count") * _read(original, "page_size")
+            size = _read_pragma(original, "page_count") * _read_pragma(original, "page_size")
             if size > COPIED_BYTES:
                 raise NotCopied
             original.backup(copy)
@@ -70,19 +70,19 @@ def _copy(path: str, seconds: float) -> tuple[Database, int]:
             lambda: int(time.monotonic() > deadline), _INSTRUCTIONS_BETWEEN_CHECKS
         )
         copy.execute("PRAGMA legacy_alter_table = ON")  # what refers to a table stays as it is
-        for table, is_strict in list(_tables(copy)):
-            _reverse(copy, table, is_strict)
+        for table, is_strict in list(_list_tables(copy)):
+            _reverse_table(copy, table, is_strict)
         return confine(copy, "surrogateescape"), size
     except (sqlite3.Error, MemoryError, NotCopied) as error:
         copy.close()
         raise NotCopied(str(error)) from None
 
 
-def _read(connection: sqlite3.Connection, pragma: str) -> int:
+def _read_pragma(connection: sqlite3.Connection, pragma: str) -> int:
     return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
 
-def _tables(connection: sqlite3.Connection) -> Iterator[tuple[str, bool]]:
+def _list_tables(connection: sqlite3.Connection) -> Iterator[tuple[str, bool]]:
     """Yield the name of each ordinary table, and whether it is STRICT.
 
     The shadow tables of a virtual table are skipped.
@@ -97,11 +97,11 @@ def _tables(connection: sqlite3.Connection) -> Iterator[tuple[str, bool]]:
             yield name, "STRICT" in sql.upper().rpartition(")")[2]
 
 
-def _reverse(connection: sqlite3.Connection, table: str, is_strict: bool) -> None:
+def _reverse_table(connection: sqlite3.Connection, table: str, is_strict: bool) -> None:
     """Replace a table by one with the same columns and reversed rows."""
-    old, new = _quoted(table), _quoted(f"tuneoff {table}")
+    old, new = _quote_name(table), _quote_name(f"tuneoff {table}")
     columns = [
-        (_quoted(name), _affinity(declared, is_strict))
+        (_quote_name(name), _find_affinity(declared, is_strict))
         for _, name, declared, *_, hidden in connection.execute(f"PRAGMA table_xinfo({old})")
         if hidden != 1
     ]
@@ -113,7 +113,7 @@ def _reverse(connection: sqlite3.Connection, table: str, is_strict: bool) -> Non
     ]
     connection.execute('DROP INDEX "tuneoff index"')
     declared = ", ".join(
-        f"{name} {affinity} COLLATE {_quoted(collation)}"
+        f"{name} {affinity} COLLATE {_quote_name(collation)}"
         for (name, affinity), collation in zip(columns, collations, strict=True)
     )
     connection.execute(f"CREATE TABLE {new} ({declared})")
@@ -125,12 +125,12 @@ def _reverse(connection: sqlite3.Connection, table: str, is_strict: bool) -> Non
     connection.execute(f"ALTER TABLE {new} RENAME TO {old}")
 
 
-def _affinity(declared: str, is_strict: bool) -> str:
+def _find_affinity(declared: str, is_strict: bool) -> str:
     if is_strict and declared.upper() == "ANY":
         return "BLOB"  # STRICT keeps such values as they are
     named = (affinity for word, affinity in _AFFINITIES if word in declared.upper())
     return next(named, "NUMERIC") if declared else "BLOB"
 
 
-def _quoted(name: str) -> str:
+def _quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

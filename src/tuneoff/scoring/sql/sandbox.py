@@ -29,13 +29,13 @@ from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import quote
 
-SQL_BYTES = 100_000
-VALUE_BYTES = 16_000_000
-RESULT_BYTES = 32_000_000
+MAX_SQL_BYTES = 100_000
+MAX_VALUE_BYTES = 16_000_000
+MAX_RESULT_BYTES = 32_000_000
 NOT_A_QUERY = "not a query"
 _INSTRUCTIONS_BETWEEN_CHECKS = 1_000
-_OPEN_FILES = 128
-_OPEN_DATABASES = 100
+_MAX_OPEN_FILES = 128
+_MAX_OPEN_DATABASES = 100
 _ALLOWED = frozenset(
     (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
 )
@@ -43,8 +43,8 @@ _FORBIDDEN_FUNCTIONS = frozenset(
     ("load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "fts5", "sqlite_log")
 )
 _LIMITS = (
-    (sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES),
-    (sqlite3.SQLITE_LIMIT_SQL_LENGTH, SQL_BYTES),
+    (sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES),
+    (sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_SQL_BYTES),
     (sqlite3.SQLITE_LIMIT_COLUMN, 2_000),
     (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
     (sqlite3.SQLITE_LIMIT_WORKER_THREADS, 0),
@@ -58,18 +58,18 @@ _TOO_LARGE = (
 # SQLite's messages when its parser fails, before names are resolved.
 _UNREADABLE = (*_SYNTAX, *_TOO_LARGE, "null character", "one statement", "clause should come after")
 
-Value = None | int | float | str | bytes
-Row = tuple[Value, ...]
+CellValue = None | int | float | str | bytes
+ResultRow = tuple[CellValue, ...]
 
 
-class Table(NamedTuple):
+class ResultTable(NamedTuple):
     """The result of a query."""
 
     columns: tuple[str, ...]
-    rows: list[Row]
+    rows: list[ResultRow]
 
 
-class Stopped(Exception):
+class QueryStopped(Exception):
     """A query without a result; the message is the verdict."""
 
 
@@ -91,7 +91,7 @@ def limit_process(memory_bytes: int) -> None:
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, _OPEN_FILES),
+        (resource.RLIMIT_NOFILE, _MAX_OPEN_FILES),
     )
     for kind, value in limits:
         try:
@@ -112,21 +112,21 @@ def limit_cpu(seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 
 
-class Columns(NamedTuple):
+class DatabaseColumns(NamedTuple):
     """The names of a database in lower case: columns by table, and foreign-key pairs."""
 
     by_table: dict[str, list[str]]
     foreign_keys: list[tuple[str, str]]
 
 
-class Database:
+class ReadOnlyDatabase:
     """A read-only connection and its names."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
     @cached_property
-    def columns(self) -> Columns:
+    def columns(self) -> DatabaseColumns:
         """Return the names; they are read on first use, without the authorizer."""
         self.connection.set_authorizer(None)
         _State.deadline, _State.timed_out = math.inf, False
@@ -136,10 +136,10 @@ class Database:
             self.connection.set_authorizer(_authorize)
 
 
-_opened: OrderedDict[tuple[str, int, bool], Database] = OrderedDict()
+_opened: OrderedDict[tuple[str, int, bool], ReadOnlyDatabase] = OrderedDict()
 
 
-def connect(path: str, stamp: int = 0, drop_undecodable: bool = False) -> Database:
+def connect(path: str, stamp: int = 0, drop_undecodable: bool = False) -> ReadOnlyDatabase:
     """Return a read-only database; a few stay open, since requests are grouped by database.
 
     Args:
@@ -154,7 +154,7 @@ def connect(path: str, stamp: int = 0, drop_undecodable: bool = False) -> Databa
     database = _opened.pop(key, None)
     if database is None:
         database = confine(open_file(path), "ignore" if drop_undecodable else "surrogateescape")
-        if len(_opened) >= _OPEN_DATABASES:
+        if len(_opened) >= _MAX_OPEN_DATABASES:
             _opened.popitem(last=False)[1].connection.close()
     _opened[key] = database
     return database
@@ -166,7 +166,7 @@ def open_file(path: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=0)
 
 
-def confine(connection: sqlite3.Connection, errors: str) -> Database:
+def confine(connection: sqlite3.Connection, errors: str) -> ReadOnlyDatabase:
     """Return a connection as a read-only database within the limits.
 
     Args:
@@ -185,8 +185,8 @@ def confine(connection: sqlite3.Connection, errors: str) -> Database:
     for kind, value in _LIMITS:
         connection.setlimit(kind, value)
     connection.set_authorizer(_authorize)
-    connection.set_progress_handler(_late, _INSTRUCTIONS_BETWEEN_CHECKS)
-    return Database(connection)
+    connection.set_progress_handler(_is_late, _INSTRUCTIONS_BETWEEN_CHECKS)
+    return ReadOnlyDatabase(connection)
 
 
 def is_readable(sql: str) -> bool:
@@ -215,7 +215,7 @@ def limit_heap(bytes: int) -> None:
     connection.close()
 
 
-def read_columns(connection: sqlite3.Connection) -> Columns:
+def read_columns(connection: sqlite3.Connection) -> DatabaseColumns:
     """Return the names of a database."""
     by_table: dict[str, list[str]] = {}
     keys: list[tuple[str, str]] = []
@@ -229,7 +229,7 @@ def read_columns(connection: sqlite3.Connection) -> Columns:
                 primary = [row[0] for row in connection.execute(_PRIMARY, (other,))]
                 key = primary[place] if place < len(primary) else ""
             keys.append((f"{table}.{column}".lower(), f"{other}.{key}".lower()))
-    return Columns(by_table, keys)
+    return DatabaseColumns(by_table, keys)
 
 
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid"
@@ -246,12 +246,12 @@ def _authorize(action: int, first: str | None, second: str | None, *_: object) -
     return sqlite3.SQLITE_DENY
 
 
-def _late() -> int:
+def _is_late() -> int:
     _State.timed_out = _State.timed_out or time.monotonic() > _State.deadline
     return int(_State.timed_out)
 
 
-def select(database: Database, sql: str, seconds: float, row_limit: int) -> Table:
+def select(database: ReadOnlyDatabase, sql: str, seconds: float, row_limit: int) -> ResultTable:
     """Return the result of one query.
 
     Raises:
@@ -260,35 +260,35 @@ def select(database: Database, sql: str, seconds: float, row_limit: int) -> Tabl
     _State.deadline = time.monotonic() + seconds
     _State.timed_out = _State.denied = False
     try:
-        if len(sql) > SQL_BYTES:
-            raise Stopped("too large")
-        return _fetched(database.connection, sql, row_limit)
-    except Stopped:
+        if len(sql) > MAX_SQL_BYTES:
+            raise QueryStopped("too large")
+        return _fetch_table(database.connection, sql, row_limit)
+    except QueryStopped:
         raise
     except Exception as error:
-        raise Stopped(_verdict(error)) from None
+        raise QueryStopped(_classify_error(error)) from None
 
 
-def _fetched(connection: sqlite3.Connection, sql: str, row_limit: int) -> Table:
+def _fetch_table(connection: sqlite3.Connection, sql: str, row_limit: int) -> ResultTable:
     cursor = connection.execute(sql)
     try:
         if cursor.description is None:
-            raise Stopped(NOT_A_QUERY)
-        rows: list[Row] = []
+            raise QueryStopped(NOT_A_QUERY)
+        rows: list[ResultRow] = []
         size = 0
         for row in cursor:
             size += sum(len(value) if isinstance(value, (str, bytes)) else 8 for value in row)
-            if len(rows) == row_limit or size > RESULT_BYTES:
-                raise Stopped("too large")
-            if _late():
-                raise Stopped("timeout")
+            if len(rows) == row_limit or size > MAX_RESULT_BYTES:
+                raise QueryStopped("too large")
+            if _is_late():
+                raise QueryStopped("timeout")
             rows.append(row)
-        return Table(tuple(column[0] for column in cursor.description), rows)
+        return ResultTable(tuple(column[0] for column in cursor.description), rows)
     finally:
         cursor.close()
 
 
-def _verdict(error: Exception) -> str:
+def _classify_error(error: Exception) -> str:
     """Return the error class for users; SQLite's own words if they are plain."""
     message = str(error)
     if _State.timed_out or message == "interrupted":

@@ -18,22 +18,32 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tuneoff.scoring.sql.spider_grammar import Column, Condition, Conditions, Query, Term
+from tuneoff.scoring.sql.spider_grammar import (
+    Condition,
+    Conditions,
+    SpiderColumn,
+    SpiderQuery,
+    Term,
+)
 
 Keys = Mapping[str, str]
 
 
-def matches(reference: Query, answer: Query, keys: Keys, keep_distinct: bool = False) -> bool:
+def is_set_match(
+    reference: SpiderQuery, answer: SpiderQuery, keys: Keys, keep_distinct: bool = False
+) -> bool:
     """Return whether two queries are the same, clause by clause.
 
     Args:
         keys: each column of a foreign key → the column that represents its group.
         keep_distinct: whether DISTINCT counts.
     """
-    return _same(_prepared(reference, keys, keep_distinct), _prepared(answer, keys, keep_distinct))
+    return _is_same_query(
+        _prepare_query(reference, keys, keep_distinct), _prepare_query(answer, keys, keep_distinct)
+    )
 
 
-def same_columns(
+def group_columns(
     foreign_keys: Iterable[tuple[str, str]], columns: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
     """Return, per column of a foreign key, the column that represents its group.
@@ -62,19 +72,19 @@ def same_columns(
     return {name: first(group) for group in groups for name in group}
 
 
-def hardness(query: Query) -> str:
+def classify_hardness(query: SpiderQuery) -> str:
     """Return `easy`, `medium`, `hard` or `extra`, by a query's clauses."""
-    conditions = [*_only_conditions(query.join_conditions + query.where + query.having)]
+    conditions = [*_drop_connectors(query.join_conditions + query.where + query.having)]
     clauses = (
         bool(query.where) + bool(query.group_by) + bool(query.order_by) + query.limited
         + len(query.tables) - 1
-        + _connectors(query).count("or")
+        + _list_connectors(query).count("or")
         + sum(condition.comparison == "like" for condition in conditions)
     )  # fmt: skip
     values = (value for condition in conditions for value in (condition.first, condition.second))
-    nested = sum(isinstance(value, Query) for value in values) + (query.other is not None)
+    nested = sum(isinstance(value, SpiderQuery) for value in values) + (query.other is not None)
     others = (
-        (_aggregates(query) > 1) + (len(query.select) > 1)
+        (_count_aggregates(query) > 1) + (len(query.select) > 1)
         # Conditions are counted with their connectors.
         + (len(query.where) > 1) + (len(query.group_by) > 1)
     )  # fmt: skip
@@ -87,7 +97,7 @@ def hardness(query: Query) -> str:
     return "hard" if clauses <= 1 and others == 0 and nested <= 1 else "extra"
 
 
-def _aggregates(query: Query) -> int:
+def _count_aggregates(query: SpiderQuery) -> int:
     """Return the number of aggregates as the original counts them.
 
     Each NOT, and each AND or OR of HAVING, is one; those within conditions are none.
@@ -95,50 +105,52 @@ def _aggregates(query: Query) -> int:
     ordered = [column for term in query.order_by for column in (term.left, term.right) if column]
     return (
         sum(bool(aggregate) for aggregate, _ in query.select)
-        + sum(condition.negated for condition in _only_conditions(query.where))
+        + sum(condition.negated for condition in _drop_connectors(query.where))
         + sum(bool(column.aggregate) for column in (*query.group_by, *ordered))
         + sum(isinstance(item, str) or item.negated for item in query.having)
     )
 
 
-def _prepared(query: Query, keys: Keys, keep_distinct: bool) -> Query:
+def _prepare_query(query: SpiderQuery, keys: Keys, keep_distinct: bool) -> SpiderQuery:
     """Return a query without values and DISTINCT, with foreign-key columns unified."""
     tables = {table for table in query.tables if isinstance(table, str)}
     names = {name: key for name, key in keys.items() if name.partition(".")[0] in tables}
-    return _rewritten(_without_values(query), names, keep_distinct)
+    return _rename_columns(_drop_values(query), names, keep_distinct)
 
 
-def _without_values(query: Query) -> Query:
+def _drop_values(query: SpiderQuery) -> SpiderQuery:
     """Return a query whose conditions keep only nested queries as values."""
     return replace(
         query,
-        join_conditions=_no_values(query.join_conditions),
-        where=_no_values(query.where),
-        having=_no_values(query.having),
-        other=query.other and _without_values(query.other),
+        join_conditions=_drop_condition_values(query.join_conditions),
+        where=_drop_condition_values(query.where),
+        having=_drop_condition_values(query.having),
+        other=query.other and _drop_values(query.other),
     )
 
 
-def _no_values(conditions: Conditions) -> Conditions:
+def _drop_condition_values(conditions: Conditions) -> Conditions:
     return tuple(
         condition
         if isinstance(condition, str)
         else condition._replace(
-            first=_query_in(condition.first), second=_query_in(condition.second)
+            first=_get_nested_query(condition.first), second=_get_nested_query(condition.second)
         )
         for condition in conditions
     )
 
 
-def _query_in(value: object) -> Query | None:
-    return _without_values(value) if isinstance(value, Query) else None
+def _get_nested_query(value: object) -> SpiderQuery | None:
+    return _drop_values(value) if isinstance(value, SpiderQuery) else None
 
 
-def _rewritten(query: Query, names: Keys, keep_distinct: bool) -> Query:
+def _rename_columns(query: SpiderQuery, names: Keys, keep_distinct: bool) -> SpiderQuery:
     """Return a query and its set-operation partners with columns renamed by `names`."""
 
-    def column(old: Column) -> Column:
-        return Column(old.aggregate, names.get(old.name, old.name), old.distinct and keep_distinct)
+    def column(old: SpiderColumn) -> SpiderColumn:
+        return SpiderColumn(
+            old.aggregate, names.get(old.name, old.name), old.distinct and keep_distinct
+        )
 
     def term(old: Term) -> Term:
         return Term(old.operator, column(old.left), old.right and column(old.right))
@@ -160,43 +172,45 @@ def _rewritten(query: Query, names: Keys, keep_distinct: bool) -> Query:
         group_by=tuple(map(column, query.group_by)),
         having=conditions(query.having),
         order_by=tuple(map(term, query.order_by)),
-        other=query.other and _rewritten(query.other, names, keep_distinct),
+        other=query.other and _rename_columns(query.other, names, keep_distinct),
     )
 
 
-def _same(reference: Query, answer: Query) -> bool:
+def _is_same_query(reference: SpiderQuery, answer: SpiderQuery) -> bool:
     return (
         reference.distinct == answer.distinct
         and Counter(reference.select) == Counter(answer.select)
-        and Counter(_only_conditions(reference.where)) == Counter(_only_conditions(answer.where))
+        and Counter(_drop_connectors(reference.where)) == Counter(_drop_connectors(answer.where))
         and set(reference.where[1::2]) == set(answer.where[1::2])
-        and _same_grouping(reference, answer)
-        and _same_order(reference, answer)
-        and _keywords(reference) == _keywords(answer)
+        and _has_same_grouping(reference, answer)
+        and _has_same_order(reference, answer)
+        and _collect_keywords(reference) == _collect_keywords(answer)
         and Counter(reference.tables) == Counter(answer.tables)
-        and _same_other(reference, answer)
+        and _has_same_other(reference, answer)
     )
 
 
-def _same_grouping(reference: Query, answer: Query) -> bool:
+def _has_same_grouping(reference: SpiderQuery, answer: SpiderQuery) -> bool:
     names = [[column.name for column in query.group_by] for query in (reference, answer)]
     return names[0] == names[1] and (not names[0] or reference.having == answer.having)
 
 
-def _same_order(reference: Query, answer: Query) -> bool:
+def _has_same_order(reference: SpiderQuery, answer: SpiderQuery) -> bool:
     return (reference.direction, reference.order_by) == (answer.direction, answer.order_by) and (
         not reference.order_by or reference.limited == answer.limited
     )
 
 
-def _same_other(reference: Query, answer: Query) -> bool:
+def _has_same_other(reference: SpiderQuery, answer: SpiderQuery) -> bool:
     if reference.other is None or answer.other is None:
         return reference.other is answer.other
-    return reference.set_operator == answer.set_operator and _same(reference.other, answer.other)
+    return reference.set_operator == answer.set_operator and _is_same_query(
+        reference.other, answer.other
+    )
 
 
-def _keywords(query: Query) -> set[str]:
-    conditions = [*_only_conditions(query.join_conditions + query.where + query.having)]
+def _collect_keywords(query: SpiderQuery) -> set[str]:
+    conditions = [*_drop_connectors(query.join_conditions + query.where + query.having)]
     comparisons = {condition.comparison for condition in conditions} & {"in", "like"}
     clauses = {
         "where": bool(query.where),
@@ -204,14 +218,14 @@ def _keywords(query: Query) -> set[str]:
         "having": bool(query.having),
         "order": bool(query.order_by),
         "limit": query.limited,
-        "or": "or" in _connectors(query),
+        "or": "or" in _list_connectors(query),
         "not": any(condition.negated for condition in conditions),
     }
     present = {word for word, there in clauses.items() if there}
     return present | comparisons | {query.direction, query.set_operator} - {""}
 
 
-def _connectors(query: Query) -> list[str]:
+def _list_connectors(query: SpiderQuery) -> list[str]:
     """Return the connectors (AND, OR) of the conditions of joins, WHERE and HAVING."""
     return [
         word
@@ -221,5 +235,5 @@ def _connectors(query: Query) -> list[str]:
     ]
 
 
-def _only_conditions(conditions: Sequence[Condition | str]) -> Iterable[Condition]:
+def _drop_connectors(conditions: Sequence[Condition | str]) -> Iterable[Condition]:
     return (condition for condition in conditions if isinstance(condition, Condition))

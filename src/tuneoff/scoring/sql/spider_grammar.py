@@ -39,7 +39,7 @@ class NotSpider(ValueError):
     """A text that Spider's grammar cannot parse; the message says at which word."""
 
 
-class Column(NamedTuple):
+class SpiderColumn(NamedTuple):
     """`aggregate(DISTINCT name)`."""
 
     aggregate: str
@@ -53,8 +53,8 @@ class Term(NamedTuple):
     """A column, or two columns with an arithmetic operator."""
 
     operator: str
-    left: Column
-    right: Column | None
+    left: SpiderColumn
+    right: SpiderColumn | None
 
 
 class Condition(NamedTuple):
@@ -66,32 +66,32 @@ class Condition(NamedTuple):
     negated: bool
     comparison: str
     term: Term
-    first: float | str | Column | Query | None
-    second: float | str | Column | Query | None
+    first: float | str | SpiderColumn | SpiderQuery | None
+    second: float | str | SpiderColumn | SpiderQuery | None
 
 
 Conditions = tuple[Condition | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class SpiderQuery:
     """A parsed query; conditions alternate with their `and` and `or`."""
 
-    tables: tuple[str | Query, ...]
+    tables: tuple[str | SpiderQuery, ...]
     join_conditions: Conditions
     distinct: bool
     select: tuple[tuple[str, Term], ...]
     where: Conditions
-    group_by: tuple[Column, ...]
+    group_by: tuple[SpiderColumn, ...]
     having: Conditions
     direction: str
     order_by: tuple[Term, ...]
     limited: bool
     set_operator: str = ""
-    other: Query | None = None
+    other: SpiderQuery | None = None
 
 
-def parse(sql: str, columns: Columns) -> Query:
+def parse_spider(sql: str, columns: Columns) -> SpiderQuery:
     """Return a text parsed as a query.
 
     Args:
@@ -104,7 +104,7 @@ def parse(sql: str, columns: Columns) -> Query:
         raise NotSpider(f"{len(sql)} characters are too many")
     try:
         words = tokenize(sql)
-        reader = _Reader(words, len(words), _names(words, columns), columns)
+        reader = _SpiderParser(words, len(words), _map_names(words, columns), columns)
         query, _ = reader.query(0)
     except (IndexError, KeyError, RecursionError, OverflowError) as error:
         raise NotSpider(f"not of this grammar ({type(error).__name__}: {error})") from None
@@ -132,7 +132,7 @@ def tokenize(sql: str) -> list[str]:
     return words
 
 
-def _names(words: Sequence[str], columns: Columns) -> dict[str, str]:
+def _map_names(words: Sequence[str], columns: Columns) -> dict[str, str]:
     """Return word → table: a table's own name, or the word before its AS."""
     aliases = {words[at + 1]: words[at - 1] for at, word in enumerate(words) if word == "as"}
     for table in columns:
@@ -141,7 +141,7 @@ def _names(words: Sequence[str], columns: Columns) -> dict[str, str]:
     return aliases | {table: table for table in columns}
 
 
-class _Reader:
+class _SpiderParser:
     """A recursive-descent parser of the words up to `end`.
 
     Every method takes a position and returns the next one.
@@ -156,7 +156,7 @@ class _Reader:
         """Return the word at a position; "" after the last one."""
         return self._words[at] if at < self._end else ""
 
-    def _needed(self, at: int) -> str:
+    def _require_word(self, at: int) -> str:
         if at >= self._end:
             raise NotSpider("it ends too early")
         return self._words[at]
@@ -166,11 +166,11 @@ class _Reader:
             raise NotSpider(f"expected {word!r}, got {self._word(at)!r}")
         return at + 1
 
-    def _opened(self, at: int) -> tuple[bool, int]:
-        return (True, at + 1) if self._needed(at) == "(" else (False, at)
+    def _skip_bracket(self, at: int) -> tuple[bool, int]:
+        return (True, at + 1) if self._require_word(at) == "(" else (False, at)
 
-    def query(self, at: int) -> tuple[Query, int]:
-        block, at = self._opened(at)
+    def query(self, at: int) -> tuple[SpiderQuery, int]:
+        block, at = self._skip_bracket(at)
         tables, sources, join_conditions, after_from = self._from(at)
         distinct, select = self._select(at, sources)
         where, at = self._where(after_from, sources)
@@ -179,7 +179,7 @@ class _Reader:
         direction, order_by, at = self._order_by(at, sources)
         limited = self._word(at) == "limit"
         if limited:
-            self._needed(at + 1)
+            self._require_word(at + 1)
             at += 2
         at = self._skip_semicolons(at)
         if block:
@@ -188,7 +188,7 @@ class _Reader:
         if self._word(at) in SET_OPERATORS:
             operator = self._word(at)
             other, at = self.query(at + 1)
-        read = Query(
+        read = SpiderQuery(
             tables, join_conditions, distinct, select, where, group_by, having,
             direction, order_by, limited, operator, other,
         )  # fmt: skip
@@ -199,17 +199,17 @@ class _Reader:
             at += 1
         return at
 
-    def _from(self, at: int) -> tuple[tuple[str | Query, ...], list[str], Conditions, int]:
+    def _from(self, at: int) -> tuple[tuple[str | SpiderQuery, ...], list[str], Conditions, int]:
         """Return all tables, the named ones, the join conditions, and the next position."""
         at = next((i for i in range(at, self._end) if self._words[i] == "from"), self._end) + 1
         if at > self._end:
             raise NotSpider("there is no FROM")
-        tables: list[str | Query] = []
+        tables: list[str | SpiderQuery] = []
         sources: list[str] = []
         conditions: list[Condition | str] = []
         while at < self._end:
-            block, at = self._opened(at)
-            if self._needed(at) == "select":
+            block, at = self._skip_bracket(at)
+            if self._require_word(at) == "select":
                 query, at = self.query(at)
                 tables.append(query)
             else:
@@ -227,7 +227,7 @@ class _Reader:
         return tuple(tables), sources, tuple(conditions), at
 
     def _table(self, at: int) -> tuple[str, int]:
-        name = self._names[self._needed(at)]
+        name = self._names[self._require_word(at)]
         if name not in self._columns:
             raise NotSpider(f"{name} is no table")
         return name, at + (3 if self._word(at + 1) == "as" else 1)
@@ -245,11 +245,11 @@ class _Reader:
         return distinct, tuple(selected)
 
     def _aggregate(self, at: int) -> tuple[str, int]:
-        word = self._needed(at)
+        word = self._require_word(at)
         return (word, at + 1) if word in AGGREGATES else ("", at)
 
     def _term(self, at: int, sources: Sequence[str]) -> tuple[Term, int]:
-        block, at = self._opened(at)
+        block, at = self._skip_bracket(at)
         left, at = self._column(at, sources)
         operator, right = "", None
         if self._word(at) in ARITHMETIC:
@@ -257,16 +257,16 @@ class _Reader:
             right, at = self._column(at + 1, sources)
         return Term(operator, left, right), self._expect(at, ")") if block else at
 
-    def _column(self, at: int, sources: Sequence[str]) -> tuple[Column, int]:
-        block, at = self._opened(at)
+    def _column(self, at: int, sources: Sequence[str]) -> tuple[SpiderColumn, int]:
+        block, at = self._skip_bracket(at)
         aggregate, at = self._aggregate(at)
         if aggregate:
             at = self._expect(at, "(")
-        distinct = self._needed(at) == "distinct"
-        name = self._column_name(self._needed(at + distinct), sources)
+        distinct = self._require_word(at) == "distinct"
+        name = self._column_name(self._require_word(at + distinct), sources)
         at += distinct + 1
         # A bracket around an aggregate stays open, as in the original.
-        return Column(aggregate, name, distinct), (
+        return SpiderColumn(aggregate, name, distinct), (
             self._expect(at, ")") if block or aggregate else at
         )
 
@@ -318,28 +318,28 @@ class _Reader:
 
     def _value(
         self, start: int, sources: Sequence[str]
-    ) -> tuple[float | str | Column | Query, int]:
-        block, at = self._opened(start)
-        word = self._needed(at)
-        value: float | str | Column | Query
+    ) -> tuple[float | str | SpiderColumn | SpiderQuery, int]:
+        block, at = self._skip_bracket(start)
+        word = self._require_word(at)
+        value: float | str | SpiderColumn | SpiderQuery
         if word == "select":
             value, at = self.query(at)
         elif '"' in word:
             value, at = word, at + 1
-        elif (number := _number(word)) is not None:
+        elif (number := _parse_number(word)) is not None:
             value, at = number, at + 1
         else:
             while at < self._end and self._words[at] not in _VALUE_ENDS:
                 at += 1
-            inner = _Reader(self._words, at, self._names, self._columns)
+            inner = _SpiderParser(self._words, at, self._names, self._columns)
             value, _ = inner._column(start, sources)
         return value, self._expect(at, ")") if block else at
 
-    def _group_by(self, at: int, sources: Sequence[str]) -> tuple[tuple[Column, ...], int]:
+    def _group_by(self, at: int, sources: Sequence[str]) -> tuple[tuple[SpiderColumn, ...], int]:
         if self._word(at) != "group":
             return (), at
         at = self._expect(at + 1, "by")
-        columns: list[Column] = []
+        columns: list[SpiderColumn] = []
         while at < self._end and self._words[at] not in (*CLAUSES, ")", ";"):
             column, at = self._column(at, sources)
             columns.append(column)
@@ -368,7 +368,7 @@ class _Reader:
 _VALUE_ENDS = (",", ")", "and", *CLAUSES, "join", "on", "as")
 
 
-def _number(word: str) -> float | None:
+def _parse_number(word: str) -> float | None:
     try:
         return float(word)
     except ValueError:

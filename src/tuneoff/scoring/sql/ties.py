@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneoff.scoring.sql.compare import ABSOLUTE_TOLERANCE, Group, fits
-from tuneoff.scoring.sql.sandbox import Database, Row, Table, select
+from tuneoff.scoring.sql.compare import ABSOLUTE_TOLERANCE, TieGroup, is_allowed_order
+from tuneoff.scoring.sql.sandbox import ReadOnlyDatabase, ResultRow, ResultTable, select
 
 # Keys within this relative difference tie: they may differ by the order of a sum. It is far
 # narrower than the tolerance for values: a day is 4e-7 of a Julian day number.
@@ -28,9 +28,9 @@ _ROWS = '"tuneoff rows"'  # no table of a reference has this name
 _VOLATILE = ("random", "randomblob")
 
 
-def find_groups(
-    database: Database, sql: str, result: Table, seconds: float, row_limit: int
-) -> list[Group] | None:
+def find_tie_groups(
+    database: ReadOnlyDatabase, sql: str, result: ResultTable, seconds: float, row_limit: int
+) -> list[TieGroup] | None:
     """Return the tie groups of a reference's result, in order; None if they cannot be found.
 
     Args:
@@ -40,14 +40,14 @@ def find_groups(
     try:
         query = _rewrite(sql, result, database.columns.by_table, row_limit)
         ranked = select(database, query.text, seconds, row_limit).rows
-        groups = list(_cut(ranked, query, len(result.rows)))
+        groups = list(_split_groups(ranked, query, len(result.rows)))
     except Exception:  # sqlglot and SQLite raise many kinds of errors on odd queries
         return None
     # The rewritten query must return the reference's own result; else it means something else.
-    return groups if fits(groups, result.rows) else None
+    return groups if is_allowed_order(groups, result.rows) else None
 
 
-class _Unclear(ValueError):
+class _NotRewritten(ValueError):
     """A reference that cannot be rewritten."""
 
 
@@ -78,7 +78,7 @@ class _Key:
 
 
 def _rewrite(
-    sql: str, result: Table, tables: Mapping[str, Sequence[str]], row_limit: int
+    sql: str, result: ResultTable, tables: Mapping[str, Sequence[str]], row_limit: int
 ) -> _Query:
     """Return the rewritten reference.
 
@@ -88,18 +88,20 @@ def _rewrite(
     # sqlglot is loaded where it is used.
     from sqlglot import exp
 
-    from tuneoff.scoring.sql.normal_form import parse
+    from tuneoff.scoring.sql.normal_form import parse_query
 
-    body = parse(sql)
+    body = parse_query(sql)
     if not isinstance(body, (exp.Select, exp.SetOperation)):
-        raise _Unclear
+        raise _NotRewritten
     order, limit, offset = (body.args.get(part) for part in ("order", "limit", "offset"))
     for part in ("order", "limit", "offset"):
         body.set(part, None)
-    skipped = int(_text(offset.expression)) if offset is not None else 0
+    skipped = int(_render_sql(offset.expression)) if offset is not None else 0
     if skipped < 0 or _is_volatile(body):
-        raise _Unclear
-    outputs = _Outputs(body, result.columns, {name for names in tables.values() for name in names})
+        raise _NotRewritten
+    outputs = _OutputColumns(
+        body, result.columns, {name for names in tables.values() for name in names}
+    )
     keys: list[_Key] = []
     for ordered in order.expressions if order is not None else ():
         if _is_volatile(ordered):
@@ -108,12 +110,12 @@ def _rewrite(
     enough = row_limit if limit is not None else None
     last = skipped + len(result.rows) if limit is not None else None
     return _Query(
-        _write(body, outputs.columns, keys, last, row_limit),
+        _write_query(body, outputs.columns, keys, last, row_limit),
         len(result.columns), len(outputs.columns), skipped, enough,
     )  # fmt: skip
 
 
-def _text(node: Any) -> str:
+def _render_sql(node: Any) -> str:
     return str(node.sql(dialect="sqlite", comments=False))
 
 
@@ -127,7 +129,7 @@ def _is_volatile(node: Any) -> bool:
     )
 
 
-class _Outputs:
+class _OutputColumns:
     """The columns of a rewritten reference: its own, and further keys."""
 
     def __init__(self, body: Any, columns: Sequence[str], known: set[str]) -> None:
@@ -162,7 +164,7 @@ class _Outputs:
             node = exp.Collate(this=node, expression=collation.copy())
         term = ordered.copy()
         term.set("this", node)
-        return _Key(column, _text(node), _text(term), bool(ordered.args.get("desc")))
+        return _Key(column, _render_sql(node), _render_sql(term), bool(ordered.args.get("desc")))
 
     def _find(self, key: Any) -> str | None:
         """Return the output column of a key, by number or alias, or None.
@@ -179,15 +181,15 @@ class _Outputs:
             return self.columns[self._names.index(str(name))]
         if self._may_add or len(self._selected) != len(self._names):  # there is a star among them
             return None
-        texts = [_text(output.unalias()).lower() for output in self._selected]
-        text = _text(key).lower()
+        texts = [_render_sql(output.unalias()).lower() for output in self._selected]
+        text = _render_sql(key).lower()
         return self.columns[texts.index(text)] if text in texts else None
 
     def _add(self, key: Any) -> str:
         from sqlglot import exp
 
         if not self._may_add:
-            raise _Unclear
+            raise _NotRewritten
         # ORDER BY sees aliases, selected columns do not; a real column of that name comes first.
         added = exp.Paren(this=key.copy())
         for column in list(added.find_all(exp.Column)):
@@ -199,7 +201,7 @@ class _Outputs:
         return self.columns[-1]
 
 
-def _write(
+def _write_query(
     body: Any, columns: Sequence[str], keys: Sequence[_Key], last: int | None, row_limit: int
 ) -> str:
     """Return the query that ranks a reference's rows.
@@ -207,19 +209,19 @@ def _write(
     Args:
         last: the number of the reference's last row, if it has a LIMIT.
     """
-    rows = f"WITH {_ROWS}({', '.join(columns)}) AS ({_text(body)})"
+    rows = f"WITH {_ROWS}({', '.join(columns)}) AS ({_render_sql(body)})"
     selected = ", ".join([*columns, *(key.column for key in keys)])
     if not keys:
         return f"{rows} SELECT {selected}, 0 FROM {_ROWS} LIMIT {row_limit}"
     order = ", ".join(key.term for key in keys)
-    bound = "" if last is None else _bound(keys[0], order, last)
+    bound = "" if last is None else _build_bound(keys[0], order, last)
     return (
         f"{rows} SELECT {selected}, rank() OVER (ORDER BY {order}) AS place FROM {_ROWS}{bound}"
         f" ORDER BY place LIMIT {row_limit}"
     )
 
 
-def _bound(key: _Key, order: str, last: int) -> str:
+def _build_bound(key: _Key, order: str, last: int) -> str:
     """Return a condition that skips rows after the reference's last row.
 
     It uses the first key only, so that those rows need not be ranked. NULL may come first or last,
@@ -234,7 +236,7 @@ def _bound(key: _Key, order: str, last: int) -> str:
     )
 
 
-def _cut(ranked: Sequence[Row], query: _Query, rows: int) -> Iterator[Group]:
+def _split_groups(ranked: Sequence[ResultRow], query: _Query, rows: int) -> Iterator[TieGroup]:
     """Yield the groups from which the reference takes rows.
 
     Args:
@@ -246,17 +248,17 @@ def _cut(ranked: Sequence[Row], query: _Query, rows: int) -> Iterator[Group]:
     begin, last = 0, query.skipped + rows
     while begin < min(last, len(ranked)):
         end = begin + 1
-        while end < len(ranked) and _tie(ranked[begin], ranked[end], query.first_key):
+        while end < len(ranked) and _is_tied(ranked[begin], ranked[end], query.first_key):
             end += 1
         if query.enough is not None and end >= query.enough:
-            raise _Unclear
+            raise _NotRewritten
         taken = min(end, last) - max(begin, query.skipped)
         if taken > 0:
-            yield Group([row[: query.own_columns] for row in ranked[begin:end]], taken)
+            yield TieGroup([row[: query.own_columns] for row in ranked[begin:end]], taken)
         begin = end
 
 
-def _tie(left: Row, right: Row, first_key: int) -> bool:
+def _is_tied(left: ResultRow, right: ResultRow, first_key: int) -> bool:
     """Return whether rows have the same rank, or keys within rounding."""
     if left[-1] == right[-1]:
         return True

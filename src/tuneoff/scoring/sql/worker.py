@@ -12,15 +12,15 @@ from typing import Any
 
 from tuneoff.scoring.sql import sandbox
 from tuneoff.scoring.sql.judging import judge
-from tuneoff.scoring.sql.protocol import DatabaseFile, Request
-from tuneoff.scoring.sql.reference import ReferenceFails
-from tuneoff.scoring.sql.sandbox import Stopped
+from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
+from tuneoff.scoring.sql.reference import ReferenceFailedError
+from tuneoff.scoring.sql.sandbox import QueryStopped
 
 # Shorter steps are not reported.
 _SILENT_SECONDS = 0.02
 
 
-class _Lines:
+class _LineWriter:
     """Writes lines, and knows the time of the last one."""
 
     def __init__(self) -> None:
@@ -35,18 +35,18 @@ class _Lines:
             self.write({"so_far": dict(so_far)})
 
 
-def _timeout(*_: object) -> None:
-    raise Stopped("timeout")
+def _raise_timeout(*_: object) -> None:
+    raise QueryStopped("timeout")
 
 
-def _judged(value: dict[str, Any], lines: _Lines) -> dict[str, Any]:
-    request = Request(**value)
+def _judge_request(value: dict[str, Any], lines: _LineWriter) -> dict[str, Any]:
+    request = JudgeRequest(**value)
     # Per database: the reference runs, is ranked, and runs over a copy; the prediction runs; both
     # are compared, with and without ties.
     sandbox.limit_cpu(request.seconds * (2 + 10 * len(request.databases)))
     try:
         return judge(request, lines.step)
-    except ReferenceFails as failure:
+    except ReferenceFailedError as failure:
         return {"reference_failure": failure.args}
     except MemoryError:
         os._exit(1)  # the process is in an unknown state
@@ -59,11 +59,11 @@ def main(memory_bytes: int) -> None:
     sandbox.limit_heap(memory_bytes // 2)
     sandbox.limit_process(memory_bytes)
     if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGALRM, _timeout)
-    lines = _Lines()
+        signal.signal(signal.SIGALRM, _raise_timeout)
+    lines = _LineWriter()
     lines.write({"ready": True})
     for batch in sys.stdin.buffer:
         for value in json.loads(batch):
             value["databases"] = tuple(DatabaseFile(*file) for file in value["databases"])
             value["metrics"] = tuple(value["metrics"])
-            lines.write(_judged(value, lines))
+            lines.write(_judge_request(value, lines))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 
 from tuneoff.records import Example, Split
-from tuneoff.tasks.samples.names import all_name_words, name_words
+from tuneoff.tasks.samples.names import list_all_name_words, list_name_words
 
 INSTRUCTION = (
     "Rewrite as act(attribute[value, value], ...). "
@@ -180,10 +180,10 @@ def generate(seed: int = 0) -> dict[Split, list[Example]]:
     seen: set[str] = set()
     splits: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
     for split, examples in splits.items():
-        names = name_words(split)
+        names = list_name_words(split)
         while len(examples) < SIZES[split]:
             function = FUNCTIONS[len(examples) % len(FUNCTIONS)]
-            sentence, completion = _pair(function, names, rng)
+            sentence, completion = _generate_pair(function, names, rng)
             if sentence in seen:
                 continue
             seen.add(sentence)
@@ -198,7 +198,7 @@ def content_words() -> frozenset[str]:
     texts = [*FUNCTIONS, *ATTRIBUTES, *EPITHETS]
     texts += [value for values in ENUMERATIONS.values() for value in values]
     words = {word for text in texts for word in text.lower().replace("-", " ").split()}
-    return frozenset(word for word in words if len(word) >= 4) - GENERIC | all_name_words()
+    return frozenset(word for word in words if len(word) >= 4) - GENERIC | list_all_name_words()
 
 
 def templates() -> tuple[str, ...]:
@@ -208,7 +208,7 @@ def templates() -> tuple[str, ...]:
     return (INSTRUCTION, *(text for group in groups for text in group))
 
 
-def _pair(function: str, names: tuple[str, ...], rng: random.Random) -> tuple[str, str]:
+def _generate_pair(function: str, names: tuple[str, ...], rng: random.Random) -> tuple[str, str]:
     """Return a sentence and its call."""
     hut, massif = rng.sample(names, 2)
     if rng.random() < 1 / 3:
@@ -219,16 +219,16 @@ def _pair(function: str, names: tuple[str, ...], rng: random.Random) -> tuple[st
     # Mostly in the order of the answer; a third of the sentences ask for reordering.
     if rng.random() < 2 / 3:
         chosen.sort(key=ATTRIBUTES.index)
-    values = {name: _values(function, name, massif, rng) for name in chosen}
-    clauses = [_clause(name, values[name], rng) for name in chosen]
-    sentence = rng.choice(FRAMES[function]).format(hut=hut, clauses=_joined(clauses))
+    values = {name: _choose_values(function, name, massif, rng) for name in chosen}
+    clauses = [_choose_clause(name, values[name], rng) for name in chosen]
+    sentence = rng.choice(FRAMES[function]).format(hut=hut, clauses=_join_clauses(clauses))
     if has_hut:
         values["hut"] = [hut]
     slots = [f"{name}[{', '.join(values[name])}]" for name in ATTRIBUTES if name in values]
     return sentence, f"{function}({', '.join(slots)})"
 
 
-def _values(function: str, attribute: str, massif: str, rng: random.Random) -> list[str]:
+def _choose_values(function: str, attribute: str, massif: str, rng: random.Random) -> list[str]:
     """Return the values of one attribute; only lists have more than one."""
     if attribute == "massif":
         return [massif]
@@ -244,12 +244,12 @@ def _values(function: str, attribute: str, massif: str, rng: random.Random) -> l
     return rng.sample(ENUMERATIONS[attribute], rng.randint(1, 2) if is_list else 1)
 
 
-def _clause(attribute: str, values: list[str], rng: random.Random) -> str:
+def _choose_clause(attribute: str, values: list[str], rng: random.Random) -> str:
     if attribute in FLAG_CLAUSES:
         return rng.choice(FLAG_CLAUSES[attribute][values[0]])
     return rng.choice(CLAUSES[attribute]).format(" and ".join(values))
 
 
-def _joined(clauses: list[str]) -> str:
+def _join_clauses(clauses: list[str]) -> str:
     *first, last = clauses
     return f"{', '.join(first)} and {last}" if first else last

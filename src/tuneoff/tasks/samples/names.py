@@ -23,7 +23,7 @@ ENDS = (
 _REMAINDERS: dict[Split, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 
 
-def name_words(split: Split) -> tuple[str, ...]:
+def list_name_words(split: Split) -> tuple[str, ...]:
     """Return all one-word names of a split, capitalized."""
     wanted = _REMAINDERS[split]
     return tuple(
@@ -34,15 +34,15 @@ def name_words(split: Split) -> tuple[str, ...]:
     )
 
 
-def all_name_words() -> frozenset[str]:
+def list_all_name_words() -> frozenset[str]:
     """Return every name word of every split, in lower case."""
     splits: tuple[Split, ...] = ("train", "validation", "test")
-    return frozenset(word.lower() for split in splits for word in name_words(split))
+    return frozenset(word.lower() for split in splits for word in list_name_words(split))
 
 
-def full_names(split: Split, count: int, rng: random.Random) -> list[str]:
+def draw_full_names(split: Split, count: int, rng: random.Random) -> list[str]:
     """Return `count` different names of two words each."""
-    words = name_words(split)
+    words = list_name_words(split)
     names: dict[str, None] = {}
     while len(names) < count:
         names[" ".join(rng.sample(words, 2))] = None

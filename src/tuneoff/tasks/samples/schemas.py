@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tuneoff.records import Split
 
-LINES: dict[Split, str] = {
+DATABASE_LINES: dict[Split, str] = {
     "train": """
         lighthouse name lantern #candela #stairs | keeper surname dialect #stipend
         patisserie name glaze #ovens | baker nickname pastry #croissants
@@ -128,35 +128,35 @@ class Database:
         return f"CREATE TABLE {table.name} ({', '.join(columns)})"
 
 
-def plural(noun: str) -> str:
+def pluralize(noun: str) -> str:
     """Return a table's noun in the plural, which contains the singular."""
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
-def databases() -> tuple[Database, ...]:
+def build_databases() -> tuple[Database, ...]:
     """Return every database of every split."""
     return tuple(
-        _database(split, line)
-        for split, lines in LINES.items()
+        _parse_database(split, line)
+        for split, lines in DATABASE_LINES.items()
         for line in lines.strip().splitlines()
     )
 
 
-def schema_words() -> frozenset[str]:
+def list_schema_words() -> frozenset[str]:
     """Return every word of a table or a column, and the plurals of tables."""
     words: set[str] = set()
-    for database in databases():
+    for database in build_databases():
         for table in (database.parent, database.child):
-            words.update((table.name, plural(table.name), *table.columns))
+            words.update((table.name, pluralize(table.name), *table.columns))
     return frozenset(words)
 
 
-def _database(split: Split, line: str) -> Database:
-    parent, child = (_table(part.split()) for part in line.split("|"))
+def _parse_database(split: Split, line: str) -> Database:
+    parent, child = (_parse_table(part.split()) for part in line.split("|"))
     return Database(f"{parent.name}_{child.name}", split, parent, child)
 
 
-def _table(parts: list[str]) -> Table:
+def _parse_table(parts: list[str]) -> Table:
     name, title, *columns = parts
     words = tuple(column for column in columns if not column.startswith("#"))
     numbers = tuple(column[1:] for column in columns if column.startswith("#"))

@@ -16,30 +16,36 @@ from contextlib import closing
 from pathlib import Path
 
 from tuneoff.records import Example, Split
-from tuneoff.tasks.samples.names import all_name_words, full_names, name_words
+from tuneoff.tasks.samples.names import draw_full_names, list_all_name_words, list_name_words
 from tuneoff.tasks.samples.questions import AGGREGATES, PARENT_SHAPES, SHAPES
-from tuneoff.tasks.samples.schemas import Database, Table, databases, plural, schema_words
+from tuneoff.tasks.samples.schemas import (
+    Database,
+    Table,
+    build_databases,
+    list_schema_words,
+    pluralize,
+)
 
 INSTRUCTION = "Write one SQLite query that answers the question, using only the given tables."
 SIZES: dict[Split, int] = {"train": 1200, "validation": 150, "test": 200}
 GENERIC = frozenset(("name", "title", "label", "surname", "nickname", "alias"))
 
-Row = tuple[str | int, ...]
-Rows = dict[str, list[Row]]
+TableRow = tuple[str | int, ...]
+TableRows = dict[str, list[TableRow]]
 
 
 def generate(seed: int = 0) -> dict[Split, list[Example]]:
     """Return the three splits; no question about a database occurs twice."""
     rng = random.Random(seed)
-    rows = {database.db_id: database_rows(database, seed) for database in databases()}
+    rows = {database.db_id: generate_rows(database, seed) for database in build_databases()}
     seen: set[tuple[str, str]] = set()
     splits: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
     for split, examples in splits.items():
-        candidates = [database for database in databases() if database.split == split]
+        candidates = [database for database in build_databases() if database.split == split]
         while len(examples) < SIZES[split]:
             database = rng.choice(candidates)
             shape = list(SHAPES)[len(examples) % len(SHAPES)]
-            question, query = _pair(database, shape, rows[database.db_id], rng)
+            question, query = _generate_pair(database, shape, rows[database.db_id], rng)
             if (database.db_id, question) in seen:
                 continue
             seen.add((database.db_id, question))
@@ -54,7 +60,7 @@ def write_databases(folder: Path, seed: int = 0) -> None:
 
     Existing files are kept: use one folder per seed.
     """
-    for database in databases():
+    for database in build_databases():
         target = folder / database.db_id / f"{database.db_id}.sqlite"
         if target.exists():
             continue
@@ -63,14 +69,14 @@ def write_databases(folder: Path, seed: int = 0) -> None:
         beside = target.with_name(f"{target.name}.{os.getpid()}.part")
         beside.unlink(missing_ok=True)
         with closing(sqlite3.connect(beside)) as connection:
-            _fill(connection, database, database_rows(database, seed))
+            _fill_database(connection, database, generate_rows(database, seed))
         os.replace(beside, target)
 
 
 def content_words() -> frozenset[str]:
     """Return words that a pretraining corpus must not hold: lower case, four letters or more."""
-    words = frozenset(word for word in schema_words() if len(word) >= 4)
-    return words - GENERIC | all_name_words()
+    words = frozenset(word for word in list_schema_words() if len(word) >= 4)
+    return words - GENERIC | list_all_name_words()
 
 
 def templates() -> tuple[str, ...]:
@@ -78,11 +84,11 @@ def templates() -> tuple[str, ...]:
     return (INSTRUCTION, *(text for _, questions in SHAPES.values() for text in questions))
 
 
-def database_rows(database: Database, seed: int) -> Rows:
+def generate_rows(database: Database, seed: int) -> TableRows:
     """Return the rows of both tables, by table name; some parents have no child."""
     rng = random.Random(f"{seed}/{database.db_id}")
-    parents = _columns(database, database.parent, rng.randint(20, 30), rng)
-    children = _columns(database, database.child, rng.randint(40, 60), rng)
+    parents = _generate_columns(database, database.parent, rng.randint(20, 30), rng)
+    children = _generate_columns(database, database.child, rng.randint(40, 60), rng)
     keys = list(range(1, len(parents[0]) + 1))
     with_child = rng.sample(keys, len(keys) * 7 // 10)
     parents.insert(0, keys)
@@ -93,13 +99,13 @@ def database_rows(database: Database, seed: int) -> Rows:
     }
 
 
-def _columns(
+def _generate_columns(
     database: Database, table: Table, count: int, rng: random.Random
 ) -> list[Sequence[str | int]]:
     """Return the values of a table, one list per column, without the key."""
-    columns: list[Sequence[str | int]] = [full_names(database.split, count, rng)]
+    columns: list[Sequence[str | int]] = [draw_full_names(database.split, count, rng)]
     for _ in table.words:
-        choices = rng.sample(name_words(database.split), rng.randint(4, 6))
+        choices = rng.sample(list_name_words(database.split), rng.randint(4, 6))
         columns.append(rng.choices(choices, k=count))
     for _ in table.numbers:
         low = rng.choice((10, 100))
@@ -107,7 +113,7 @@ def _columns(
     return columns
 
 
-def _fill(connection: sqlite3.Connection, database: Database, rows: Rows) -> None:
+def _fill_database(connection: sqlite3.Connection, database: Database, rows: TableRows) -> None:
     for statement in database.statements(keys=True):
         connection.execute(statement)
     for table, values in rows.items():
@@ -116,17 +122,19 @@ def _fill(connection: sqlite3.Connection, database: Database, rows: Rows) -> Non
     connection.commit()
 
 
-def _pair(database: Database, shape: str, rows: Rows, rng: random.Random) -> tuple[str, str]:
+def _generate_pair(
+    database: Database, shape: str, rows: TableRows, rng: random.Random
+) -> tuple[str, str]:
     """Return a question and its query."""
     query, questions = SHAPES[shape]
     child_only = shape in PARENT_SHAPES
     table = database.child if child_only else rng.choice((database.parent, database.child))
-    fields = _fields(database, table, query, rows, rng)
+    fields = _choose_fields(database, table, query, rows, rng)
     return rng.choice(questions).format(**fields), query.format(**fields)
 
 
-def _fields(
-    database: Database, table: Table, query: str, rows: Rows, rng: random.Random
+def _choose_fields(
+    database: Database, table: Table, query: str, rows: TableRows, rng: random.Random
 ) -> dict[str, str]:
     """Return the template fields of a query, with values that occur in the rows."""
     parent = database.parent
@@ -137,12 +145,12 @@ def _fields(
     # Queries that use all of a table's columns never show two others.
     show, also = rng.sample(free, 2) if len(free) > 1 else free * 2
     aggregate = rng.choice(list(AGGREGATES))
-    cells = _cells(database, table, rows)
+    cells = _collect_cells(database, table, rows)
     return {
         "table": table.name,
-        "tables": plural(table.name),
+        "tables": pluralize(table.name),
         "parent": parent.name,
-        "parents": plural(parent.name),
+        "parents": pluralize(parent.name),
         "key": database.key,
         "title": table.title,
         "word": word,
@@ -153,35 +161,37 @@ def _fields(
         "function": AGGREGATES[aggregate],
         "value": str(rng.choice(cells[word])),
         "called": str(rng.choice(cells[table.title])),
-        "limit": str(_middle(cells[number], rng)),
-        "often": str(_often(cells[word], rng)),
+        "limit": str(_choose_middle(cells[number], rng)),
+        "often": str(_choose_count(cells[word], rng)),
         "parent_title": parent.title,
         "parent_word": parent_word,
-        "parent_value": str(_parent_value(database, parent_word, rows, rng)),
+        "parent_value": str(_choose_parent_value(database, parent_word, rows, rng)),
     }
 
 
-def _cells(database: Database, table: Table, rows: Rows) -> dict[str, list[str | int]]:
+def _collect_cells(database: Database, table: Table, rows: TableRows) -> dict[str, list[str | int]]:
     """Return the values of each column of a table."""
     columns = zip(*rows[table.name], strict=True)
     return dict(zip(database.header(table), map(list, columns), strict=True))
 
 
-def _middle(values: Sequence[str | int], rng: random.Random) -> str | int:
+def _choose_middle(values: Sequence[str | int], rng: random.Random) -> str | int:
     """Return a value with at least a fifth of the others on either side."""
     ranked = sorted(values, key=int)
     return rng.choice(ranked[len(ranked) // 5 : -(len(ranked) // 5)])
 
 
-def _often(values: Sequence[str | int], rng: random.Random) -> int:
+def _choose_count(values: Sequence[str | int], rng: random.Random) -> int:
     """Return a count that at least one value exceeds, and not all of them if possible."""
     counts = sorted(Counter(values).values())
     below = [count for count in counts if count < counts[-1]]
     return rng.choice(below) if below else counts[-1] - 1
 
 
-def _parent_value(database: Database, column: str, rows: Rows, rng: random.Random) -> str | int:
+def _choose_parent_value(
+    database: Database, column: str, rows: TableRows, rng: random.Random
+) -> str | int:
     """Return a value of a parent that has a child."""
-    cells = _cells(database, database.parent, rows)
-    key = rng.choice(_cells(database, database.child, rows)[database.key])
+    cells = _collect_cells(database, database.parent, rows)
+    key = rng.choice(_collect_cells(database, database.child, rows)[database.key])
     return cells[column][cells[database.key].index(key)]
