@@ -100,9 +100,15 @@ def test_every_reader_sees_what_is_committed(
     file = folder / "shop" / "shop.sqlite"
     before = content(tmp_path)
     (folder / "shop").chmod(0o555)
-    rows = [ScoringInput("right", "SELECT count(*) FROM item", "SELECT 4", {"db_id": "shop"}),
-            ScoringInput("wrong", "SELECT id FROM item WHERE id > 2", "SELECT id FROM item WHERE id > 9",
-                {"db_id": "shop"})]  # fmt: skip
+    rows = [
+        ScoringInput("right", "SELECT count(*) FROM item", "SELECT 4", {"db_id": "shop"}),
+        ScoringInput(
+            "wrong",
+            "SELECT id FROM item WHERE id > 2",
+            "SELECT id FROM item WHERE id > 9",
+            {"db_id": "shop"},
+        ),
+    ]
     options = Options(databases=folder, mode=mode, workers=1)
     found = [row.scores["execution_accuracy"] for row in score_rows(rows, options)]
     assert found == [True, False]

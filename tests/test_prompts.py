@@ -111,9 +111,14 @@ def test_chat_data_is_passed_through() -> None:
         "### System:\nBe brief.\n\n### User:\nHi\n\n### Assistant:\n"
     )
     shot = Example("2", {"messages": [{"role": "user", "content": "Ho"}]}, "Hey")
-    assert [t["content"] for t in prompts.render_messages(example, prompts.CHAT_PASS_THROUGH, [shot])] == [
-        "Be brief.", "Ho", "Hey", "Hi",
-    ]  # fmt: skip
+    assert [
+        t["content"] for t in prompts.render_messages(example, prompts.CHAT_PASS_THROUGH, [shot])
+    ] == [
+        "Be brief.",
+        "Ho",
+        "Hey",
+        "Hi",
+    ]
 
 
 def test_content_hash_ignores_the_prompt_and_sees_the_content() -> None:

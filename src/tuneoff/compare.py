@@ -93,7 +93,8 @@ def compare_runs(folders: Sequence[Path | str]) -> dict[str, Any]:
             for run in runs
         ],
         "contenders": [
-            {"name": name, "runs": [_build_cell(run.results, name) for run in runs]} for name in names
+            {"name": name, "runs": [_build_cell(run.results, name) for run in runs]}
+            for name in names
         ],
         "changes": changes,
         "notes": _list_training_notes(runs, changes, between),

@@ -227,7 +227,8 @@ class BakeOff(Config):
         names = [contender.name for contender in self.contenders]
         if self.migrating_from is not None and self.migrating_from not in names:
             raise ValueError(
-                f"migrating_from: {explain_unknown('contender', self.migrating_from, names)}; name one of "
+                f"migrating_from: {explain_unknown('contender', self.migrating_from, names)}; "
+                "name one of "
                 "the file's contenders"
             )
         return self

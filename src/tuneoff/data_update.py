@@ -158,8 +158,13 @@ def apply_fresh_data(parts: ResolvedBakeOff, run: RunDir, yes: bool, progress: P
         split: [build_row(e, parts) for e in new[split]]
         for split in _list_changed_splits(difference)
     }
-    journal = {"id": secrets.token_hex(6), "rows": rows, "kept": difference.kept,
-               "answers_move": difference.has_moved_answers, "words": difference.words()}  # fmt: skip
+    journal = {
+        "id": secrets.token_hex(6),
+        "rows": rows,
+        "kept": difference.kept,
+        "answers_move": difference.has_moved_answers,
+        "words": difference.words(),
+    }
     write_text(run.data / _JOURNAL_FILE, json.dumps(journal, ensure_ascii=True))
     progress.say(f"the data files are taken anew: {difference.words()}.")
     resume_fresh_data(run)

@@ -9,9 +9,9 @@
     ├── BudgetError               exit 3   the next paid step could exceed the budget
     ├── ContenderError            exit 4   one contender failed; the others continue
     └── ProviderError             exit 4   (RuntimeError) a hosted API refused, or is out of reach
-        ├── RefusedError          exit 4   rejected for good
-        ├── BusyError             exit 4   rate limited; the same request may work later
-        └── LostError             exit 4   unknown outcome: it may have been carried out
+        ├── RejectedError         exit 4   rejected for good
+        ├── RateLimitedError      exit 4   rate limited; the same request may work later
+        └── UnknownOutcomeError   exit 4   unknown outcome: it may have been carried out
             └── UnreachableError  exit 4   no connection could be made
 
 A message is one sentence: what was given, where, what is allowed, what to do next. Each class also
@@ -74,11 +74,11 @@ class ContenderError(TuneoffError):
 class ProviderError(TuneoffError, RuntimeError):
     """A hosted API refused a request, or could not be reached. What was paid before is kept.
 
-    `certain`: the request was not carried out.
+    `not_executed`: the request was not carried out.
     """
 
     exit_code = 4
-    certain = False
+    not_executed = False
     tell: Callable[[str], None] | None = None
     """Shows a line to whoever waits, once per outage."""
 
@@ -95,7 +95,7 @@ class RejectedError(ProviderError):
     `code` and `param` are the provider's words: why, and for which part of the request.
     """
 
-    certain = True
+    not_executed = True
 
     def __init__(
         self, message: str, status: int, code: str | None = None, param: str | None = None
@@ -142,13 +142,13 @@ class UnknownOutcomeError(ProviderError):
 class UnreachableError(UnknownOutcomeError):
     """No connection could be made.
 
-    `seen`: the server has answered before, so it is likely to come back. `certain` is false where a
-    redirect may lie in between: what was sent may have been carried out.
+    `seen`: the server has answered before, so it is likely to come back. `not_executed` is
+    false where a redirect may lie in between: what was sent may have been carried out.
     """
 
-    def __init__(self, message: str, seen: bool = False, certain: bool = True) -> None:
+    def __init__(self, message: str, seen: bool = False, not_executed: bool = True) -> None:
         super().__init__(message)
-        self.seen, self.not_executed = seen, certain
+        self.seen, self.not_executed = seen, not_executed
 
 
 # Max names that are suggested for a prefix. All of them are in the list before.

@@ -325,7 +325,8 @@ def _check_settings(
         for metric in getattr(contender, "scores", None) or ():
             if metric not in scorer.METRICS:
                 raise ConfigError(
-                    f"contender {contender.name}: {explain_unknown('metric', metric, scorer.METRICS)}."
+                    f"contender {contender.name}: "
+                    f"{explain_unknown('metric', metric, scorer.METRICS)}."
                 )
 
 

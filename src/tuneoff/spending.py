@@ -391,7 +391,8 @@ def explain_doubts(
         doubts.append(
             f"contender {name}: {model} reasons before it answers, and has the {max_new_tokens} "
             "tokens of task.max_new_tokens for both, so answers may be cut or empty; give it "
-            f"reasoning_effort (then reasoning_tokens, {DEFAULT_REASONING_TOKENS}, are added; `none` turns "
+            f"reasoning_effort (then reasoning_tokens, {DEFAULT_REASONING_TOKENS}, are added; "
+            "`none` turns "
             "reasoning off where the model can)."
         )
     return doubts

@@ -202,10 +202,15 @@ def test_money_is_decimal() -> None:
     mine = serving.build_owned_cost(Decimal("0.475"), 1, Decimal("2.5"), Decimal("0.5"))
     other = HostedMonthlyCost(Decimal("0.0002"), Decimal(3))
     figures = [
-        mine.usd(Decimal(7)), other.usd(Decimal(7)), serving.compute_usd_per_1k(mine, 9),
-        serving.compute_usd_per_1k(other, None), serving.compute_fixed_usd(mine, 9), serving.compute_fixed_usd(other, 9),
-        serving.compute_usd_per_correct(Decimal(1), Decimal("0.3")), find_break_even(mine, other).first,
-    ]  # fmt: skip
+        mine.usd(Decimal(7)),
+        other.usd(Decimal(7)),
+        serving.compute_usd_per_1k(mine, 9),
+        serving.compute_usd_per_1k(other, None),
+        serving.compute_fixed_usd(mine, 9),
+        serving.compute_fixed_usd(other, 9),
+        serving.compute_usd_per_correct(Decimal(1), Decimal("0.3")),
+        find_break_even(mine, other).first,
+    ]
     assert {type(figure) for figure in figures} == {Decimal}
     assert (
         find_break_even(owned("100", "10"), HostedMonthlyCost(Decimal("0.001"))) == CostCrossing()

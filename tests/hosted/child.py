@@ -15,9 +15,9 @@ from tuneoff.contenders import batch_job, hosted, hosted_following, once
 from tuneoff.providers import calls
 
 SECONDS = {
-    "FIRST_PAUSE_SECONDS": 0.02, "LONGEST_PAUSE_SECONDS": 0.2,
-    "FIRST_LOOK_SECONDS": 0.02, "LAST_LOOK_SECONDS": 0.2, "LOOK_AGAIN_SECONDS": 0.2,
-    "SETTLED_SECONDS": 1.5, "UPLOADED_SECONDS": 2.0, "STAYS_UPLOADED_SECONDS": 0.1,
+    "MIN_BACKOFF_SECONDS": 0.02, "MAX_BACKOFF_SECONDS": 0.2,
+    "MIN_POLL_SECONDS": 0.02, "MAX_POLL_SECONDS": 0.2, "LISTING_POLL_SECONDS": 0.2,
+    "LISTING_LAG_SECONDS": 1.5, "UPLOAD_LAG_SECONDS": 2.0, "MAX_UPLOADED_SECONDS": 0.1,
 }  # fmt: skip
 # (module, name, seconds)
 PAUSES = [
@@ -26,6 +26,8 @@ PAUSES = [
     for name, seconds in SECONDS.items()
     if hasattr(module, name)
 ]
+# A name that no module has any more would leave a pause as long as it is, without a word.
+assert {name for _, name, _ in PAUSES} == set(SECONDS)
 
 
 def _options() -> list[str]:

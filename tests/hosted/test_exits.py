@@ -65,12 +65,14 @@ def test_what_is_certain_is_live_and_the_rest_a_comment() -> None:
 @pytest.mark.parametrize(
     ("day", "choices", "source", "names", "said"),
     [
-        (DAY, ExitOptions((), "https://acme.openai.azure.com"), {}, ["azure", "gpt-6-luna"], "ends on"),
+        (DAY, ExitOptions((), "https://acme.openai.azure.com"), {}, ["azure", "gpt-6-luna"],
+         "ends on"),
         (datetime.date(2027, 4, 14), ExitOptions((), "https://a.example/openai/v1/"), {},
          ["gpt-6-luna"], "Azure takes no new training jobs"),
         (DAY, ExitOptions((), has_successor=False), {"provider": "azure", "base_url": "https://a.b"},
          [], "ends on 2027-10-14"),
-        (DAY, ExitOptions((), successor="own-model"), {}, ["own-model"], "no price known: give one"),
+        (DAY, ExitOptions((), successor="own-model"), {}, ["own-model"],
+         "no price known: give one"),
         # At another address the book's words are hints, and what a user names is certain.
         (DAY, ExitOptions(()), {"base_url": "https://proxy.example/v1"}, [],
          "To use it, take the first # of each line away."),

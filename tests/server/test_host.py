@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
-from tuneoff.server.encode_prompt import refuse_unembedded
-
 from tuneoff.generation import support
 from tuneoff.models import free_memory
 from tuneoff.models.parameters import count_parameters
@@ -22,6 +20,7 @@ from tuneoff.server.base import ServedModel
 from tuneoff.server.errors import ApiError
 from tuneoff.server.host import TransformersBackend
 from tuneoff.server.live import ContinuousBatchingEngine
+from tuneoff.server.prompt_ids import refuse_unembedded
 
 # 2 layers of keys and values, 1 head of 16 float32 numbers.
 TOKEN_BYTES = 2 * 2 * 16 * 4

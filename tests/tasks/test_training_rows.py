@@ -140,7 +140,8 @@ TABLE: dict[str, tuple[Any, Expected]] = {
     "messages that are a text": (row() | {"messages": "Oslo?"}, 'it has no list "messages"'),
     # Half a surrogate pair.
     "half in a question": (user(content=f"Oslo {HALF}?"), f"{LONE_SURROGATE} (messages.0.content)"),
-    "half in an answer": (last(content=f"{HALF}\U0001f600"), f"{LONE_SURROGATE} (messages.1.content)"),
+    "half in an answer": (last(content=f"{HALF}\U0001f600"),
+                         f"{LONE_SURROGATE} (messages.1.content)"),
     "half in an id": (row(USER, ANSWER, id=f"a{HALF}"), f"{LONE_SURROGATE} (id)"),
     "half in meta": (row(USER, ANSWER, meta={"a": [1, {"b": "\udc00"}]}),
                      f"{LONE_SURROGATE} (meta.a.1.b)"),

@@ -178,9 +178,14 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tiny_base: Path, tmp_path
     chosen = settings(train={"max_steps": 40, "evaluate_every": 2})
     seen: list[int] = []
     record = tune(
-        chosen, str(tiny_base), TRAIN, VALIDATION, task.SAMPLE.drop_instruction(), ContenderDir(folder),
+        chosen,
+        str(tiny_base),
+        TRAIN,
+        VALIDATION,
+        task.SAMPLE.drop_instruction(),
+        ContenderDir(folder),
         lambda step, total, loss: seen.append(step),
-    )  # fmt: skip
+    )
     assert seen[0] > 1, "training began from the start"
     assert seen[-1] == record.steps == 40
     steps = [row.step for row in ContenderDir(folder).loss()]

@@ -17,7 +17,7 @@ def train_group(errand: WorkerTask, wanted: ResourceRequest, count: int) -> str 
     None.
 
     Raises:
-        LostError: a process or its machine was lost, whatever the others then raised.
+        WorkerLostError: a process or its machine was lost, whatever the others then raised.
     """
     from ray.exceptions import RayError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError

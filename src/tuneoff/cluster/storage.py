@@ -25,8 +25,15 @@ MANIFEST, STARTED = "manifest.json", "begun"
 MAX_READS = 5
 # The files of a training. Answers are not among them: they go to the driver as they arrive. The
 # weights come last, because they complete a training.
-TRAINING_FILES = ("training.json", "loss.jsonl", "learning_rates.jsonl", "checkpoints", "epochs", "adapter",
-         "model")  # fmt: skip
+TRAINING_FILES = (
+    "training.json",
+    "loss.jsonl",
+    "learning_rates.jsonl",
+    "checkpoints",
+    "epochs",
+    "adapter",
+    "model",
+)
 
 
 class TrainingStorage:

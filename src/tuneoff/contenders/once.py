@@ -119,7 +119,7 @@ def wait_until_processed(
         say: tells the user about the wait.
 
     Raises:
-        RefusedError: the file can never be used.
+        RejectedError: the file can never be used.
         ProviderError: the provider cannot be reached, or has not finished within half an hour.
     """
     waited, pause, reported = 0.0, MIN_POLL_SECONDS, ""

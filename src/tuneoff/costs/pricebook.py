@@ -241,7 +241,10 @@ def explain_no_price(
     if not matching:
         named = [m for e in prices.model_prices(provider) for m in e.models]
         if not same and named:
-            return f"{explain_unknown(f'model of {provider}', base, dict.fromkeys(named))}; {what_to_do}."
+            return (
+                f"{explain_unknown(f'model of {provider}', base, dict.fromkeys(named))}; "
+                f"{what_to_do}."
+            )
         how = ""
         if same:
             how = " after fine-tuning" if variant == "tuned" else " without fine-tuning"

@@ -14,7 +14,7 @@ from tuneoff.contenders import choose_template
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.export import checking
 from tuneoff.export.checking import CheckResult
-from tuneoff.export.merging import choose_dtype, describe_head, load_whole_model
+from tuneoff.export.merging import choose_export_dtype, describe_head, load_whole_model
 from tuneoff.export.options import ExportOptions
 from tuneoff.files import write_text
 from tuneoff.generation.ending import build_stop_criteria
@@ -90,7 +90,7 @@ def export_merged(
         shutil.copytree(tuned.weights, folder, dirs_exist_ok=True)
         _write_template(tuned, folder, say)
         return checking.check_merged(tuned, folder)
-    dtype = choose_dtype(tuned, options.dtype)
+    dtype = choose_export_dtype(tuned, options.dtype)
     model = load_whole_model(tuned, dtype)
     model.save_pretrained(folder)
     tokenizer, template_notes = _load_adapted_tokenizer(tuned, say)

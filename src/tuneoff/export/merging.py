@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def choose_dtype(tuned: TunedContender, wanted: Dtype) -> torch.dtype:
+def choose_export_dtype(tuned: TunedContender, wanted: Dtype) -> torch.dtype:
     """Return the dtype of a merged model's weights.
 
     `auto` means the dtype in which the base is stored; for a fully tuned model, its own.

@@ -14,12 +14,12 @@ from tuneoff.migration.saving import MigrationOptions, migrate, migrate_all
 from tuneoff.migration.verdicts import judge_exits, summarize_exits
 
 __all__ = [
-    "Choices",
-    "Source",
-    "Wishes",
+    "ExitOptions",
+    "MigrationOptions",
+    "ProviderAccount",
+    "judge_exits",
     "list_models",
     "migrate",
     "migrate_all",
-    "parity_of",
     "summarize_exits",
 ]

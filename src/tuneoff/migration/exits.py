@@ -99,7 +99,8 @@ class ExitOptions:
                 metrics.append(metric)
             else:
                 raise ConfigError(
-                    f"--metric: {explain_unknown('metric', metric, METRICS)}, or a file: Python (.py) or a "
+                    f"--metric: {explain_unknown('metric', metric, METRICS)}, or a file: Python "
+                    "(.py) or a "
                     "grader (.json, .yaml)."
                 )
         return metrics + ([_read_judge(self.judge)] if self.judge else [])
@@ -235,7 +236,8 @@ def _read_judge(file: Path) -> dict[str, Any]:
         raise ConfigError(f"--judge: there is no file {file}; check the path.") from None
     except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"--judge: {file} holds no judge ({_describe_problem(error)}); it takes model and rubric, "
+            f"--judge: {file} holds no judge ({_describe_problem(error)}); it takes model and "
+            "rubric, "
             "as a judge in task.metrics does (docs/scoring.md)."
         ) from None
     return judge.model_dump(mode="json", exclude_unset=True)
@@ -311,7 +313,8 @@ def _build_azure(choices: ExitOptions, market: ExitPrices, taken: set[str]) -> l
         settings["key_variable"] = choices.azure_key_variable
     comment = (
         f"Exit: {base} tuned again on Azure, from the saved files. {_describe_azure(end)} Price: "
-        f"{_describe_price(market.find_price(AZURE, base, tuned=True))}; token prices differ there by "
+        f"{_describe_price(market.find_price(AZURE, base, tuned=True))}; token prices differ "
+        "there by "
         "region and contract, so give yours as price:, or run with --yes. Deploy the tuned model "
         "when its job is done, add deployment: NAME here, and give the same command again. A "
         "developer deployment has no fee by the hour, and lasts 24 hours: enough for the run."

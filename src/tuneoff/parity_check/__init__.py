@@ -38,7 +38,7 @@ from tuneoff.scoring.pairs import TESTS_VERSION
 from tuneoff.scoring.parity import judge_parity
 from tuneoff.scoring.rows import MetricKind
 
-__all__ = ["How", "check_parity", "parity"]
+__all__ = ["ParityOptions", "check_parity", "parity"]
 
 # The number of left-out ids that are named.
 MAX_NAMED = 5

@@ -108,7 +108,8 @@ def _build_scorer(id: str, how: ParityOptions, fallback: str | None) -> tuple[Sc
             )
         if made is None and metric not in own.METRICS:
             raise ConfigError(
-                f"--metric: {explain_unknown('metric', metric, own.METRICS)}, or a file: Python (.py) or a "
+                f"--metric: {explain_unknown('metric', metric, own.METRICS)}, or a file: Python "
+                "(.py) or a "
                 "grader (.json, .yaml)."
             )
         added += [] if made is None else [made]
@@ -156,7 +157,8 @@ def _find_common(places: Sequence[AnswerSource], ids: Sequence[Collection[str]])
             name = place.name if isinstance(place, RunContender) else place
             other = places[0].name if isinstance(places[0], RunContender) else places[0]
             raise DataError(
-                f"{other} and {name} have no id in common ({format_first_ids(list(reference)[:1])} in "
+                f"{other} and {name} have no id in common "
+                f"({format_first_ids(list(reference)[:1])} in "
                 f"one, {format_first_ids(list(each)[:1])} in the other); answers are joined by id."
             )
     return {id: None for id in reference if id in there}

@@ -121,7 +121,8 @@ def resolve_sources(given: Sequence[Path | str], contenders: Sequence[str]) -> l
     for number, place in enumerate(places):
         if any(_is_same(place, other) for other in places[:number]):
             raise ConfigError(
-                f"{place.name if isinstance(place, RunContender) else place} is given twice, and nothing "
+                f"{place.name if isinstance(place, RunContender) else place} is given twice, and "
+                "nothing "
                 "can differ; give another file, or another contender (RUN:NAME)."
             )
     return places

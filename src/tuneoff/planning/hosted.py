@@ -174,7 +174,8 @@ def _price_answering(
     write = price.cache_write_usd_per_million_tokens
     if write is not None and test.cacheable:
         warnings.append(
-            f"prompts of {MIN_CACHED_PROMPT:,} tokens and more are counted as written to the provider's "
+            f"prompts of {MIN_CACHED_PROMPT:,} tokens and more are counted as written to the "
+            "provider's "
             f"cache, at ${write:f} per million; what it reads from there costs less."
         )
     limit = price.long_prompt_tokens

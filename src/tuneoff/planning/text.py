@@ -83,8 +83,10 @@ def _explain_margin(margin: MarginExamples) -> str:
         clusters = f" in {_format_range(margin.clusters)} clusters like these"
     points = f"{margin.points:g} point{'s' * (margin.points != 1)}"
     return (
-        f"It takes {_format_range(margin.not_worse)} test examples{clusters} to show that an equal model "
-        f"is not worse by {points} (80% power), and {_format_range(margin.same)} to show that it is the "
+        f"It takes {_format_range(margin.not_worse)} test examples{clusters} to show that an "
+        "equal model "
+        f"is not worse by {points} (80% power), and {_format_range(margin.same)} to show that it "
+        "is the "
         f"same within {points}; there are {margin.examples:,}."
     )
 
@@ -120,8 +122,10 @@ def _explain_money(plan: Plan) -> str:
     Only the maximum is compared with the budget.
     """
     line = (
-        f"As far as prices are known, {_format_usd(plan.total_usd)} together is expected, and providers "
-        f"can bill up to {_format_usd(plan.most_usd)} (today's prices), which `tuneoff run` asks leave for"
+        f"As far as prices are known, {_format_usd(plan.total_usd)} together is expected, and "
+        "providers "
+        f"can bill up to {_format_usd(plan.most_usd)} (today's prices), which `tuneoff run` asks "
+        "leave for"
     )
     if plan.budget_usd is None:
         return f"{line}."

@@ -161,9 +161,11 @@ class RunPricing:
         times = f" × {hardware.count}" if hardware.count > 1 else ""
         reserved = f"{machines} × " if machines > 1 else ""
         basis = (
-            f"reserved: {reserved}${hardware.usd_per_hour:g}/h{times} × {serving.HOURS_PER_MONTH} h "
+            f"reserved: {reserved}${hardware.usd_per_hour:g}/h{times} × "
+            f"{serving.HOURS_PER_MONTH} h "
             f"a month; used to {rules.utilization:.0%} of {record.requests_per_second:.3g} "
-            f"requests a second, a machine answers {_format_requests(monthly.machine_requests)} a month"
+            f"requests a second, a machine answers {_format_requests(monthly.machine_requests)} "
+            "a month"
         )
         if _explain_other_hardware(settings, record) is None:
             basis += f", measured on {record.accelerator or record.machine}"

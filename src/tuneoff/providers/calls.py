@@ -53,8 +53,8 @@ def retry(call: Callable[[], T], tries: int = MAX_TRIES) -> T:
     """Retry a call that may be carried out twice without harm, and return its result.
 
     Raises:
-        RefusedError: the provider rejected it.
-        BusyError, LostError: it did not answer in this many tries.
+        RejectedError: the provider rejected it.
+        RateLimitedError, UnknownOutcomeError: it did not answer in this many tries.
     """
     for attempt in range(tries):
         try:

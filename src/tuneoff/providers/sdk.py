@@ -59,7 +59,7 @@ def translate_errors(reach: ConnectionStatus, key: str, what: str) -> Iterator[N
     """Translate the errors of one SDK call into ours while inside.
 
     Raises:
-        RefusedError, BusyError, LostError: as the provider answered, or did not.
+        RejectedError, RateLimitedError, UnknownOutcomeError: as the provider answered, or did not.
     """
     try:
         yield

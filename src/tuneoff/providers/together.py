@@ -281,7 +281,7 @@ class Together:
         """Return the model's limits after checking the job against them.
 
         Raises:
-            RefusedError: the job exceeds them, or the model cannot be tuned.
+            RejectedError: the job exceeds them, or the model cannot be tuned.
         """
         limits = self.sdk.fine_tuning.model_limits(model_name=spec.model)
         full = spec.method == "full"
@@ -300,7 +300,7 @@ class Together:
         return limits
 
     def _refuse(self, why: str) -> None:
-        """Raise RefusedError for a job that cannot be created."""
+        """Raise RejectedError for a job that cannot be created."""
         raise RejectedError(f"{self.url}: the job could not be created: {why}", 400)
 
     def _metrics(self, id: str) -> list[StepLoss]:
@@ -361,6 +361,6 @@ def _parse_file_state(sdk_file: Any) -> FileState:
 
 
 def _check_range(provider: Together, name: str, value: float, low: float, high: float) -> None:
-    """Raise RefusedError unless a value is between two limits."""
+    """Raise RejectedError unless a value is between two limits."""
     if not low <= value <= high:
         provider._refuse(f"{name} {value:g} is not between {low:g} and {high:g}")

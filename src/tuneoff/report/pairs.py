@@ -35,10 +35,16 @@ def describe_comparison(pair: Comparison, share: bool = True) -> str:
             f"{pair.a} and {pair.b} are {describe_same(pair)}: {format_same_numbers(pair, share)}"
         )
     if pair.verdict == "tie":
-        return f"no difference can be shown between {pair.a} and {pair.b}: {format_numbers(pair, share)}"
+        return (
+            f"no difference can be shown between {pair.a} and {pair.b}: "
+            f"{format_numbers(pair, share)}"
+        )
     a, b = (pair.b, pair.a) if pair.verdict == "b better" else (pair.a, pair.b)
     if pair.within_margin:
-        return f"{a} is better than {b}, by less than {format_margin(pair)}: {format_numbers(pair, share)}"
+        return (
+            f"{a} is better than {b}, by less than {format_margin(pair)}: "
+            f"{format_numbers(pair, share)}"
+        )
     return f"{a} is better than {b} by {format_numbers(pair, share)}"
 
 

@@ -72,7 +72,10 @@ def format_figures(parity: Parity) -> str:
             f" (one-sided {f.p_equals(parity.p_not_worse)}); whether it is better cannot be "
             f"told{figures}"
         )
-    return f"{figures}, on {f.count(parity.n)} example{'s' * (parity.n != 1)}{_describe_needed(parity)}"
+    return (
+        f"{figures}, on {f.count(parity.n)} "
+        f"example{'s' * (parity.n != 1)}{_describe_needed(parity)}"
+    )
 
 
 def _describe_needed(parity: Parity) -> str:

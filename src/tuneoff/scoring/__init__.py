@@ -12,7 +12,15 @@ from typing import cast
 from tuneoff import discovery
 from tuneoff.scoring.rows import Options, Scorer, ScoringInput
 
-__all__ = ["RULES", "Options", "Row", "Scorer", "load_scorer", "primary_metric", "scorer_ids"]
+__all__ = [
+    "RULES",
+    "Options",
+    "Scorer",
+    "ScoringInput",
+    "get_primary_metric",
+    "list_scorer_ids",
+    "load_scorer",
+]
 
 # A version grows when the rule may score the same answer differently. docs/scoring.md lists the
 # changes. Stored scores without versions are of version 1.

@@ -176,7 +176,8 @@ def _check_form(form: AnyForm, where: str) -> None:
                 "Python file with score(example, prediction)."
             )
         raise ConfigError(
-            f"{where}: {explain_unknown('evaluation_metric', form.evaluation_metric, SIMILARITIES)}."
+            f"{where}: "
+            f"{explain_unknown('evaluation_metric', form.evaluation_metric, SIMILARITIES)}."
         )
     if isinstance(form, ScoreModelForm):
         low, high = form.range

@@ -132,7 +132,8 @@ class PythonGrader:
             value = self._grade(sample, item)
         except (ImportError, NameError) as error:
             raise DataError(
-                f"{self._where}: grade() failed ({_describe_error(error)}); install or correct it and "
+                f"{self._where}: grade() failed ({_describe_error(error)}); install or correct "
+                "it and "
                 "score again."
             ) from error
         except Exception as error:

@@ -200,7 +200,8 @@ class ThoughtCounter:
             ]
         if self._unfinished and not self._official:
             return [
-                f"{self._unfinished} of {self._rows} answers are {UNFINISHED_THOUGHT} and count as no "
+                f"{self._unfinished} of {self._rows} answers are {UNFINISHED_THOUGHT} and count "
+                "as no "
                 "answer; give the model more new tokens, or turn its thinking off."
             ]
         return []

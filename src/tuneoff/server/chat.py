@@ -28,7 +28,9 @@ from tuneoff.server.answer import GONE, Delta, GenerationRequest, TokenLogprob
 from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
 from tuneoff.server.backend import InferenceBackend, LoadedModelInfo
 from tuneoff.server.base import ServedModel
-from tuneoff.server.encode_prompt import (
+from tuneoff.server.errors import ApiError, build_not_found
+from tuneoff.server.json_body import JsonRoute
+from tuneoff.server.prompt_ids import (
     encode_bounded,
     encode_chat,
     encode_text_prompt,
@@ -36,8 +38,6 @@ from tuneoff.server.encode_prompt import (
     refuse_unembedded,
     render_chat,
 )
-from tuneoff.server.errors import ApiError, build_not_found
-from tuneoff.server.json_body import JsonRoute
 from tuneoff.server.prompt_limits import run_while_connected
 from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import Store

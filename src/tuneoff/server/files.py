@@ -51,7 +51,8 @@ _BATCH_USING_FILE = (
 )
 _JOB_USING_FILE = (
     "SELECT id FROM jobs WHERE ?1 IN (json_extract(facts, '$.training_file'), "
-    f"json_extract(facts, '$.validation_file')) AND status IN ({', '.join('?' * len(ACTIVE_STATES))})"
+    "json_extract(facts, '$.validation_file')) AND status IN "
+    f"({', '.join('?' * len(ACTIVE_STATES))})"
 )
 
 

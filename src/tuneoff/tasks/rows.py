@@ -58,8 +58,12 @@ def read_records(
         DataError: the file is missing, empty, or of an unknown format, or a row is broken.
     """
     readers = {
-        ".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet,
-    }  # fmt: skip
+        ".jsonl": _read_jsonl,
+        ".json": _read_json,
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".parquet": _read_parquet,
+    }
     reader: Callable[..., Iterator[Record]] | None = readers.get(path.suffix.lower())
     if path.is_dir():
         raise DataError(f"{path}: this is a folder; give a file ({', '.join(SUFFIXES)}).")
@@ -70,7 +74,8 @@ def read_records(
     if reader is None:
         raise DataError(
             f"{path}: cannot read {path.suffix or 'a file without suffix'!r} (allowed: "
-            f"{', '.join(SUFFIXES)}); {UNSUPPORTED_SUFFIXES.get(path.suffix.lower(), 'convert it first')}."
+            f"{', '.join(SUFFIXES)}); "
+            f"{UNSUPPORTED_SUFFIXES.get(path.suffix.lower(), 'convert it first')}."
         )
     empty = True
     try:

@@ -274,7 +274,8 @@ def _describe_overlap(
     by_input = {build_input_key(example): example for example in reversed(splits[first])}
     overlapping = [match for match in splits[second] if build_input_key(match) in by_input]
     shown = [
-        f"{_describe_example(match, second, places)} is {_describe_example(by_input[build_input_key(match)], first, places)}"
+        f"{_describe_example(match, second, places)} is "
+        f"{_describe_example(by_input[build_input_key(match)], first, places)}"
         for match in overlapping[:MAX_NAMED]
     ]
     return "; ".join(shown) + ("; …" if len(overlapping) > MAX_NAMED else "")

@@ -96,7 +96,8 @@ def _decode_utf8(path: Path, warn: Warn) -> Iterator[tuple[int, str]]:
     if count:
         lines, they = ("1 line is", "it was") if count == 1 else (f"{count} lines are", "they were")
         warn(
-            f"{path}: {lines} not UTF-8, so {they} read as {FALLBACK_ENCODING}, {shown}; if that is wrong, "
+            f"{path}: {lines} not UTF-8, so {they} read as {FALLBACK_ENCODING}, {shown}; if that "
+            "is wrong, "
             "name the encoding as task.columns.encoding, or save the file as UTF-8."
         )
 

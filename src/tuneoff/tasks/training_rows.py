@@ -112,7 +112,10 @@ def _find_turn_fault(turn: Any, at: str) -> str | None:
         return f"{at}.role is {shown} (allowed: {', '.join(ROLES)})"
     for key, value in turn.items():
         if key not in TURN_KEYS and _has_content(value):
-            return f"{at}.{_format_key(key)} is not supported and would be lost; take it out, or the row"
+            return (
+                f"{at}.{_format_key(key)} is not supported and would be lost; take it out, or the "
+                f"row"
+            )
     if not isinstance(content, str):
         return f"{at}.content must be a text, got {_name_type(content)}"
     weight = turn.get("weight")

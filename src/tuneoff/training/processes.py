@@ -79,7 +79,8 @@ def count_processes(settings: LocalConfig, say: Say) -> int:
         return asked
     if settings.train.parallel == "auto":
         say(
-            f"{settings.name}: hardware.count is {asked} and this machine has {_format_accelerators(here)}, "
+            f"{settings.name}: hardware.count is {asked} and this machine has "
+            f"{_format_accelerators(here)}, "
             "so it trains on one device."
         )
         return 1

@@ -71,7 +71,8 @@ def search_learning_rate(
         for rate, loss in losses.items()
     )
     say(
-        f"{settings.name}: learning rate {best:g} (validation loss after {TRIAL_STEPS} steps: {tried})"
+        f"{settings.name}: learning rate {best:g} (validation loss after {TRIAL_STEPS} steps: "
+        f"{tried})"
     )
     return best
 

@@ -408,7 +408,8 @@ def _find_common_checkpoint(folder: Path, group: ProcessGroup) -> Path | None:
         recover_last_checkpoint(folder)  # corrects the paths in this copy
     if group.any(not (folder / format_checkpoint_name(step)).is_dir()):
         raise ContenderError(
-            f"{folder / format_checkpoint_name(step)} must lie with every process of this training to go on from, "
+            f"{folder / format_checkpoint_name(step)} must lie with every process of this "
+            "training to go on from, "
             "and does not; copy it there, or remove the checkpoints to begin anew."
         )
     return folder / format_checkpoint_name(step)

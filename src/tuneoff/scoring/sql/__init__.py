@@ -234,7 +234,8 @@ class _RowScorer:
             ), None
         if "internal_error" in answer:
             raise TuneoffError(
-                f"id {row.id!r}: the SQL sandbox failed ({shorten_text(answer['internal_error'])}); "
+                f"id {row.id!r}: the SQL sandbox failed "
+                f"({shorten_text(answer['internal_error'])}); "
                 "please report it with this row."
             )
         scores: dict[str, bool] = answer["scores"]

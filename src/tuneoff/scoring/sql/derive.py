@@ -199,7 +199,8 @@ def _read_table(
         column.name: [
             value
             for (value,) in connection.execute(
-                f"SELECT DISTINCT {_quote_name(column.name)} FROM {_quote_name(name)} LIMIT {_KEPT_VALUES}"
+                f"SELECT DISTINCT {_quote_name(column.name)} FROM {_quote_name(name)} LIMIT "
+                f"{_KEPT_VALUES}"
             )
         ]
         for column in columns
