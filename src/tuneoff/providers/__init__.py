@@ -5,8 +5,8 @@ functions need no key: `check(settings)` raises ConfigError for options that the
 not take, and `schedule(epochs, examples, validation)` returns what a job processes and bills.
 
 Every call raises one of three errors, whatever the SDK calls it: `RejectedError` (rejected for
-good), `RateLimitedError` (not carried out), `UnknownOutcomeError` (outcome unknown; its subclass
-`UnreachableError`: no connection could be made). Nothing is retried here. The caller knows what may be retried, and
+good), `RateLimitedError` (not carried out), `UnknownOutcomeError` (its subclass `UnreachableError`:
+no connection could be made). Nothing is retried here. The caller knows what may be retried, and
 what must first be searched for (`providers/calls.py`).
 """
 
