@@ -49,7 +49,7 @@ def open_run_dir(path: Path, bakeoff: BakeOff, fresh: str | None = None) -> RunD
     """Return the run directory of a bake-off file, created with a copy of the file if missing.
 
     With `fresh`, the settings of that contender may have changed. The stored copy is then not
-    overwritten until `keep_file`: results of the old settings must not be attributed to the new
+    overwritten until `save_config`: results of the old settings must not be attributed to the new
     ones.
 
     Raises:

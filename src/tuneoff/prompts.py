@@ -1,8 +1,8 @@
 """The one prompt renderer: (example, template) → chat messages, or plain text.
 
 Every contender's prompt is made here from the same content: chat turns where the model has a chat
-template, plain text where it has none. `content_sha256` (ids, inputs, references) is equal for all
-contenders of a run; `prompt_sha256` depends on the rendering.
+template, plain text where it has none. `hash_content` (ids, inputs, references) is equal for all
+contenders of a run; `hash_prompts` depends on the rendering.
 
 A template has two renderings of one content:
 

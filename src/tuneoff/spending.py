@@ -313,7 +313,7 @@ def explain_ended(
 def check_not_ended(
     settings: Any, prices: PriceBook, day: datetime.date, tuned: bool = False
 ) -> None:
-    """Raise ConfigError for a model that has `ended`."""
+    """Raise ConfigError for a model that has `explain_ended`."""
     sentence = explain_ended(settings, prices, day, tuned)
     if sentence is not None:
         raise ConfigError(sentence)

@@ -28,15 +28,15 @@ from tuneoff.records import Example, Prediction, ServingRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Number of timed answers: at most `MOST`; `ENOUGH` of them suffice once they took `SECONDS`
-# together. No prompt begins after `LIMIT_SECONDS`.
+# Number of timed answers: at most `MAX_TIMED`; `MIN_TIMED` of them suffice once they took `MIN_SECONDS`
+# together. No prompt begins after `MAX_SECONDS`.
 MAX_TIMED, MIN_TIMED = 48, 20
 MIN_SECONDS, MAX_SECONDS = 2.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Latency statistics in seconds; the 95th percentile needs `ENOUGH` requests."""
+    """Latency statistics in seconds; the 95th percentile needs `MIN_TIMED` requests."""
 
     count: int
     p50: float | None

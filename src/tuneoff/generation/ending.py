@@ -1,6 +1,6 @@
 """Stop criteria: an answer ends at an end token, a stop text, or its maximum length.
 
-`Ending` checks token ids and builds the `Prediction`. Only decoded text shows whether a stop text
+`StopCriteria` checks token ids and builds the `Prediction`. Only decoded text shows whether a stop text
 has appeared. But a token without the stop text's last character cannot complete it, so hardly any
 step decodes anything.
 """
@@ -38,7 +38,7 @@ class StopCriteria:
     """The texts that end an answer; they are not part of it."""
 
     def signs(self, vocabulary: int) -> NDArray[np.uint8]:
-        """Return the flag of every token id: 0, `ENDS`, or `MAY_STOP`."""
+        """Return the flag of every token id: 0, `ENDS_ANSWER`, or `MAY_STOP`."""
         flags = np.zeros(vocabulary, dtype=np.uint8)
         if self.stop:
             known = min(vocabulary, len(self.tokenizer))

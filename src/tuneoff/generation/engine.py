@@ -122,7 +122,7 @@ class Engine:
         """Queue prompts behind those that wait.
 
         Args:
-            runs, rows: from `group`, for the tokens that follow the prefixes `before` in all
+            runs, rows: from `group_prompts`, for the tokens that follow the prefixes `before` in all
                 prompts.
             adapter: the adapter of all of them.
         """
@@ -276,7 +276,7 @@ class Engine:
             self.active[target] = row
 
     def _sort_by_length(self) -> None:
-        """Sort rows longest first, so that rows of similar length are neighbours (`_cuts`).
+        """Sort rows longest first, so that rows of similar length are neighbours (`_cut_by_width`).
 
         All grow by one token a step, so the order holds until rows leave or enter. Lengths are
         rounded, and rows already in order stay, so that few have to move.

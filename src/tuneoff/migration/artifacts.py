@@ -197,7 +197,7 @@ class ArtifactSaver:
         """Return a file's content, complete and valid.
 
         Raises:
-            DataError: it is neither after `FETCHES` downloads.
+            DataError: it is neither after `MAX_FETCHES` downloads.
         """
         size = self._find_size(id)
         for _ in range(MAX_FETCHES):

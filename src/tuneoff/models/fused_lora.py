@@ -6,7 +6,7 @@ one `addmm` adds B's product to the base's output. On a small model the saved pa
 a training step.
 
 It replaces only the plain case (one active adapter, no DoRA or other variant, no bias, not merged),
-and only inside `fused_lora`. Every other layer keeps PEFT's forward.
+and only inside `fuse_lora`. Every other layer keeps PEFT's forward.
 """
 
 from __future__ import annotations

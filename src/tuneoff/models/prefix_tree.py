@@ -256,7 +256,7 @@ def pack_sequences(
         ids = sequences[i].ids
         new = len(ids)
         if place:
-            # `build` keeps a shared prefix only from `shortest` tokens on.
+            # `build_tree` keeps a shared prefix only from `shortest` tokens on.
             shared = count_common_prefix(sequences[order[place - 1]].ids, ids)
             new -= max(0, shared - shortest + 1)
         full = most_sequences is not None and groups and len(groups[-1]) == most_sequences

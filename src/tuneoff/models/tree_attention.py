@@ -13,7 +13,7 @@ where `last[j]` is the end of the subtree of j's node. There are three backends 
 - dense: one boolean mask for `scaled_dot_product_attention`; the reference, and the backend
   when attention weights are dropped out.
 
-The function is registered with transformers under `NAME`. A model that uses it gets `tree=` as a
+The function is registered with transformers under `TREE_ATTENTION`. A model that uses it gets `tree=` as a
 keyword argument, which its layers pass on.
 """
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TARGET_SECONDS, MAX_VALIDATION_SECONDS = 20.0, 5.0
 # Batch sizes are the file's own divided by these. Each size gets at least this many timed steps,
-# unless a large model takes more than `TOO_LONG` for them.
+# unless a large model takes more than `MAX_SECONDS` for them.
 BATCH_DIVISORS, MIN_STEPS, MAX_SECONDS = (8, 2), 3, 3 * TARGET_SECONDS
 SAMPLED_BATCHES = 8
 
@@ -136,7 +136,7 @@ def _time_steps(
     began: float,
     step: Callable[[int], tuple[int, float]],
 ) -> None:
-    """Time steps of each size in turn, for `SECONDS` or until there are enough of them."""
+    """Time steps of each size in turn, for `TARGET_SECONDS` or until there are enough of them."""
     warm = time.perf_counter()
     while True:
         for size, steps in steps_by_size.items():

@@ -373,7 +373,7 @@ class Provider(Protocol):
 
 
 def normalize_job_status(status: str, model: str | None, has_finished: bool) -> str:
-    """Return a job's state in our words; a job that has ended has one of `FINISHED`.
+    """Return a job's state in our words; a job that has ended has one of `JOB_FINISHED`.
 
     If the provider shows when a job finished, the job has ended, whatever its state is called. The
     tuned model then tells whether it succeeded. States that are known ends need no time.

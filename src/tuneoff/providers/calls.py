@@ -1,7 +1,7 @@
 """Retries, backoff and rate limits for calls that sometimes fail.
 
-Calls that are safe to repeat (reading, listing) go through `repeated`. Requests for answers share a
-`Limiter`, which adapts the number of concurrent requests to what the provider takes.
+Calls that are safe to repeat (reading, listing) go through `retry`. Requests for answers share a
+`AdaptiveLimiter`, which adapts the number of concurrent requests to what the provider takes.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def use_short_retries() -> Iterator[None]:
 
 
 def has_short_retries() -> bool:
-    """Return whether this thread is inside `impatient`."""
+    """Return whether this thread is inside `use_short_retries`."""
     return _short_retries.get()
 
 
@@ -104,7 +104,7 @@ def report_retry(error: ProviderError, failed: int, max_tries: int, attempt: int
 
     Args:
         failed: how many of at most `max_tries` tries have failed.
-        attempt: the next argument of `pause_before`.
+        attempt: the next argument of `compute_backoff`.
     """
     if failed != REPORT_AFTER_TRIES or error.tell is None:
         return

@@ -1,6 +1,6 @@
 """The first sentence of a report: the recommended contender, with reservations.
 
-`find_caveats` finds values; `word_headline` makes the sentence from them.
+`find_caveats` finds values; `render_headline` makes the sentence from them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Escapes text in Markdown, as autoescape does in HTML.
 
 `finalize` runs on every value that a template shows, and escapes it for a line or a table cell.
-`code` and `fence` show text literally and return `Markup`, which `finalize` passes.
+`format_code` and `format_fence` show text literally and return `Markup`, which `finalize` passes.
 """
 
 from __future__ import annotations

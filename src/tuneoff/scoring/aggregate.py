@@ -190,7 +190,7 @@ def merge_answers(rows: Sequence[ScoredRow]) -> ScoredRow:
 def compute_seed_values(
     seeds: Sequence[Mapping[str, ScoredRow]], common: Mapping[str, ScoredRow], metric: str
 ) -> tuple[float, ...]:
-    """Return each seed's mean of a metric, over the rows of `over_seeds`; empty for one seed."""
+    """Return each seed's mean of a metric, over the rows of `average_seeds`; empty for one seed."""
     ids = [id for id, row in common.items() if metric in row.scores]
     if len(seeds) < 2 or not ids:
         return ()

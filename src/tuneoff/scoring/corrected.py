@@ -226,7 +226,7 @@ def _compute_cluster_variance(places: Places, values: Array, units: int) -> tupl
 
 
 def _find_rows_needed(rows: _JudgedRows, slope: float) -> int | None:
-    """Return how many labelled rows show a difference of `POINTS` with a power of 80%.
+    """Return how many labelled rows show a difference of `TARGET_DIFFERENCE` with a power of 80%.
 
     None if labelling all rows does not.
     """

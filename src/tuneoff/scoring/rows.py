@@ -208,6 +208,6 @@ class ThoughtCounter:
 
 
 def shorten_text(text: str) -> str:
-    """Return a text on one line of at most `VERDICT_LENGTH` characters."""
+    """Return a text on one line of at most `MAX_VERDICT_LENGTH` characters."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_VERDICT_LENGTH else line[: MAX_VERDICT_LENGTH - 1] + "…"

@@ -1,6 +1,6 @@
 """Readers of a user's files: JSONL, JSON, CSV and Parquet. Every error names file and line.
 
-`from_hub` is the only access to data sets of the Hugging Face hub, through `datasets`.
+`load_from_hub` is the only access to data sets of the Hugging Face hub, through `datasets`.
 """
 
 from __future__ import annotations

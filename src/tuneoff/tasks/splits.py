@@ -117,7 +117,7 @@ def draw_indices(keys: Sequence[Hashable], count: int, seed: int) -> list[int]:
 
 
 def draw_ranked_indices(ranks: ArrayLike, count: int, seed: int) -> list[int]:
-    """Return the same as `drawn`, for keys numbered from 0 by first appearance."""
+    """Return the same as `draw_indices`, for keys numbered from 0 by first appearance."""
     import numpy as np
 
     of = np.asarray(ranks, dtype=np.int64)

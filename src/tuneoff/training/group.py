@@ -160,7 +160,7 @@ def join_process_group() -> ProcessGroup:
 
 
 def leave_process_group() -> None:
-    """Close the group at the end of a process whose `join` opened it."""
+    """Close the group at the end of a process whose `join_process_group` opened it."""
     import torch.distributed as dist
 
     if dist.is_available() and dist.is_initialized():

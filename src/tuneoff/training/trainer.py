@@ -77,7 +77,7 @@ class ShardedOutOfMemoryError(ContenderError):
 
 
 class BakeOffTrainer(Trainer):
-    """A trainer that computes batches as micro-batches; `build` sets its attributes."""
+    """A trainer that computes batches as micro-batches; `build_trainer` sets its attributes."""
 
     packer: MicroBatcher
     order: ExampleSampler

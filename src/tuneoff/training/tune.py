@@ -71,7 +71,7 @@ def tune(
 ) -> TrainingRecord:
     """Train and return the record; write `adapter/` or `model/`, `training.json` and `loss.jsonl`.
 
-    In a group (`group.join`) every process calls it, for one common training. A single process
+    In a group (`group.join_process_group`) every process calls it, for one common training. A single process
     whose settings ask for several launches them. The record is the same everywhere.
 
     Args:

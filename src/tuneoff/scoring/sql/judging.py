@@ -93,7 +93,7 @@ def _execute_reference(request: JudgeRequest, step: Step) -> dict[str, Any]:
     """Execute a reference on each database that requires a result.
 
     In strict mode, databases of the suite without a result are left out
-    (`_Answer.executed_elsewhere`).
+    (`_Answer.check_rest_of_suite`).
     """
     reference = find_reference(request)
     must = len(request.databases) if request.mode == "official" else 1
