@@ -23,6 +23,7 @@ from tuneoff.config import BakeOff
 from tuneoff.contenders import Contender, ContenderContext, describe_prompts
 from tuneoff.contenders.samples import count_samples, list_scored, list_unanswered, split_by_sample
 from tuneoff.contenders.trainings import TrainingVariant, format_failure, list_variants
+from tuneoff.costs.contender_prices import is_hosted
 from tuneoff.costs.ledger import TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, explain_unknown
 from tuneoff.label_results import add_labels
@@ -45,7 +46,6 @@ from tuneoff.spending import (
     attach_budgets,
     build_grader_budgets,
     build_judge_budget,
-    is_hosted,
     list_judging_models,
 )
 from tuneoff.turns import (

@@ -11,17 +11,17 @@ from tuneoff.bakeoff_file import load
 from tuneoff.config import BakeOff
 from tuneoff.contender_settings import Hardware, LocalConfig, PromptedConfig, RecordedConfig
 from tuneoff.contenders import with_vllm
-from tuneoff.costs.pricebook import PriceBook, explain_missing_hour_price
-from tuneoff.init import describe_form
-from tuneoff.records import SPLITS, Split
-from tuneoff.spending import (
+from tuneoff.costs.contender_prices import (
     check_not_ended,
-    explain_doubts,
     explain_refusal_today,
     find_judge_price,
     is_hosted,
-    list_judging_models,
+    load_price_book,
 )
+from tuneoff.costs.pricebook import PriceBook, explain_missing_hour_price
+from tuneoff.init import describe_form
+from tuneoff.records import SPLITS, Split
+from tuneoff.spending import explain_doubts, list_judging_models
 from tuneoff.tasks import chat, splits
 from tuneoff.tasks.columns import find_columns
 from tuneoff.tasks.rows import SUFFIXES, UNSUPPORTED_SUFFIXES
@@ -68,7 +68,7 @@ def _check_bakeoff(bakeoff: BakeOff) -> dict[str, Any]:
         }
     else:
         warnings.append(NOT_LOCAL_WARNING)
-    prices, day = prepare.load_price_book(bakeoff), bakeoff.as_of or machine.today()
+    prices, day = load_price_book(bakeoff), bakeoff.as_of or machine.today()
     for contender in bakeoff.contenders:
         if isinstance(contender, LocalConfig | PromptedConfig):
             with_vllm.check_vllm(contender)

@@ -20,6 +20,7 @@ from tuneoff.contenders.measuring import drop_warm_up, split_by_load, summarize_
 from tuneoff.contenders.samples import compute_disagreement, list_scored
 from tuneoff.contenders.trainings import TrainingVariant, find_way, list_variants
 from tuneoff.costs.arithmetic import sum_usd
+from tuneoff.costs.contender_prices import is_hosted
 from tuneoff.databases import hash_databases
 from tuneoff.opening import dump_resolved
 from tuneoff.prepare import ResolvedBakeOff, load_model_graders
@@ -64,7 +65,7 @@ from tuneoff.scoring.pairs import TESTS_VERSION, compare_all
 from tuneoff.scoring.parity import list_not_worse
 from tuneoff.scoring.rows import find_reason_left_out
 from tuneoff.scoring.selection import find_allowance
-from tuneoff.spending import is_hosted, list_judges
+from tuneoff.spending import list_judges
 
 # Max characters of a judge's reply that are stored for the report.
 MAX_REPLY_LETTERS = 500

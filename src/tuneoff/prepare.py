@@ -12,7 +12,7 @@ from pathlib import Path
 from tuneoff.config import BakeOff, GraderConfig, JudgeConfig, Metric, TaskConfig
 from tuneoff.contender_settings import RecordedConfig
 from tuneoff.contenders import ContenderContext, lengths, load_contender
-from tuneoff.costs.pricebook import PriceBook, build_price_book
+from tuneoff.costs.contender_prices import load_price_book
 from tuneoff.databases import find_committed, find_database
 from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.progress import SilentProgress
@@ -344,15 +344,6 @@ def find_data_dir(bakeoff: BakeOff) -> Path | None:
         source = "data_dir" if bakeoff.data_dir else DATA_VARIABLE
         raise DataError(f"{source}: there is no folder {folder}; check the path.")
     return folder
-
-
-def load_price_book(bakeoff: BakeOff) -> PriceBook:
-    """Return the price book behind the file's own `prices:`.
-
-    Raises:
-        ConfigError: that file cannot be read.
-    """
-    return build_price_book(bakeoff.path(bakeoff.prices) if bakeoff.prices else None)
 
 
 def _fill_source(settings: TaskConfig, task: Task) -> TaskConfig:

@@ -26,9 +26,9 @@ from typing import Any
 
 from tuneoff.contender_settings import Rendering
 from tuneoff.records import Example, drop_weight
-from tuneoff.tokenization.adaptation import Roles, list_roles
 
 Message = dict[str, str]
+Roles = tuple[str, ...]
 # Roles whose turns instruct: newer APIs call it `developer`.
 SYSTEM_ROLES = ("system", "developer")
 
@@ -179,6 +179,11 @@ def hash_rendered(rendered: Iterable[Any]) -> str:
     for prompt in rendered:
         digest.update(json.dumps(prompt, ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
+
+
+def list_roles(turns: Iterable[Mapping[str, Any]]) -> Roles:
+    """Return the roles of a conversation's turns."""
+    return tuple(str(turn["role"]) for turn in turns)
 
 
 def collect_roles(

@@ -12,6 +12,7 @@ import yaml
 
 from tuneoff.contender_settings import HostedConfig
 from tuneoff.costs import checking
+from tuneoff.costs.contender_prices import explain_ended
 from tuneoff.costs.pricebook import (
     SHIPPED_DIR,
     Price,
@@ -23,7 +24,6 @@ from tuneoff.costs.pricebook import (
 )
 from tuneoff.errors import ConfigError
 from tuneoff.settings import PriceConfig
-from tuneoff.spending import explain_ended
 
 SEED_DAY = datetime.date(2023, 9, 12)
 TODAY = datetime.date(2026, 11, 24)

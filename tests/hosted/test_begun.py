@@ -22,7 +22,7 @@ OWN = {"name": "own", "id": "prompted", "base": "tiny"}
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer counts as one on another machine."""
-    monkeypatch.setattr(hosted_kind, "is_here", lambda url: False)
+    monkeypatch.setattr(hosted_kind, "is_loopback", lambda url: False)
 
 
 class Interrupted(SequentialExecutor):

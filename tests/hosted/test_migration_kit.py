@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from world import KEY, Trainer, questions, tune, write_examples
 
-from tuneoff import bakeoff, migration, spending
+from tuneoff import bakeoff, migration
+from tuneoff.costs import contender_prices
 from tuneoff.costs.pricebook import build_price_book
 from tuneoff.migration.artifacts import MAX_LETTERS, find_bad_line, name_folder
 from tuneoff.migration.new_jobs import judge_new_jobs
@@ -223,7 +224,7 @@ def test_a_users_own_copy_is_no_file_of_the_provider(
 def test_one_budget_is_for_all(
     fake: Trainer, tmp_path: Path, cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spending, "is_here", lambda url: False)  # somebody is paid
+    monkeypatch.setattr(contender_prices, "is_loopback", lambda url: False)  # somebody is paid
     first, second, _ = tuned(fake, tmp_path, 3)
     out, at = tmp_path / "exits", ("--base-url", fake.url)
     code, said, err = cli("migrate", "--all", "--no-answers", "--out", out, *at, "--json")

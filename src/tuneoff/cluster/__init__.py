@@ -31,11 +31,11 @@ from tuneoff.cluster.remote import RemoteContender
 from tuneoff.cluster.storage import TrainingStorage
 from tuneoff.cluster.worker import ProgressActor, can_see
 from tuneoff.contenders import Contender, load_contender
+from tuneoff.costs.contender_prices import is_hosted
 from tuneoff.errors import BudgetError, ConfigError, MissingExtraError
 from tuneoff.files import write_text
 from tuneoff.progress import Progress
 from tuneoff.rundir import ContenderDir
-from tuneoff.spending import is_hosted
 
 REPORT_SECONDS, STOP_SECONDS = 0.5, 5.0
 CONNECT_SECONDS = 10

@@ -28,8 +28,8 @@ from tuneoff.records import Example, Prediction, ServingRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Number of timed answers: at most `MAX_TIMED`; `MIN_TIMED` of them suffice once they took `MIN_SECONDS`
-# together. No prompt begins after `MAX_SECONDS`.
+# Number of timed answers: at most `MAX_TIMED`; `MIN_TIMED` of them suffice once they took
+# `MIN_SECONDS` together. No prompt begins after `MAX_SECONDS`.
 MAX_TIMED, MIN_TIMED = 48, 20
 MIN_SECONDS, MAX_SECONDS = 2.0, 120.0
 

@@ -1,8 +1,8 @@
 """Stop criteria: an answer ends at an end token, a stop text, or its maximum length.
 
-`StopCriteria` checks token ids and builds the `Prediction`. Only decoded text shows whether a stop text
-has appeared. But a token without the stop text's last character cannot complete it, so hardly any
-step decodes anything.
+`StopCriteria` checks token ids and builds the `Prediction`. Only decoded text shows whether a stop
+text has appeared. But a token without the stop text's last character cannot complete it, so hardly
+any step decodes anything.
 """
 
 from __future__ import annotations

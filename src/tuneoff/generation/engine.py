@@ -122,8 +122,8 @@ class Engine:
         """Queue prompts behind those that wait.
 
         Args:
-            runs, rows: from `group_prompts`, for the tokens that follow the prefixes `before` in all
-                prompts.
+            runs, rows: from `group_prompts`, for the tokens that follow the prefixes `before` in
+                all prompts.
             adapter: the adapter of all of them.
         """
         first, first_run = self.added, self.added_prefixes

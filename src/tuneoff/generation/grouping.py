@@ -1,9 +1,9 @@
 """Finds the prefixes that prompts share, and selects those worth computing once.
 
-Prompts of one task share a prefix: an instruction, shots, a schema. `group_prompts` turns them into shared
-prefixes (a forest: a prefix may continue another) and rows (a prompt's own tokens). Every shared
-prefix costs a forward pass of its own and some small operations a step. So only those that save
-`MIN_SAVED_TOKENS` tokens are kept; shorter ones are computed for each prompt.
+Prompts of one task share a prefix: an instruction, shots, a schema. `group_prompts` turns them into
+shared prefixes (a forest: a prefix may continue another) and rows (a prompt's own tokens). Every
+shared prefix costs a forward pass of its own and some small operations a step. So only those that
+save `MIN_SAVED_TOKENS` tokens are kept; shorter ones are computed for each prompt.
 """
 
 from __future__ import annotations

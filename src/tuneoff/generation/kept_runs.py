@@ -127,8 +127,8 @@ class PromptHistory:
     def count_worth_caching(self, adapter: str | None, ids: Sequence[int], held: int) -> int:
         """Return how many of a prompt's first tokens are worth caching as a prefix.
 
-        It is the longest prefix that would have saved `MIN_SAVED_TOKENS` tokens beyond the `held` ones,
-        had the earlier prompts come together with it.
+        It is the longest prefix that would have saved `MIN_SAVED_TOKENS` tokens beyond the `held`
+        ones, had the earlier prompts come together with it.
         """
         common = [self._count_common(ids, *text[1:]) for text in self._texts if text[0] == adapter]
         for count, same in enumerate(sorted(common, reverse=True), 1):

@@ -4,7 +4,8 @@ Softmax over all keys is a weighted mean of the softmaxes over parts of them; th
 weights are the parts' log-sum-exps (Hydragen, Juravsky et al. 2024; cascade inference, Ye et al.
 2024). So the queries of all rows attend to a prefix in one matrix product, (heads, rows, size) x
 (heads, size, tokens), and the prefix's keys are read once a step, not once a row. Registered with
-transformers as `SHARED_ATTENTION`; the model gets `shared=` as a keyword argument, which its layers pass on.
+transformers as `SHARED_ATTENTION`; the model gets `shared=` as a keyword argument, which its layers
+pass on.
 """
 
 from __future__ import annotations

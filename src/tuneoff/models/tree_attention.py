@@ -13,8 +13,8 @@ where `last[j]` is the end of the subtree of j's node. There are three backends 
 - dense: one boolean mask for `scaled_dot_product_attention`; the reference, and the backend
   when attention weights are dropped out.
 
-The function is registered with transformers under `TREE_ATTENTION`. A model that uses it gets `tree=` as a
-keyword argument, which its layers pass on.
+The function is registered with transformers under `TREE_ATTENTION`. A model that uses it gets
+`tree=` as a keyword argument, which its layers pass on.
 """
 
 from __future__ import annotations

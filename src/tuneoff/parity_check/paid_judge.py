@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tuneoff.bakeoff_file import load_judge
 from tuneoff.config import JudgeConfig
+from tuneoff.costs.contender_prices import build_judge_name, find_judge_price
 from tuneoff.costs.ledger import Ledger
 from tuneoff.costs.pricebook import build_price_book
 from tuneoff.errors import ConfigError, RunDirectoryError
@@ -21,7 +22,6 @@ from tuneoff.progress import Progress
 from tuneoff.rundir import lock_run_dir
 from tuneoff.scoring import judge
 from tuneoff.scoring.rows import Options
-from tuneoff.spending import build_judge_name, find_judge_price
 
 KEPT_SUFFIX = ".kept"
 

@@ -20,6 +20,7 @@ from tuneoff.config import BakeOff
 from tuneoff.contender_settings import HostedConfig, LocalConfig, PromptedConfig
 from tuneoff.contenders import ContenderContext, choose_template
 from tuneoff.contenders.shots import NO_SHOTS, find_shot_indices, select_shots
+from tuneoff.costs.contender_prices import explain_refusal_today, load_price_book
 from tuneoff.costs.pricebook import PriceBook
 from tuneoff.models.loading import choose_rendering, resolve_base
 from tuneoff.planning.counting import (
@@ -43,7 +44,6 @@ from tuneoff.records import SPLITS, Example, Split
 from tuneoff.rundir import NULL_DIR
 from tuneoff.scoring.margins import find_margin_examples
 from tuneoff.scoring.power import find_detectable
-from tuneoff.spending import explain_refusal_today
 from tuneoff.tasks.streaming import ExampleStream, open_stream
 from tuneoff.tokens import UNLIMITED_POSITIONS, TokenCounter, load_counter
 
@@ -81,7 +81,7 @@ def plan(bakeoff: BakeOff, *, measure: bool = True) -> Plan:
     parts = prepare.resolve(bakeoff)
     source = _load_source(parts)
     todays_plan = _build_plan(parts, source, measure)
-    prices = prepare.load_price_book(bakeoff)
+    prices = load_price_book(bakeoff)
     max_usd = compute_max_run_usd(bakeoff, _build_context(parts, source), prices)
     return replace(_add_todays_refusals(todays_plan, bakeoff, prices), most_usd=float(max_usd))
 
@@ -97,7 +97,7 @@ def plan_examples(parts: ResolvedBakeOff, examples: Mapping[Split, Sequence[Exam
 def _build_plan(parts: ResolvedBakeOff, source: ExampleSource, measure: bool) -> Plan:
     """Return the plan of a bake-off without the maximum bill."""
     bakeoff = parts.bakeoff
-    prices, day = prepare.load_price_book(bakeoff), bakeoff.as_of or machine.today()
+    prices, day = load_price_book(bakeoff), bakeoff.as_of or machine.today()
     work = _build_context(parts, source)
     views = [_build_view(contender, work) for contender in bakeoff.contenders]
     tallies = iter(count_tokens(source.rows, source.sizes, [v for v in views if v is not None]))

@@ -10,16 +10,16 @@ from tuneoff.billing import MIN_CACHED_PROMPT
 from tuneoff.contender_settings import HostedConfig, PromptedConfig
 from tuneoff.contenders.asking import count_max_output_tokens
 from tuneoff.costs.arithmetic import price_answers, price_training
-from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, explain_lifetime
-from tuneoff.planning.counting import SplitTallies, TokenTally
-from tuneoff.planning.schema import PlannedContender, PlannedTraining
-from tuneoff.records import SPLITS
-from tuneoff.spending import (
-    explain_doubts,
+from tuneoff.costs.contender_prices import (
     explain_missing_price,
     find_contender_price,
     is_free_local_server,
 )
+from tuneoff.costs.pricebook import STALE_DAYS, Price, PriceBook, explain_lifetime
+from tuneoff.planning.counting import SplitTallies, TokenTally
+from tuneoff.planning.schema import PlannedContender, PlannedTraining
+from tuneoff.records import SPLITS
+from tuneoff.spending import explain_doubts
 
 
 def plan_hosted(

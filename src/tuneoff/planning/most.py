@@ -11,8 +11,9 @@ from decimal import Decimal
 
 from tuneoff.config import BakeOff
 from tuneoff.contenders import ContenderContext, load_contender
+from tuneoff.costs.contender_prices import find_judge_price, is_hosted
 from tuneoff.costs.pricebook import PriceBook
-from tuneoff.spending import compute_max_usd, find_judge_price, is_hosted, list_judging_models
+from tuneoff.spending import compute_max_usd, list_judging_models
 
 
 def compute_max_run_usd(bakeoff: BakeOff, work: ContenderContext, prices: PriceBook) -> Decimal:

@@ -17,24 +17,24 @@ from tuneoff.config import BakeOff
 from tuneoff.contender_settings import Hardware, LocalConfig, PromptedConfig, RecordedConfig
 from tuneoff.costs import serving
 from tuneoff.costs.arithmetic import build_own_cost
-from tuneoff.costs.ledger import Ledger, build_provider_cost
-from tuneoff.costs.pricebook import Price, PriceBook, add_hour_price, format_hour_source
-from tuneoff.costs.serving import HostedMonthlyCost, OwnedMonthlyCost
-from tuneoff.files import read_lines
-from tuneoff.prepare import load_price_book
-from tuneoff.pricing.reported import build_reported_cost
-from tuneoff.records import ServingRecord, TrainingRecord
-from tuneoff.results import Cost, Hosting, LatencyStats
-from tuneoff.rundir import RunDir
-from tuneoff.settings import PriceConfig
-from tuneoff.spending import (
+from tuneoff.costs.contender_prices import (
     build_judge_name,
     find_contender_price,
     is_free_local_server,
     is_hosted,
     is_outside_price_book,
-    list_judging_models,
+    load_price_book,
 )
+from tuneoff.costs.ledger import Ledger, build_provider_cost
+from tuneoff.costs.pricebook import Price, PriceBook, add_hour_price, format_hour_source
+from tuneoff.costs.serving import HostedMonthlyCost, OwnedMonthlyCost
+from tuneoff.files import read_lines
+from tuneoff.pricing.reported import build_reported_cost
+from tuneoff.records import ServingRecord, TrainingRecord
+from tuneoff.results import Cost, Hosting, LatencyStats
+from tuneoff.rundir import RunDir
+from tuneoff.settings import PriceConfig
+from tuneoff.spending import list_judging_models
 
 NO_HARDWARE = "not priced: name hardware"
 MonthlyCost = OwnedMonthlyCost | HostedMonthlyCost

@@ -3,8 +3,8 @@
 `check`, `init`, `run`, hosted uploads, `migrate` and the server's uploads all call `find_fault`, so
 they accept and refuse the same rows with the same words. A row has:
 
-    row     `messages`; tuneoff's own `id` and `meta`. Other keys are ignored, but not `UNSUPPORTED_KEYS`,
-            which would change the training and be lost silently.
+    row     `messages`; tuneoff's own `id` and `meta`. Other keys are ignored, but not
+            `UNSUPPORTED_KEYS`, which would change the training and be lost silently.
     turn    `role`, `content`, and on assistant turns `weight`, 0 or 1 (1.0 is 1; true is not).
     weight  The last turn is the one that is trained on. An earlier assistant turn needs weight 0:
             a hosted model would train on it, and an open one would not.

@@ -7,14 +7,15 @@ or vLLM with an exported model all render the same.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
+
+from tuneoff.prompts import Roles
 
 # Where a template renders turns of a role: anywhere; only one, before all others; nowhere.
 RolePosition = Literal["anywhere", "first", "nowhere"]
-Roles = tuple[str, ...]
 
 # The strftime directives that a chat template may use for a date. The time is midnight.
 _DATE_DIRECTIVES = [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpSTuUVwWxXyYzZ"]
@@ -100,11 +101,6 @@ class Adaptation:
         """Return whether a system turn does not stay where it is."""
         kept = {"anywhere": len(renamed), "first": 1, "nowhere": 0}[self.system]
         return "system" in renamed[kept:]
-
-
-def list_roles(turns: Iterable[Mapping[str, Any]]) -> Roles:
-    """Return the roles of a conversation's turns."""
-    return tuple(str(turn["role"]) for turn in turns)
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff import machine
 from tuneoff.errors import TuneoffError
-from tuneoff.tokenization.adaptation import Adaptation, Roles, adapt_template, list_roles
+from tuneoff.prompts import Roles, list_roles
+from tuneoff.tokenization.adaptation import Adaptation, adapt_template
 from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
 from tuneoff.tokenization.template_probe import Special, explain_unrenderable, probe_template
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from tuneoff.tokenization.adaptation import Adaptation, RolePosition, Roles, adapt_template
+from tuneoff.prompts import Roles
+from tuneoff.tokenization.adaptation import Adaptation, RolePosition, adapt_template
 from tuneoff.tokenization.template_engine import TemplateRefusal, render_source
 
 Special = tuple[tuple[str, str], ...]

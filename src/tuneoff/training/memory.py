@@ -21,7 +21,7 @@ def reset_peak_memory() -> None:
 
 
 def measure_peak_bytes() -> int:
-    """Return the peak since `reset_peak_memory`: `max_memory_allocated` on CUDA, else resident memory."""
+    """Return the peak since `reset_peak_memory`: allocated on CUDA, else resident memory."""
     import torch
 
     if torch.cuda.is_available():

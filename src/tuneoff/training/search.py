@@ -1,10 +1,10 @@
 """`learning_rate: search`: a short training per candidate; the lowest validation loss wins.
 
-Every contender gets the same budget: the `CANDIDATE_RATES` of its method, `TRIAL_STEPS` optimizer steps each (one
-epoch if that is less) at a constant rate after `TRIAL_WARMUP` steps, evaluated on at most `MAX_TRIAL_VALIDATION`
-validation examples. Each candidate starts from the same weights and sees the same batches. A short
-training slightly favours high rates; it rules out rates that are wrong by a factor of three or
-more. Trials are stored one by one, so an interrupted search resumes.
+Every contender gets the same budget: the `CANDIDATE_RATES` of its method, `TRIAL_STEPS` optimizer
+steps each (one epoch if that is less) at a constant rate after `TRIAL_WARMUP` steps, evaluated on
+at most `MAX_TRIAL_VALIDATION` validation examples. Each candidate starts from the same weights and
+sees the same batches. A short training slightly favours high rates; it rules out rates that are
+wrong by a factor of three or more. Trials are stored one by one, so an interrupted search resumes.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def tune(
 ) -> TrainingRecord:
     """Train and return the record; write `adapter/` or `model/`, `training.json` and `loss.jsonl`.
 
-    In a group (`group.join_process_group`) every process calls it, for one common training. A single process
-    whose settings ask for several launches them. The record is the same everywhere.
+    In a group (`group.join_process_group`) every process calls it, for one common training. A
+    single process whose settings ask for several launches them. The record is the same everywhere.
 
     Args:
         base: a resolved base (folder or hub id).
