@@ -27,19 +27,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tuneoff.generation import plain
 
-from tuneoff.config import TaskConfig
-from tuneoff.contender_settings import LocalConfig, TrainConfig
-from tuneoff.generation import engine, plain, support
-from tuneoff.generation.batched import BATCH_SIZE
-from tuneoff.generation.ending import StopCriteria, build_stop_criteria
+from tuneoff.config.contenders import LocalConfig, TrainConfig
+from tuneoff.config.schema import TaskConfig
+from tuneoff.inference import engine, engine_check
+from tuneoff.inference.generate import BATCH_SIZE
+from tuneoff.inference.stopping import StopCriteria, build_stop_criteria
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model, load_tokenizer
 from tuneoff.records import Example, Prediction
-from tuneoff.rundir import ContenderDir
-from tuneoff.tasks import DataPaths
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
+from tuneoff.tasks.base import DataPaths
 from tuneoff.training.encoding import encode_prompt
-from tuneoff.training.tune import tune
+from tuneoff.training.fine_tune import tune
 
 Prompts = list[tuple[str, list[int]]]
 SIZES = (8, 16, 32, 64, 128)
@@ -128,7 +129,9 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     template = task.template(TaskConfig(id="functional_representation", source=source))
     chosen = random.Random(1).sample(test, min(arguments.prompts, len(test)))
     prompts = [(e.id, encode_prompt(tokenizer, e, template, "text")) for e in chosen]
-    reason = support.explain_unsupported(model, [ids for _, ids in prompts], task.MAX_NEW_TOKENS)
+    reason = engine_check.explain_unsupported(
+        model, [ids for _, ids in prompts], task.MAX_NEW_TOKENS
+    )
     assert reason is None, reason
     base = build_stop_criteria(model, tokenizer, ())
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuneoff import machine
-from tuneoff.rundir import RunDir
+from tuneoff import environment as machine
+from tuneoff.storage.run_dir import RunDir
 
 STEPS, TEST, LIMIT_SECONDS = 40, 100, 120
 WAYS = {

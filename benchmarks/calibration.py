@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from tuneoff.report import recommend
+from tuneoff.report import recommendation
 from tuneoff.results import Comparison, ContenderResult, Cost, Score
 from tuneoff.scoring.equivalence import adjust_not_worse
 from tuneoff.scoring.holm import adjust_by_holm
@@ -406,7 +406,7 @@ def _choose(rng: np.random.Generator, n: int, discordance: float, lead: float, l
     results = [
         _result(name, place + 1.0, found) for place, (name, found) in enumerate(scores.items())
     ]
-    choice = recommend(
+    choice = recommendation(
         results, pairs, "m",
         allowance=lambda name, best, names: find_allowance(
             name, best, {x: scores[x] for x in names}

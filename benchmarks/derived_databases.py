@@ -29,9 +29,9 @@ from sqlglot import exp, parse_one
 
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.sql import score_rows
-from tuneoff.scoring.sql.derive import derive_suites
+from tuneoff.scoring.sql.derived_databases import derive_suites
 from tuneoff.scoring.sql.sandbox import connect
+from tuneoff.scoring.sql.scorer import score_rows
 
 ROOT = Path(__file__).parent.parent
 NEIGHBOUR = {exp.GT: exp.GTE, exp.GTE: exp.GT, exp.LT: exp.LTE, exp.LTE: exp.LT}

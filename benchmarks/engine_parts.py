@@ -9,7 +9,7 @@ pack_size   tokens a second of LoRA training by how many are computed at once. T
 dropout     milliseconds of a LoRA step with and without dropout, whose random numbers every layer
             draws for itself: why the jobs of `tuneoff serve` go without.
 grouping    validation loss and tokens computed after the same number of examples, by the order
-            of batches (`training/order.py`), over several seeds.
+            of batches (`training/sampler.py`), over several seeds.
 
 Medians of alternating repetitions; one JSON document on stdout, progress on stderr.
 
@@ -31,16 +31,16 @@ from typing import Any
 import torch
 from training import data as data_sets
 
-from tuneoff import machine
-from tuneoff.contender_settings import SHIPPED_BASE, LocalConfig
-from tuneoff.models import prefix_tree
+from tuneoff import environment
+from tuneoff.config.contenders import SHIPPED_BASE, LocalConfig
 from tuneoff.models.loading import resolve_base
-from tuneoff.models.packing import build_tree_batch, install_micro_batch_loss
-from tuneoff.models.prefix_tree import PrefixTree, WeightedSequence
-from tuneoff.models.tree_attention import TreeAttention
+from tuneoff.prefix_sharing import tree as prefix_tree
+from tuneoff.prefix_sharing.attention import TreeAttention
+from tuneoff.prefix_sharing.micro_batch import build_tree_batch, install_micro_batch_loss
+from tuneoff.prefix_sharing.tree import PrefixTree, WeightedSequence
+from tuneoff.training.batching import MIN_SHARED_TOKENS, MicroBatcher, build_weighted_sequence
 from tuneoff.training.encoding import EncodedExample
-from tuneoff.training.method import prepare_model
-from tuneoff.training.packer import MIN_SHARED_TOKENS, MicroBatcher, build_weighted_sequence
+from tuneoff.training.model_setup import prepare_model
 
 CPU = torch.device("cpu")
 HEADS, HEAD_SIZE, BATCH = 4, 64, 32
@@ -63,7 +63,8 @@ def main() -> None:
     found = {name: parts[name]() for name in options.only or parts}
     print(
         json.dumps(
-            {"machine": machine.describe_machine(), "threads": options.threads, **found}, indent=2
+            {"machine": environment.describe_machine(), "threads": options.threads, **found},
+            indent=2,
         )
     )
 
@@ -194,7 +195,7 @@ def _train(
 ) -> tuple[float, int]:
     from tuneoff.training.arguments import build_training_arguments
     from tuneoff.training.checkpoints import TrainingTotals
-    from tuneoff.training.order import ExampleSampler
+    from tuneoff.training.sampler import ExampleSampler
     from tuneoff.training.trainer import build_trainer
 
     settings = LocalConfig(

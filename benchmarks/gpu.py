@@ -44,8 +44,8 @@ from typing import Any
 from training import child, data, shapes
 from training.measure import Job, Measurement
 
-from tuneoff import machine
-from tuneoff.contender_settings import SHIPPED_BASE
+from tuneoff import environment
+from tuneoff.config.contenders import SHIPPED_BASE
 from tuneoff.models.loading import resolve_base
 
 LORA = {
@@ -86,10 +86,10 @@ def main() -> None:
         "data": _data_name(),
     }
     document["machine"] = {
-        "description": machine.describe_machine(),
+        "description": environment.describe_machine(),
         "device": options.device,
         "matrix_peak_flops_per_second": peak,
-        "versions": machine.read_versions(),
+        "versions": environment.read_versions(),
     }
     print(json.dumps(document, indent=2))
 

@@ -43,10 +43,11 @@ from gpu import LORA, check_device, quantization_of
 from training import child, data, shapes
 from training.measure import Job, Measurement
 
-from tuneoff import machine, prepare
-from tuneoff.config import BakeOff
-from tuneoff.contender_settings import SHIPPED_BASE, LocalConfig
-from tuneoff.costs import pricebook
+from tuneoff import environment
+from tuneoff.bakeoff import prepare
+from tuneoff.config.contenders import SHIPPED_BASE, LocalConfig
+from tuneoff.config.schema import BakeOff
+from tuneoff.costs import price_book
 from tuneoff.models.loading import choose_rendering, load_tokenizer, release_memory, resolve_base
 from tuneoff.training.encoding import encode_prompt
 
@@ -74,19 +75,20 @@ def main() -> None:
             name: _training(name, options) for name in _data_names(options.device == "cpu")
         }
     document["machine"] = {
-        "description": machine.describe_machine(),
+        "description": environment.describe_machine(),
         "device": options.device,
-        "versions": machine.read_versions(),
+        "versions": environment.read_versions(),
     }
     print(json.dumps(document, indent=2))
 
 
 def _answering(options: argparse.Namespace) -> dict[str, Any]:
     import torch
+    from tuneoff.generation import plain
 
-    from tuneoff.generation import engine, plain
-    from tuneoff.generation.batched import BATCH_SIZE
-    from tuneoff.generation.ending import StopCriteria, find_end_tokens
+    from tuneoff.inference import engine
+    from tuneoff.inference.generate import BATCH_SIZE
+    from tuneoff.inference.stopping import StopCriteria, find_end_tokens
 
     tokenizer, prompts = _prompts(options.examples)
     ending, new = StopCriteria(tokenizer, find_end_tokens(None, tokenizer), ()), options.new_tokens
@@ -128,7 +130,7 @@ def _answering(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _vllm(folder: str, ending: Any, prompts: Prompts, new: int) -> dict[str, float]:
-    from tuneoff.generation import vllm
+    from tuneoff.inference import vllm
 
     longest = max(len(ids) for _, ids in prompts) + new
     asked = vllm.VllmOptions(folder, "bfloat16", cards=1, longest=longest)
@@ -224,18 +226,18 @@ def _usd_per_hour(options: argparse.Namespace) -> float | None:
     """What an hour of this card costs: as told, or in the price book."""
     if options.usd_per_hour is not None or options.device == "cpu":
         return options.usd_per_hour  # type: ignore[no-any-return]
-    book = pricebook.load_shipped()
+    book = price_book.load_shipped()
     names = [
         a.name
         for a in book.accelerators()
-        if machine.is_accelerator(a.name, machine.get_accelerator())
+        if environment.is_accelerator(a.name, environment.get_accelerator())
     ]
     hour = book.hour(max(names, key=len), datetime.date.today()) if names else None
     return float(hour.usd_per_hour) if hour else None
 
 
 def _is(accelerator: str) -> bool:
-    return machine.is_accelerator(accelerator, machine.get_accelerator())
+    return environment.is_accelerator(accelerator, environment.get_accelerator())
 
 
 def _data_names(small: bool) -> list[str]:

@@ -23,7 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from tuneoff import bakeoff, machine
+from tuneoff import environment
+from tuneoff.bakeoff import run as bakeoff
 from tuneoff.progress import SilentProgress
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +74,11 @@ def main() -> None:
         once(fake, Path(folder) / "warm", 2, 2)
         found = measured(fake, Path(folder), arguments)
         most = fake.saw()["most_at_once"]
-    settings = {**vars(arguments), "cores": os.cpu_count(), "machine": machine.describe_machine()}
+    settings = {
+        **vars(arguments),
+        "cores": os.cpu_count(),
+        "machine": environment.describe_machine(),
+    }
     print(json.dumps({**settings, **found, "most_at_once": most, "target": TARGET}, indent=2))
 
 

@@ -45,17 +45,17 @@ def measure(name: str) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig
 
-    from tuneoff.config import TaskConfig
-    from tuneoff.contender_settings import LocalConfig
+    from tuneoff.config.contenders import LocalConfig
+    from tuneoff.config.schema import TaskConfig
     from tuneoff.models.loading import SHIPPED_BASE_DIR
     from tuneoff.models.memory import estimate_memory
-    from tuneoff.models.packing import MAX_LOGITS, MicroBatch
-    from tuneoff.rundir import ContenderDir
-    from tuneoff.tasks import load_task
+    from tuneoff.prefix_sharing.micro_batch import MAX_LOGITS, MicroBatch
+    from tuneoff.storage.run_dir import ContenderDir
+    from tuneoff.tasks.base import load_task
     from tuneoff.tasks.samples import functional, sql
-    from tuneoff.training import tune
+    from tuneoff.training import fine_tune
+    from tuneoff.training.batching import MicroBatcher
     from tuneoff.training.encoding import EncodedExample
-    from tuneoff.training.packer import MicroBatcher
 
     kind, most, fields = SETTINGS[name]
     fields = fields | {"train": STEPS | fields.get("train", {})}
@@ -71,10 +71,10 @@ def measure(name: str) -> dict[str, Any]:
             computed.append(pack.tokens)
             yield pack
 
-    MicroBatcher.build_micro_batches, tune.MAX_CPU_TOKENS = counted, most  # type: ignore[method-assign]
+    MicroBatcher.build_micro_batches, fine_tune.MAX_CPU_TOKENS = counted, most  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         directory = ContenderDir(Path(folder))
-        record = tune.tune(
+        record = fine_tune.tune(
             settings,
             str(SHIPPED_BASE_DIR),
             splits["train"][:384],

@@ -4,7 +4,7 @@ Data set: both sample tasks and, where it is (TUNEOFF_DATA), ViGGO; the shipped 
 Metric: planned / measured seconds of a training step (validation and checkpoint included),
 median of `--repeats`; promised: within 25%.
 Pattern: measured is a real training of `--steps` steps of 32 examples. Planned is what 20 s of
-training say (`tuneoff.planning.measuring`) that see only the shorter half of the examples, in
+training say (`tuneoff.bakeoff.plan.speed_probe`) that see only the shorter half of the examples, in
 batches of 4 and 16; measurement and training take turns, so that other work hits both.
 
     python benchmarks/plan_accuracy.py              ten minutes on two free cores
@@ -24,14 +24,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuneoff.config import TaskConfig
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.bakeoff.plan import speed_probe
+from tuneoff.config.contenders import LocalConfig
+from tuneoff.config.schema import TaskConfig
 from tuneoff.models.loading import SHIPPED_BASE_DIR
-from tuneoff.planning import measuring
 from tuneoff.records import Example, Split
-from tuneoff.rundir import ContenderDir
-from tuneoff.tasks import DataPaths, load_task
-from tuneoff.training.tune import tune
+from tuneoff.storage.run_dir import ContenderDir
+from tuneoff.tasks.base import DataPaths, load_task
+from tuneoff.training.fine_tune import tune
 
 SAMPLES = {"functional": "functional_representation", "sql": "text_to_sql"}
 WITHIN = 0.25
@@ -54,7 +54,7 @@ def compare(name: str, method: str, steps: int) -> dict[str, float]:
         {"name": "x", "id": "local", "method": method, "train": rules}
     )
     shorter = sorted(train, key=lambda e: len(str(e.inputs)) + len(e.completion))
-    speed = measuring.measure_speed(
+    speed = speed_probe.measure_speed(
         settings, str(SHIPPED_BASE_DIR), template, shorter[: len(shorter) // 2]
     )
     with TemporaryDirectory() as folder:
@@ -75,9 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=measuring.TARGET_SECONDS)
+    parser.add_argument("--seconds", type=float, default=speed_probe.TARGET_SECONDS)
     asked = parser.parse_args()
-    measuring.TARGET_SECONDS = asked.seconds
+    speed_probe.TARGET_SECONDS = asked.seconds
     names = [*SAMPLES, *(["viggo"] if os.environ.get("TUNEOFF_DATA") else [])]
     found = {}
     for name in names:

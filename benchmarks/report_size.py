@@ -25,13 +25,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuneoff import machine
-from tuneoff.files import write_lines
+from tuneoff import environment
 from tuneoff.records import LossRow, Prediction, ScoredRow, TrainingRecord, to_dict
-from tuneoff.report import recommend
+from tuneoff.report import recommendation
 from tuneoff.results import ContenderResult, Results, Score
-from tuneoff.rundir import RunDir
 from tuneoff.scoring.intervals import compute_wilson_interval
+from tuneoff.storage.files import write_lines
+from tuneoff.storage.run_dir import RunDir
 
 METRIC = "execution_accuracy"
 LIMIT_BYTES, LIMIT_SECONDS, LIMIT_OPEN_MS = 8_000_000, 20, 2_000
@@ -47,7 +47,7 @@ BUILD = """
 import json, resource, sys, time
 from pathlib import Path
 from tuneoff.report import write_report
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 began, cpu = time.perf_counter(), time.process_time()
 write_report(RunDir(Path(sys.argv[1])))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -102,7 +102,7 @@ def make(folder: Path, contenders: int, examples: int) -> RunDir:
             settings={}, requirements={}, created="2026-11-28T00:00:00+00:00", command="",
             split_sizes={"train": 10_000, "validation": 500, "test": examples},
             content_sha256="0" * 64, database_sha256={}, versions={}, machine="",
-            contenders=tuple(made), recommendation=recommend(made, (), METRIC),
+            contenders=tuple(made), recommendation=recommendation(made, (), METRIC),
         )
     )  # fmt: skip
     return run
@@ -213,7 +213,7 @@ def main() -> None:
     whole = measure(asked.contenders, asked.examples)
     growth = whole["peak_memory_bytes"] / tenth["peak_memory_bytes"]
     found = {
-        "machine": machine.describe_machine(),
+        "machine": environment.describe_machine(),
         "tenth": tenth,
         "whole": whole,
         "memory_growth": round(growth, 2),

@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from tuneoff import machine
+from tuneoff import environment as machine
 
 SPEEDUP, OVERHEAD_SECONDS = 1.7, 3.0
 CONTENDERS, TIMES = 6, 10
@@ -133,11 +133,11 @@ def _in_process(file: Path, folder: Path, workers: int) -> dict[str, Any]:
 
 def _timed(file: str, folder: str, workers: str) -> dict[str, Any]:
     """One run, from nothing; 0 workers: in this process."""
-    from tuneoff import bakeoff
-    from tuneoff.bakeoff_file import load
-    from tuneoff.cluster import RayExecutor
+    from tuneoff.bakeoff import run
+    from tuneoff.cli.console import silence_libraries
+    from tuneoff.cluster.executor import RayExecutor
+    from tuneoff.config.load import load
     from tuneoff.progress import SilentProgress
-    from tuneoff.terminal import silence_libraries
 
     silence_libraries()
     executor = None
@@ -147,7 +147,7 @@ def _timed(file: str, folder: str, workers: str) -> dict[str, Any]:
         ray.init(num_cpus=int(workers), log_to_driver=False, object_store_memory=10**8)
         executor = RayExecutor(SilentProgress())
     began = time.perf_counter()
-    results = bakeoff.run(load(Path(file)), folder, executor=executor)
+    results = run.run(load(Path(file)), folder, executor=executor)
     seconds = time.perf_counter() - began
     if executor is not None:
         executor.close()

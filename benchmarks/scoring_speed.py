@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.sql import score_rows
+from tuneoff.scoring.sql.scorer import score_rows
 
 ROOT = Path(__file__).parent.parent
 # The official evaluator on these pairs, one process (measured when the verdicts were made).
@@ -43,7 +43,7 @@ score(official_rows(), {metrics!r}, {workers})
 LONG = """
 import json, time
 from pathlib import Path
-from tuneoff.score_file import How, score_file
+from tuneoff.bakeoff.score import How, score_file
 how = How(databases={databases!r}, mode="official", workers={workers})
 began = time.perf_counter()
 found = score_file("text_to_sql", {rows!r}, how, {out!r})
@@ -111,7 +111,7 @@ def main() -> None:
 
 def parsing(rows: list[ScoringInput], repeats: int) -> dict[str, float]:
     """Every reference and prediction, read by Spider's grammar and by sqlglot, in one process."""
-    from tuneoff.scoring.sql import normal_form, spider_grammar
+    from tuneoff.scoring.sql import normal_form, spider_parser
     from tuneoff.scoring.sql.sandbox import connect
 
     folder = data() / "databases"
@@ -131,7 +131,7 @@ def parsing(rows: list[ScoringInput], repeats: int) -> dict[str, float]:
                 parse(text, *(names for _ in more))
 
     return {
-        "Spider's grammar": median(lambda: read(spider_grammar.parse_spider, 1), repeats),
+        "Spider's grammar": median(lambda: read(spider_parser.parse_spider, 1), repeats),
         "sqlglot": median(lambda: read(normal_form.parse_query), repeats),
     }
 

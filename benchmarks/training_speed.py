@@ -44,8 +44,8 @@ from typing import Any
 from training import child, data, summary
 from training.measure import Job, Measurement
 
-from tuneoff import machine
-from tuneoff.contender_settings import SHIPPED_BASE, LoraConfig
+from tuneoff import environment
+from tuneoff.config.contenders import SHIPPED_BASE, LoraConfig
 from tuneoff.models.loading import resolve_base
 
 TRL_ARMS = ("trl plain", "trl packing", "trl group_by_length")
@@ -68,8 +68,8 @@ def main() -> None:
             document |= _data_set(name, job, repetitions, Path(folder), options.trl_micro_batch)
     document["settings"] = _settings(job, repetitions)
     document["machine"] = {
-        "description": machine.describe_machine(),
-        "versions": machine.read_versions() | {"trl": metadata.version("trl")},
+        "description": environment.describe_machine(),
+        "versions": environment.read_versions() | {"trl": metadata.version("trl")},
     }
     document["seconds"] = round(time.perf_counter() - began, 1)
     print(json.dumps(document, indent=None if options.json else 2))

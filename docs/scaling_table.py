@@ -21,14 +21,14 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, LlamaConfig
+from tuneoff.planning.flops import TERA, UTILIZATION, count_operations
 
-from tuneoff.contender_settings import LocalConfig, LoraConfig, TrainConfig
-from tuneoff.costs import pricebook
+from tuneoff.config.contenders import LocalConfig, LoraConfig, TrainConfig
+from tuneoff.costs import price_book
 from tuneoff.models.loading import SHIPPED_BASE_DIR
 from tuneoff.models.memory import USABLE_FRACTION, estimate_memory
-from tuneoff.models.packing import MAX_LOGITS
 from tuneoff.models.parameters import inspect_parameters
-from tuneoff.planning.flops import TERA, UTILIZATION, count_operations
+from tuneoff.prefix_sharing.micro_batch import MAX_LOGITS
 
 FOLDER = Path(__file__).parent
 BEGINS, ENDS = "<!-- tables: docs/scaling_table.py -->", "<!-- end of tables -->"
@@ -161,7 +161,7 @@ def checks() -> Iterator[str]:
         train=TrainConfig(gradient_checkpointing=True, batch_size=128),
     )  # fmt: skip
     config = LlamaConfig(**SHAPES["34 B"])
-    card = pricebook.load_shipped().accelerator("A40")
+    card = price_book.load_shipped().accelerator("A40")
     assert card is not None
     work = count_operations(config, settings, inspect_parameters(config, settings.lora), TOKENS)
     for data, tokens, hours in (("SQL", 145, 7.0), ("ViGGO", TOKENS, 9.0)):
@@ -188,7 +188,7 @@ def checks() -> Iterator[str]:
 def text() -> str:
     """All tables, with what they are of."""
     peak, hour = _card()
-    source = pricebook.format_hour_source(pricebook.load_shipped().hour(CARD, DAY))
+    source = price_book.format_hour_source(price_book.load_shipped().hour(CARD, DAY))
     parts = (
         f"**One epoch of training** (derived): {CARD}s at {UTILIZATION:.0%} of {peak:g} TFLOPS, "
         f"${hour:g} an hour each ({source}), examples of {TOKENS} tokens of which {SHARING} times "
@@ -211,7 +211,7 @@ def _block(lines: Iterator[str]) -> Sequence[str]:
 
 def _card() -> tuple[float, float]:
     """(TFLOPS, USD an hour) of one card."""
-    book = pricebook.load_shipped()
+    book = price_book.load_shipped()
     card, hour = book.accelerator(CARD), book.hour(CARD, DAY)
     assert card is not None
     assert hour is not None
@@ -219,7 +219,7 @@ def _card() -> tuple[float, float]:
 
 
 def _memory() -> float:
-    card = pricebook.load_shipped().accelerator(CARD)
+    card = price_book.load_shipped().accelerator(CARD)
     assert card is not None
     return card.memory_gb
 

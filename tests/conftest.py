@@ -74,7 +74,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command line in this process: (exit code, stdout, stderr)."""
-    from tuneoff.cli import main
+    from tuneoff.cli.main import main
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["tuneoff", *map(str, arguments)])

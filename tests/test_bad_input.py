@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import Cli
 
-from tuneoff.bakeoff_file import parse
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
+from tuneoff.config.load import parse
 from tuneoff.errors import ConfigError, explain_unknown
 
 GOOD = """\

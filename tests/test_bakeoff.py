@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff import bakeoff as story
+from tuneoff.bakeoff import run as story
 from tuneoff.results import Results
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 TEXT = """\
 name: small
@@ -156,8 +156,8 @@ def test_the_same_command_again_does_nothing_twice(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("this was done already")
 
-    monkeypatch.setattr("tuneoff.training.tune._train", never)
-    monkeypatch.setattr("tuneoff.generation.engine.generate_with_engine", never)
+    monkeypatch.setattr("tuneoff.training.fine_tune._train", never)
+    monkeypatch.setattr("tuneoff.inference.engine.generate_with_engine", never)
     again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path)
     assert [c.error for c in again.contenders] == [None] * 4
     assert [c.scores for c in again.contenders] == [c.scores for c in results.contenders]

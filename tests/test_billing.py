@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 import tuneoff
-from tuneoff import prepare, prompts
-from tuneoff.billing import (
+from tuneoff import prompts
+from tuneoff.bakeoff import prepare
+from tuneoff.costs.price_book import find_model_price
+from tuneoff.costs.token_costs import price_training
+from tuneoff.tokenization.openai import (
     HostedCounter,
     build_counter,
     compute_default_epochs,
     count_billed_tokens,
     find_training_limit,
 )
-from tuneoff.costs.arithmetic import price_training
-from tuneoff.costs.pricebook import find_model_price
 
 ROOT = Path(__file__).parent.parent
 

@@ -119,7 +119,7 @@ def test_an_unexpected_error_is_one_line(
     def broken(file: Path) -> None:
         raise RuntimeError("boom\nand more")
 
-    monkeypatch.setattr("tuneoff.check.check_file", broken)
+    monkeypatch.setattr("tuneoff.bakeoff.check.check_file", broken)
     code, out, err = cli("check", tmp_path)
     assert (code, out) == (1, "")
     assert err.count("\n") == 1

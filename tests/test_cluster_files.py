@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import tuneoff
-from tuneoff.contender_settings import LocalConfig
-from tuneoff.costs import pricebook
+from tuneoff.config.contenders import LocalConfig
+from tuneoff.costs import price_book
 
 FOLDER = Path(__file__).parent.parent / "examples" / "cluster"
 # Cards of a machine, and the sums that its comment names.
@@ -36,7 +36,7 @@ def test_every_file_is_looked_at() -> None:
 
 @pytest.mark.parametrize("name", SUMS)
 def test_prices_are_the_books(name: str) -> None:
-    hour = pricebook.load_shipped().hour("H100")
+    hour = price_book.load_shipped().hour("H100")
     assert hour is not None
     comment = re.sub(r"\s*\n# ?", " ", (FOLDER / name).read_text())
     assert f"${hour.usd_per_hour:g} an hour" in comment or f"${hour.usd_per_hour}" in comment

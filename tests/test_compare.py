@@ -11,7 +11,7 @@ import pytest
 from helpers import Cli
 
 import tuneoff
-from tuneoff.compare import compare_runs
+from tuneoff.bakeoff.compare import compare_runs
 from tuneoff.errors import ConfigError, DataError, RunDirectoryError
 
 COUNT = 60

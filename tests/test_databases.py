@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.databases import find_committed, find_original, hash_databases
 from tuneoff.errors import DataError
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.rows import ScoringMode
-from tuneoff.scoring.sql import failing, groups, score_rows
-from tuneoff.scoring.sql.derive import derive_suites
+from tuneoff.scoring.base import ScoringMode
+from tuneoff.scoring.sql.derived_databases import derive_suites
+from tuneoff.scoring.sql.scorer import failing, groups, score_rows
+from tuneoff.storage.databases import find_committed, find_original, hash_databases
 from tuneoff.tasks.schema import serialize_schema
 
 

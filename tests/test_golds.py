@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.schema import TaskConfig
 from tuneoff.records import SPLITS
 from tuneoff.scoring import Options, ScoringInput, load_scorer
 from tuneoff.scoring.aggregate import aggregate
-from tuneoff.tasks import DataPaths, load_task
+from tuneoff.tasks.base import DataPaths, load_task
 
 
 @pytest.mark.parametrize("id", ["functional_representation", "text_to_sql"])

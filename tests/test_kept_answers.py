@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff import data_update
-from tuneoff.answer_check import compare_answers
-from tuneoff.contenders import hosted_job
-from tuneoff.contenders.asking import build_prediction
-from tuneoff.generation.ending import StopCriteria
+from tuneoff.bakeoff import data_update
+from tuneoff.bakeoff.answer_check import compare_answers
+from tuneoff.contenders import fine_tuning_job
+from tuneoff.contenders.hosted_inference import build_prediction
+from tuneoff.inference.stopping import StopCriteria
 from tuneoff.models.loading import load_tokenizer
 from tuneoff.prompts import CHAT_PASS_THROUGH
-from tuneoff.providers import Reply
+from tuneoff.providers.base import Reply
 from tuneoff.records import Example, Prediction
-from tuneoff.rundir import RunDir
 from tuneoff.scoring import Options, ScoringInput, load_scorer
+from tuneoff.storage.run_dir import RunDir
 from tuneoff.training.encoding import IGNORE_INDEX, encode_example
 
 ANSWER = "\n\tdef f():\n    return 1\n\n"
@@ -74,8 +74,8 @@ def test_what_is_learned_is_what_is_answered_and_uploaded(tiny_base: Path, answe
     assert (answered.prediction, answered.finish_reason) == (answer, "stop")
     assert answered.tokens_out == len(tokens) - 1
     assert build_prediction("1", Reply(answer), None).prediction == answer
-    turns = hosted_job.prompts.conversation(example, CHAT_PASS_THROUGH)
-    line = json.loads(hosted_job.training_rows.to_line(turns))
+    turns = fine_tuning_job.prompts.conversation(example, CHAT_PASS_THROUGH)
+    line = json.loads(fine_tuning_job.training_rows.to_line(turns))
     assert line["messages"][-1] == {"role": "assistant", "content": answer}
 
 

@@ -18,8 +18,7 @@ from helpers import Cli
 from judge_server import running_server
 
 import tuneoff
-from tuneoff.files import write_lines
-from tuneoff.labels import (
+from tuneoff.bakeoff.labels import (
     JudgedRun,
     Label,
     LabelQuestion,
@@ -28,7 +27,8 @@ from tuneoff.labels import (
     load_judged_run,
     read_labels,
 )
-from tuneoff.rundir import RunDir
+from tuneoff.storage.files import write_lines
+from tuneoff.storage.run_dir import RunDir
 
 pytest.importorskip("openai")
 ROWS = 48

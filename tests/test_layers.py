@@ -101,7 +101,7 @@ def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys, tuneoff.cli\n"
         "sys.argv = ['tuneoff', '--help']\n"
-        "try: tuneoff.cli.main()\n"
+        "try: tuneoff.cli.main.main()\n"
         "except SystemExit: pass\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )
@@ -147,4 +147,4 @@ def test_files_of_tests_have_names_of_their_own() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_the_day_is_asked_of_machine_alone(path: Path) -> None:
     asked = re.findall(r"date\.today\b|datetime\.(?:utc)?now\b", path.read_text())
-    assert not asked or entry(path) == "machine", "ask tuneoff.machine; tests set the day there"
+    assert not asked or entry(path) == "machine", "ask tuneoff.environment; tests set the day there"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tuneoff import machine
+from tuneoff import environment
 
 ASKED = "from tuneoff import machine; print(machine.today(), machine.now())"
 
@@ -17,6 +17,6 @@ def test_a_day_holds_here_and_in_processes(on_day: Callable[[str], None]) -> Non
         on_day(day)
         command = [sys.executable, "-c", ASKED]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        assert told[0] == str(machine.today()) == day
-        assert machine.now().utcoffset() == datetime.timedelta()
+        assert told[0] == str(environment.today()) == day
+        assert environment.now().utcoffset() == datetime.timedelta()
         assert told[-1].endswith("+00:00")

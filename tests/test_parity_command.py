@@ -12,10 +12,10 @@ from helpers import Cli
 from judge_server import by_content, running_server
 
 import tuneoff
+from tuneoff.bakeoff.parity.answers import join_rows
 from tuneoff.errors import TuneoffError
-from tuneoff.parity_check.answers import join_rows
 from tuneoff.records import Example
-from tuneoff.scoring.rows import ScoringInput
+from tuneoff.scoring.base import ScoringInput
 
 COUNT = 60
 

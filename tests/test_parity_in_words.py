@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import tuneoff
+from tuneoff.bakeoff.migration import judge_exits, summarize_exits
 from tuneoff.errors import DataError
-from tuneoff.migration import judge_exits, summarize_exits
 
 
 def carried_out(folder: Path, count: int, hosted: int, own: int) -> Path:

@@ -10,16 +10,22 @@ from typing import Any
 
 import pytest
 import yaml
-
-from tuneoff import machine
-from tuneoff.bakeoff_file import parse
-from tuneoff.config import BakeOff
-from tuneoff.errors import ConfigError
-from tuneoff.pricing import Measurements, PricedContender, RunPricing, find_hosting, find_price_day
 from tuneoff.pricing.breakeven import compute_break_evens
+
+from tuneoff import environment
+from tuneoff.config.load import parse
+from tuneoff.config.schema import BakeOff
+from tuneoff.costs.accounting import (
+    Measurements,
+    PricedContender,
+    RunPricing,
+    find_hosting,
+    find_price_day,
+)
+from tuneoff.errors import ConfigError
 from tuneoff.records import ServingRecord, TrainingRecord
 from tuneoff.results import LatencyStats
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 HOSTED = {"name": "mini", "id": "hosted", "model": "gpt-4.1-mini-2025-04-14"}
 OWN = {"name": "lora", "id": "local", "hardware": {"accelerator": "A40"}}
@@ -284,7 +290,7 @@ def test_prices_are_of_the_day_on_which_the_run_began(tmp_path: Path) -> None:
     made = bakeoff(OWN)
     assert find_price_day(made, run) == datetime.date(2026, 11, 24)
     undated = bakeoff(OWN, as_of=None)
-    assert find_price_day(undated, run) == machine.today()
+    assert find_price_day(undated, run) == environment.today()
     run.path.mkdir(exist_ok=True)
     run.events.write_text('{"at": "2026-10-01T12:00:00+00:00", "event": "tune"}\n')
     run.event("finished")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tuneoff import prompts
-from tuneoff.config import TaskConfig
-from tuneoff.contender_settings import Rendering
+from tuneoff.config.contenders import Rendering
+from tuneoff.config.schema import TaskConfig
 from tuneoff.records import Example
-from tuneoff.tasks import load_task
+from tuneoff.tasks.base import load_task
 
 VIGGO_1 = (
     "Given a target sentence construct the underlying meaning representation of the input sentence "

@@ -13,11 +13,12 @@ import pytest
 from helpers import Cli
 
 import tuneoff
-from tuneoff import bakeoff, machine
-from tuneoff.compare import compare_runs
+from tuneoff import environment
+from tuneoff.bakeoff import run as bakeoff
+from tuneoff.bakeoff.compare import compare_runs
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.report.view import build_view
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 SLOW = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 TEXT = """\
@@ -34,7 +35,7 @@ contenders:
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is not about the report, which takes longer than all else."""
     monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
-    monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
+    monkeypatch.setattr(environment, "describe_machine", lambda: "a machine")
 
 
 def sql_bakeoff(

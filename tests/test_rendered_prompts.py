@@ -12,13 +12,13 @@ import pytest
 from helpers import write_base
 
 import tuneoff
-from tuneoff import answer_check
-from tuneoff.config import BakeOff
+from tuneoff.bakeoff import answer_check
+from tuneoff.config.schema import BakeOff
 from tuneoff.errors import ConfigError
 from tuneoff.models.loading import load_tokenizer
-from tuneoff.opening import open_run_dir
 from tuneoff.prompts import render_messages
-from tuneoff.rundir import RunDir
+from tuneoff.storage.resume import open_run_dir
+from tuneoff.storage.run_dir import RunDir
 from tuneoff.tokenization.chat_template import load_chat_template
 
 TEMPLATE = (
@@ -110,8 +110,8 @@ def test_training_serving_and_exports_render_the_same(folder: Path) -> None:
 def test_the_server_says_every_turn_or_refuses_it(folder: Path, tmp_path: Path) -> None:
     from fastapi.testclient import TestClient
 
+    from tuneoff.inference.loaded_model import ServedModel
     from tuneoff.server.app import build_app
-    from tuneoff.server.base import ServedModel
     from tuneoff.server.settings import ServerConfig
 
     served = ServedModel("base", str(folder / "base"), today=BEGAN)

@@ -8,7 +8,7 @@ import pytest
 from helpers import Cli
 
 import tuneoff
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 FILE = Path(__file__).parent.parent / "examples" / "seed" / "results-2023.yaml"
 

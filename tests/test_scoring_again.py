@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff import bakeoff
+from tuneoff.bakeoff import run as bakeoff
 from tuneoff.errors import ConfigError, DataError, RunDirectoryError
 from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction
-from tuneoff.rundir import RunDir
 from tuneoff.scoring import RULES
-from tuneoff.scoring.rows import build_scoring_inputs
+from tuneoff.scoring.base import build_scoring_inputs
+from tuneoff.storage.run_dir import RunDir
 from tuneoff.tasks.samples import sql
 
 TEXT = """\

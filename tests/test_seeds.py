@@ -12,14 +12,14 @@ import pytest
 from helpers import recompute
 
 import tuneoff
-from tuneoff import bakeoff as story
-from tuneoff.compare import compare_runs
+from tuneoff.bakeoff import run as story
+from tuneoff.bakeoff.compare import compare_runs
+from tuneoff.cli.tables import render_comparison, render_results
 from tuneoff.records import Prediction, TrainingRecord
 from tuneoff.results import ContenderResult, Results
-from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.intervals import compute_score_interval
-from tuneoff.summary import render_comparison, render_results
-from tuneoff.training import tune as training
+from tuneoff.storage.run_dir import ContenderDir, RunDir
+from tuneoff.training import fine_tune as training
 
 TEXT = """\
 name: several

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tuneoff
-from tuneoff.contender_settings import HostedConfig, LocalConfig
+from tuneoff.config.contenders import HostedConfig, LocalConfig
 
 ROOT = Path(__file__).parent.parent
 ORDERS = ROOT / "examples" / "data" / "orders.csv"
@@ -65,7 +65,7 @@ def test_the_seeds_own_settings(name: str) -> None:
 
 
 def test_init_writes_a_file_that_check_takes(tmp_path: Path) -> None:
-    from tuneoff.init import write_starter
+    from tuneoff.bakeoff.starter import write_starter
 
     found = write_starter(ORDERS, tmp_path / "b.yaml")
     assert found["examples"] == 400

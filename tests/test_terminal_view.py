@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tuneoff.live import LiveView, draw_sparkline
+from tuneoff.cli.live_view import LiveView, draw_sparkline
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from tuneoff import prompts
-from tuneoff.config import TaskConfig
+from tuneoff.config.schema import TaskConfig
 from tuneoff.models.loading import SHIPPED_BASE_DIR, count_positions, load_tokenizer
 from tuneoff.records import Example
 from tuneoff.tasks import functional_representation, text_to_sql
 from tuneoff.tasks.samples import functional, sql
 from tuneoff.tokenization.chat_template import TemplateError
-from tuneoff.tokens import UNLIMITED_POSITIONS, TokenCounter, load_counter
+from tuneoff.tokenization.offline import UNLIMITED_POSITIONS, TokenCounter, load_counter
 from tuneoff.training.encoding import encode_example, encode_prompt
 
 CHAT = (

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from training import data as data_sets
 from training.measure import Job
-from tuneoff.contender_settings import LocalConfig, LoraConfig
+from tuneoff.config.contenders import LocalConfig, LoraConfig
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -76,7 +76,7 @@ def _model(job: Job, lora: LoraConfig) -> Any:
     """The same start for every arm: a base with an adapter, or with all parameters trained."""
     import torch
 
-    from tuneoff.training.method import add_adapter, prepare_model
+    from tuneoff.training.model_setup import add_adapter, prepare_model
 
     settings = LocalConfig(
         name="tuned",

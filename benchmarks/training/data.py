@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tuneoff import prepare
-from tuneoff.config import BakeOff, TaskConfig
-from tuneoff.contender_settings import SHIPPED_BASE, LocalConfig
+from tuneoff.bakeoff import prepare
+from tuneoff.config.contenders import SHIPPED_BASE, LocalConfig
+from tuneoff.config.schema import BakeOff, TaskConfig
 from tuneoff.models.loading import choose_rendering, count_positions, load_tokenizer, resolve_base
 from tuneoff.training.encoding import EncodedExample, encode_example
 

@@ -1,7 +1,7 @@
 """The arms of tuneoff's engine, and the proof that its gradients are the plain ones.
 
 The trainer is the one that `tuneoff run` uses, its batches cut as there
-(`training/packer.py`); only logs, checkpoints and evaluation are off, as in every arm.
+(`training/batching.py`); only logs, checkpoints and evaluation are off, as in every arm.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch
 
 from training.data import DataSet
 from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
-from tuneoff.models.packing import install_micro_batch_loss
-from tuneoff.models.probe import explain_unshareable
+from tuneoff.prefix_sharing.micro_batch import install_micro_batch_loss
+from tuneoff.prefix_sharing.probe import explain_unshareable
 from tuneoff.training import memory
+from tuneoff.training.batching import SHAPE_MULTIPLE, MicroBatcher
 from tuneoff.training.checkpoints import TrainingTotals
 from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
-from tuneoff.training.order import ExampleSampler, Grouping
-from tuneoff.training.packer import SHAPE_MULTIPLE, MicroBatcher
+from tuneoff.training.fine_tune import MAX_CPU_TOKENS
+from tuneoff.training.sampler import ExampleSampler, Grouping
 from tuneoff.training.trainer import BakeOffTrainer, build_trainer, fit
-from tuneoff.training.tune import MAX_CPU_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainerCallback

@@ -11,10 +11,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuneoff.bakeoff import run
-    from tuneoff.bakeoff_file import load
-    from tuneoff.check import check_file
-    from tuneoff.config import BakeOff
+    from tuneoff.bakeoff.check import check_file
+    from tuneoff.bakeoff.parity import parity
+    from tuneoff.bakeoff.plan.plan import plan
+    from tuneoff.bakeoff.run import run
+    from tuneoff.bakeoff.score import score
+    from tuneoff.config.load import load
+    from tuneoff.config.schema import BakeOff
     from tuneoff.errors import (
         BudgetError,
         ConfigError,
@@ -26,13 +29,10 @@ if TYPE_CHECKING:
         TuneoffError,
         UserError,
     )
-    from tuneoff.export import Exported, export_contender
-    from tuneoff.parity_check import parity
-    from tuneoff.planning import plan
+    from tuneoff.export.export import Exported, export_contender
     from tuneoff.records import Example, Prediction
     from tuneoff.report import write_report
     from tuneoff.results import Results, Score
-    from tuneoff.score_file import score
 
 __all__ = [
     "BakeOff",
@@ -62,18 +62,18 @@ __all__ = [
 
 # Resolved when first used, so that `import tuneoff` and `tuneoff --help` load no torch.
 _HOMES = {
-    "bakeoff": ("run",),
-    "check": ("check_file",),
-    "bakeoff_file": ("load",),
-    "config": ("BakeOff",),
-    "parity_check": ("parity",),
-    "planning": ("plan",),
+    "bakeoff.check": ("check_file",),
+    "bakeoff.parity": ("parity",),
+    "bakeoff.plan.plan": ("plan",),
+    "bakeoff.run": ("run",),
+    "bakeoff.score": ("score",),
+    "config.load": ("load",),
+    "config.schema": ("BakeOff",),
     "errors": tuple(name for name in __all__ if name.endswith("Error")),
-    "export": ("Exported", "export_contender"),
+    "export.export": ("Exported", "export_contender"),
     "records": ("Example", "Prediction"),
     "report": ("write_report",),
     "results": ("Results", "Score"),
-    "score_file": ("score",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

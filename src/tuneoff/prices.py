@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneoff import machine
-from tuneoff.costs import checking
-from tuneoff.costs.pricebook import PriceBook, build_price_book, is_stale
-from tuneoff.costs.pricefile import DatedFigure, PriceFile
-from tuneoff.settings import PriceConfig
+from tuneoff import environment
+from tuneoff.config.base import PriceConfig
+from tuneoff.costs import price_check
+from tuneoff.costs.price_book import PriceBook, build_price_book, is_stale
+from tuneoff.costs.price_file import DatedFigure, PriceFile
 
 COLUMNS = {
     "training": "training_usd_per_million_tokens",
@@ -31,7 +31,7 @@ def list_prices(own: Path | None = None, as_of: datetime.date | None = None) -> 
     Raises:
         ConfigError: `own`, the user's file of prices, cannot be read.
     """
-    day = as_of or machine.today()
+    day = as_of or environment.today()
     prices = build_price_book(own)
     accelerators = [
         {"name": a.name, "memory_gb": a.memory_gb, "peak_teraflops": a.peak_teraflops}
@@ -43,8 +43,8 @@ def list_prices(own: Path | None = None, as_of: datetime.date | None = None) -> 
 
 def collect_findings(own: Path | None = None, as_of: datetime.date | None = None) -> dict[str, Any]:
     """Return the findings about the book; `ok` unless one of them is an error."""
-    day = as_of or machine.today()
-    findings = checking.check_book(build_price_book(own), day)
+    day = as_of or environment.today()
+    findings = price_check.check_book(build_price_book(own), day)
     rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in findings]
     return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in findings), "findings": rows}
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneoff.contender_settings import Rendering
+from tuneoff.config.contenders import Rendering
 from tuneoff.records import Example, drop_weight
 
 Message = dict[str, str]

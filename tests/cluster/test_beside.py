@@ -8,7 +8,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from tuneoff.cluster import _start_thread
+from tuneoff.cluster.executor import _start_thread
 
 
 def test_a_wait_that_ctrl_c_interrupts_does_not_take_its_thread_for_ended() -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from tuneoff.cluster.demands import (
+from tuneoff.cluster.resources import (
     build_resource_request,
     count_answer_workers,
     count_cards_per_worker,
     count_training_processes,
     needs_more,
 )
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 
 CPUS = {"CPU": 4.0}
 H100S = {"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.cli import _add_ray_address
+from tuneoff.cli.main import _add_ray_address
 
 FILE = """\
 name: r

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tuneoff import prepare
+from tuneoff.bakeoff import prepare
 from tuneoff.cluster import worker
 from tuneoff.cluster.storage import TrainingStorage
 from tuneoff.cluster.worker import WorkerFailure, WorkerTask
-from tuneoff.config import BakeOff
-from tuneoff.contenders import ContenderContext
+from tuneoff.config.schema import BakeOff
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.progress import SilentProgress
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import tuneoff
-from tuneoff.contenders import measuring
+from tuneoff.contenders import latency
 from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction
 from tuneoff.results import Results
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 FILE = """\
 name: speed
@@ -40,46 +40,46 @@ class Heard(SilentProgress):
 )
 def test_it_ends_when_there_are_enough_or_time_is_up(each: float, count: int) -> None:
     examples = [Example(str(n), {}, "") for n in range(60)]
-    found = measuring.collect_timings(examples, itertools.repeat(each))
+    found = latency.collect_timings(examples, itertools.repeat(each))
     assert list(found.values()) == [each] * count
     assert list(found) == [example.id for example in examples[:count]]
 
 
 def test_the_first_counts_only_where_there_is_no_other() -> None:
-    assert measuring.drop_warm_up([9.0, 1.0, 2.0]) == [1.0, 2.0]
-    assert measuring.drop_warm_up([9.0]) == [9.0]
-    assert measuring.drop_warm_up([]) == []
+    assert latency.drop_warm_up([9.0, 1.0, 2.0]) == [1.0, 2.0]
+    assert latency.drop_warm_up([9.0]) == [9.0]
+    assert latency.drop_warm_up([]) == []
 
 
 def test_percentiles_are_measured_values() -> None:
     values = [float(n) for n in range(20, 0, -1)]
-    assert measuring.compute_percentile(values, 0.95) == 19.0
-    assert measuring.compute_percentile(values, 0.5) == 10.0
-    assert measuring.compute_percentile([7.0], 0.95) == 7.0
+    assert latency.compute_percentile(values, 0.95) == 19.0
+    assert latency.compute_percentile(values, 0.5) == 10.0
+    assert latency.compute_percentile([7.0], 0.95) == 7.0
 
 
 def test_a_record_says_no_more_than_was_measured() -> None:
     answered = [Prediction(str(n), "x", seconds=0.25) for n in range(4)]
-    few = measuring.build_serving_record(answered, {"a": 9.0, "b": 1.0, "c": 3.0})
+    few = latency.build_serving_record(answered, {"a": 9.0, "b": 1.0, "c": 3.0})
     assert few.alone_seconds == {"a": 9.0, "b": 1.0, "c": 3.0}
     assert (few.seconds_p50, few.seconds_p95) == (2.0, None)
     assert (few.requests_per_second, few.saturated, few.alone) == (4.0, 4, 2)
-    nothing = measuring.build_serving_record([Prediction("a", "x")], {})
+    nothing = latency.build_serving_record([Prediction("a", "x")], {})
     assert (nothing.seconds_p50, nothing.requests_per_second) == (None, None)
-    many = measuring.build_serving_record(answered, {str(n): float(n) for n in range(21)})
+    many = latency.build_serving_record(answered, {str(n): float(n) for n in range(21)})
     assert many.seconds_p95 == 19.0
 
 
 def test_prompts_are_spread_over_the_test_set() -> None:
     examples = [Example(str(n), {}, "") for n in range(10)]
-    assert [e.id for e in measuring.sample_evenly(examples, 4)] == ["0", "2", "5", "7"]
-    assert measuring.sample_evenly(examples, 20) == examples
-    assert measuring.sample_evenly([], 20) == []
+    assert [e.id for e in latency.sample_evenly(examples, 4)] == ["0", "2", "5", "7"]
+    assert latency.sample_evenly(examples, 20) == examples
+    assert latency.sample_evenly([], 20) == []
     many = [Example(str(n), {}, "") for n in range(1000)]
-    chosen = measuring.choose_prompts(many)
+    chosen = latency.choose_prompts(many)
     assert [example.id for example in chosen[:3]] == ["0", "47", "95"]
     assert len({example.id for example in chosen}) == len(chosen) == 49
-    assert measuring.choose_prompts(examples) == examples
+    assert latency.choose_prompts(examples) == examples
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +117,8 @@ def test_the_same_command_again_measures_nothing(
     files = [*contenders.rglob("serving.json"), *contenders.rglob("predictions.jsonl")]
     assert len(files) == 5
     before = [file.read_bytes() for file in files]
-    monkeypatch.setattr("tuneoff.bakeoff.write_report", lambda run: (run.path, run.path))
-    monkeypatch.setattr("tuneoff.contenders.measuring.measure_local", None)
+    monkeypatch.setattr("tuneoff.bakeoff.run.write_report", lambda run: (run.path, run.path))
+    monkeypatch.setattr("tuneoff.contenders.latency.measure_local", None)
     heard = Heard()
     tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path, progress=heard)
     assert [file.read_bytes() for file in files] == before
@@ -129,7 +129,7 @@ def test_a_measurement_that_fails_leaves_the_scores(
     finished: tuple[RunDir, Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, results = finished
-    monkeypatch.setattr("tuneoff.bakeoff.write_report", lambda run: (run.path, run.path))
+    monkeypatch.setattr("tuneoff.bakeoff.run.write_report", lambda run: (run.path, run.path))
     kept = run.path / "contenders/prompted/serving.json"
     text = kept.read_text()
     kept.unlink()
@@ -137,7 +137,7 @@ def test_a_measurement_that_fails_leaves_the_scores(
     def broken(*_: object) -> None:
         raise RuntimeError("no memory left\nand more")
 
-    monkeypatch.setattr("tuneoff.contenders.measuring.measure_local", broken)
+    monkeypatch.setattr("tuneoff.contenders.latency.measure_local", broken)
     heard, file = Heard(), run.path.parent / "b.yaml"
     off = tuneoff.load(file).model_copy(update={"measure": False})
     untimed = tuneoff.run(off, run.path, progress=heard).contenders[0].serving

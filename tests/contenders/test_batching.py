@@ -26,11 +26,11 @@ pytest.importorskip("fastapi")
 pytest.importorskip("openai")
 
 import tuneoff
-from tuneoff.contenders import batch_job, once
+from tuneoff.contenders import batch_inference, idempotency
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError
 from tuneoff.progress import SilentProgress
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 COUNT = 24
 PRICE = (
@@ -106,9 +106,9 @@ def proxy(port: int) -> Iterator[Proxy]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch_job, "MIN_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(batch_job, "MAX_POLL_SECONDS", 0.1)
-    monkeypatch.setattr(once, "LISTING_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(batch_inference, "MIN_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(batch_inference, "MAX_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(idempotency, "LISTING_POLL_SECONDS", 0.05)
 
 
 def written(folder: Path, proxy: Proxy, base: Path, more: str, top: str = "") -> Path:

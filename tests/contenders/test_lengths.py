@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from helpers import write_base
 
-from tuneoff.contender_settings import LocalConfig, PromptedConfig, RecordedConfig
-from tuneoff.contenders import ContenderContext, lengths
+from tuneoff.config.contenders import LocalConfig, PromptedConfig, RecordedConfig
+from tuneoff.contenders import length_check
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.models.embedding import count_rows
 from tuneoff.models.loading import load_tokenizer
 from tuneoff.progress import SilentProgress
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
-from tuneoff.rundir import ContenderDir
 from tuneoff.server.settings import build_server_config
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
 
 SHORT = [Example(f"short-{i}", {"sentence": f"Hut {i}."}, "hut[]") for i in range(8)]
@@ -45,7 +46,7 @@ def work(folder: Path, most: int = 32, **splits: list[Example]) -> ContenderCont
 
 def test_what_fits_needs_no_word(tmp_path: Path) -> None:
     for settings in (local(), PromptedConfig(name="p", id="prompted", base="tiny", shots=3)):
-        assert lengths.check_lengths(settings, work(tmp_path)) == []
+        assert length_check.check_lengths(settings, work(tmp_path)) == []
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -55,51 +56,51 @@ def test_an_example_longer_than_the_positions_is_refused(split: str, tmp_path: P
         r"positions; shorten it, take it out, or set train\.truncate: true"
     )
     with pytest.raises(DataError, match=expected):
-        lengths.check_lengths(local(), work(tmp_path, **{split: [*SHORT, LONG]}))
+        length_check.check_lengths(local(), work(tmp_path, **{split: [*SHORT, LONG]}))
 
 
 def test_max_length_is_the_limit_of_training_only(tmp_path: Path) -> None:
     middle = Example("middle", {"sentence": "far away " * 100}, "hut[Far]")
     limited = local(max_length=128)
     with pytest.raises(DataError, match=r"train\.max_length 128 \(the base has 2048 positions\)"):
-        lengths.check_lengths(limited, work(tmp_path, train=[middle]))
-    assert lengths.check_lengths(limited, work(tmp_path, test=[middle])) == []
+        length_check.check_lengths(limited, work(tmp_path, train=[middle]))
+    assert length_check.check_lengths(limited, work(tmp_path, test=[middle])) == []
     with pytest.raises(ConfigError, match="2048 positions"):
-        lengths.check_lengths(local(max_length=4096), work(tmp_path))
+        length_check.check_lengths(local(max_length=4096), work(tmp_path))
 
 
 def test_truncated_examples_are_counted_in_one_line(tmp_path: Path) -> None:
     splits = {"train": [*SHORT, LONG, LONG], "test": [LONG]}
-    assert lengths.check_lengths(local(truncate=True), work(tmp_path, **splits)) == [
+    assert length_check.check_lengths(local(truncate=True), work(tmp_path, **splits)) == [
         "lora: 2 train, 1 test examples are too long and were cut (train.truncate)."
     ]
 
 
 def test_an_answer_without_room_is_refused_even_then(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contender lora, train: example 'endless' leaves no room"):
-        lengths.check_lengths(local(truncate=True), work(tmp_path, train=[ENDLESS]))
+        length_check.check_lengths(local(truncate=True), work(tmp_path, train=[ENDLESS]))
     with pytest.raises(DataError, match="contender lora, test: example 'long' leaves no room"):
-        lengths.check_lengths(local(truncate=True), work(tmp_path, most=2040, test=[LONG]))
+        length_check.check_lengths(local(truncate=True), work(tmp_path, most=2040, test=[LONG]))
 
 
 def test_prompts_that_leave_no_room_to_answer_are_told(tmp_path: Path) -> None:
     """Nobody is refused for what an untuned base with shots cannot do."""
     prompted = PromptedConfig(name="p", id="prompted", base="tiny")
-    assert lengths.check_lengths(prompted, work(tmp_path, test=[*SHORT, LONG])) == [
+    assert length_check.check_lengths(prompted, work(tmp_path, test=[*SHORT, LONG])) == [
         "p: 1 test prompts leave no room for task.max_new_tokens (32) in the base's 2048 "
         "positions; they get no answer and count as wrong."
     ]
-    assert "8 test prompts" in lengths.check_lengths(prompted, work(tmp_path, most=2040))[0]
+    assert "8 test prompts" in length_check.check_lengths(prompted, work(tmp_path, most=2040))[0]
 
 
 def test_a_base_that_is_not_here_is_told(tmp_path: Path) -> None:
     far = LocalConfig(name="far", id="local", base="someone/no-such-model")
-    assert lengths.check_lengths(far, work(tmp_path, train=[LONG])) == [
+    assert length_check.check_lengths(far, work(tmp_path, train=[LONG])) == [
         "lengths were not checked for someone/no-such-model: its tokenizer is not in the local "
         "cache."
     ]
     recorded = RecordedConfig(name="r", id="recorded", predictions="p.jsonl")
-    assert lengths.check_lengths(recorded, work(tmp_path, train=[LONG])) == []
+    assert length_check.check_lengths(recorded, work(tmp_path, train=[LONG])) == []
 
 
 def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_chat_turns_are_counted_through_the_template(tmp_path: Path) -> None:
     def check(first: Example) -> list[str]:
         mine = work(tmp_path, train=[first], validation=[first], test=[first])
         chosen = LocalConfig(name="lora", id="local", base=str(base))
-        return lengths.check_lengths(
+        return length_check.check_lengths(
             chosen, ContenderContext(**{**as_fields(mine), "template": CHAT_PASS_THROUGH})
         )
 
@@ -167,12 +168,12 @@ def test_a_token_without_an_embedding_is_refused_where_it_is_used(tmp_path: Path
         (asked, "test", asking, "city", rows + 1),
     ):
         with pytest.raises(DataError, match=expected.format(example.id, word, token)):
-            lengths.check_lengths(settings, work(tmp_path, **{split: [*SHORT, example]}))
+            length_check.check_lengths(settings, work(tmp_path, **{split: [*SHORT, example]}))
     # A word that no example has does no harm, nor does an answer that is not learned.
-    assert lengths.check_lengths(tuned, work(tmp_path, test=[*SHORT, answering])) == []
-    assert lengths.check_lengths(asked, work(tmp_path, validation=[answering])) == []
+    assert length_check.check_lengths(tuned, work(tmp_path, test=[*SHORT, answering])) == []
+    assert length_check.check_lengths(asked, work(tmp_path, validation=[answering])) == []
     with pytest.raises(DataError, match=f"the token '<town>' has the id {rows}"):
-        lengths.check_lengths(asked, work(tmp_path, train=[answering]))  # a shot
+        length_check.check_lengths(asked, work(tmp_path, train=[answering]))  # a shot
 
 
 def test_the_size_of_an_embedding_is_read_without_its_weights(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_a_base_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps({**settings, "eos_token": None}))
     for contender in (tuned, asked):
         with pytest.raises(ConfigError, match=sentence):
-            lengths.check_lengths(contender, work(tmp_path))
+            length_check.check_lengths(contender, work(tmp_path))
     with pytest.raises(ConfigError, match=sentence):
         load_tokenizer(str(base))
     with pytest.raises(ConfigError, match=sentence):
@@ -212,7 +213,7 @@ def test_a_base_without_an_end_of_sequence_is_refused(tmp_path: Path) -> None:
     file.write_text(json.dumps(settings))
     # An older file beside it may name it, and some classes have one without being told.
     (base / "special_tokens_map.json").write_text(json.dumps({"eos_token": {"content": "</s>"}}))
-    assert lengths.check_lengths(tuned, work(tmp_path)) == []
+    assert length_check.check_lengths(tuned, work(tmp_path)) == []
     (base / "special_tokens_map.json").unlink()
     file.write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
-    assert lengths.check_lengths(tuned, work(tmp_path)) == []
+    assert length_check.check_lengths(tuned, work(tmp_path)) == []

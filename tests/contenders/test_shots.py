@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from tuneoff.contender_settings import LocalConfig, PromptedConfig
-from tuneoff.contenders import ContenderContext
+from tuneoff.config.contenders import LocalConfig, PromptedConfig
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.contenders.shots import NO_SHOTS, find_shot_indices, select_shots
 from tuneoff.progress import SilentProgress
 from tuneoff.prompts import CHAT_PASS_THROUGH, join_system_texts
 from tuneoff.records import Example
-from tuneoff.rundir import NULL_DIR
+from tuneoff.storage.run_dir import NULL_DIR
 
 LOUD, BACK, RARE = "Answer in capitals.", "Answer backwards.", "Answer in Latin."
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tuneoff.contender_settings import LocalConfig, PromptedConfig, TrainConfig
-from tuneoff.contenders import ContenderContext
-from tuneoff.contenders.trainings import list_variants, take_fraction
+from tuneoff.config.contenders import LocalConfig, PromptedConfig, TrainConfig
+from tuneoff.contenders.base import ContenderContext
+from tuneoff.contenders.variants import list_variants, take_fraction
 from tuneoff.progress import SilentProgress
 from tuneoff.prompts import Template
 from tuneoff.records import Example
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 
 TRAIN = [Example(str(i), {"sentence": str(i)}, str(i)) for i in range(40)]
 

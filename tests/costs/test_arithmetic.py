@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.contender_settings import Hardware
-from tuneoff.costs.arithmetic import (
+from tuneoff.config.contenders import Hardware
+from tuneoff.costs.price_book import Price
+from tuneoff.costs.token_costs import (
     price_answers,
     price_hours,
     price_max_tokens,
     price_tokens,
     price_training,
 )
-from tuneoff.costs.pricebook import Price
 
 OTHERS = (
     "cache_write_usd_per_million_tokens",

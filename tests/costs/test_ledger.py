@@ -14,11 +14,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from tuneoff.costs.arithmetic import price_known_tokens, price_max_tokens
 from tuneoff.costs.ledger import Ledger, LedgerReservation, Spending
-from tuneoff.costs.pricebook import Price
+from tuneoff.costs.price_book import Price
+from tuneoff.costs.token_costs import price_known_tokens, price_max_tokens
 from tuneoff.errors import BudgetError
-from tuneoff.files import read_lines
+from tuneoff.storage.files import read_lines
 
 PRICE = Price(
     source="a test",

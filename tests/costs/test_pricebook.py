@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuneoff.contender_settings import HostedConfig
-from tuneoff.costs import checking
+from tuneoff.config.base import PriceConfig
+from tuneoff.config.contenders import HostedConfig
+from tuneoff.costs import price_check
 from tuneoff.costs.contender_prices import explain_ended
-from tuneoff.costs.pricebook import (
+from tuneoff.costs.price_book import (
     SHIPPED_DIR,
     Price,
     build_price_book,
@@ -23,7 +24,6 @@ from tuneoff.costs.pricebook import (
     parse_billions,
 )
 from tuneoff.errors import ConfigError
-from tuneoff.settings import PriceConfig
 
 SEED_DAY = datetime.date(2023, 9, 12)
 TODAY = datetime.date(2026, 11, 24)
@@ -214,7 +214,9 @@ def test_cache_writes_and_batches_of_the_newest_models(model: str, usd: str) -> 
 
 
 def test_the_shipped_book_has_one_price_for_each_day() -> None:
-    assert not [finding for finding in checking.check_book(load_shipped(), TODAY) if finding.wrong]
+    assert not [
+        finding for finding in price_check.check_book(load_shipped(), TODAY) if finding.wrong
+    ]
 
 
 def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_check_finds_what_there_is_to_find(tmp_path: Path) -> None:
         },
     )
     found = [
-        f for f in checking.check_book(build_price_book(own), TODAY) if f.what.startswith("mine")
+        f for f in price_check.check_book(build_price_book(own), TODAY) if f.what.startswith("mine")
     ]
     assert [(f.kind, f.what.split()[1].rstrip(",")) for f in found] == [
         ("overlap", "twice"),
@@ -287,7 +289,9 @@ def test_what_was_tuned_may_end_on_another_day() -> None:
         datetime.date(2027, 10, 14),
         datetime.date(2027, 4, 14),
     )
-    ended = [f.sentence for f in checking.check_book(build_price_book(), day) if f.kind == "ended"]
+    ended = [
+        f.sentence for f in price_check.check_book(build_price_book(), day) if f.kind == "ended"
+    ]
     assert any(line.startswith("azure gpt-4o-mini") and ", base: ended" in line for line in ended)
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuneoff.costs import serving
-from tuneoff.costs.pricebook import Price
-from tuneoff.costs.serving import CostCrossing, HostedMonthlyCost, OwnedMonthlyCost, find_break_even
+from tuneoff.costs import monthly as serving
+from tuneoff.costs.monthly import CostCrossing, HostedMonthlyCost, OwnedMonthlyCost, find_break_even
+from tuneoff.costs.price_book import Price
 
 USD = st.decimals("0.01", 10_000, places=2)
 FEE = st.decimals(0, 5_000, places=2)

@@ -19,13 +19,13 @@ def travel(patch: pytest.MonkeyPatch, day: str) -> None:
 
     These import `sitecustomize.py` beside this file when they start, and so `set_here`.
     """
-    from tuneoff import machine
+    from tuneoff import environment
 
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     here = str(Path(__file__).parent)
     patch.setenv("PYTHONPATH", os.pathsep.join([here, *(p for p in paths if p and p != here)]))
     patch.setenv(VARIABLE, day)
-    patch.setattr(machine, "now", lambda: move(day))
+    patch.setattr(environment, "now", lambda: move(day))
 
 
 def move(day: str) -> datetime.datetime:
@@ -38,6 +38,6 @@ def set_here() -> None:
     """Sets the day of a process that was started on it."""
     day = os.environ.get(VARIABLE)
     if day and importlib.util.find_spec("tuneoff"):
-        from tuneoff import machine
+        from tuneoff import environment
 
-        machine.now = lambda: move(day)
+        environment.now = lambda: move(day)

@@ -14,7 +14,7 @@ from helpers import Cli
 
 import tuneoff
 from tuneoff.errors import ConfigError, MissingExtraError
-from tuneoff.rundir import lock_run_dir
+from tuneoff.storage.run_dir import lock_run_dir
 
 
 def test_an_adapter_loads_on_its_base(run: Path, tiny_base: Path, tmp_path: Path) -> None:
@@ -242,8 +242,8 @@ def test_a_base_that_is_gone(run: Path, tmp_path: Path, cli: Cli) -> None:
 
 
 def test_gguf_is_an_extra(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tuneoff.export import forms
+    from tuneoff.export import formats
 
-    monkeypatch.setattr(forms, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r'pip install "tuneoff\[gguf\]"'):
         tuneoff.export_contender(run, "lora", "gguf", tmp_path / "out")

@@ -17,9 +17,9 @@ from tuneoff.errors import ConfigError
 pytest.importorskip("gguf")
 import gguf
 
-from tuneoff.export.checking import load_gguf
-from tuneoff.export.gguf_file import check_architecture, write_gguf
-from tuneoff.export.vocabulary import build_vocabulary
+from tuneoff.export.gguf import check_architecture, write_gguf
+from tuneoff.export.gguf_tokenizer import build_vocabulary
+from tuneoff.export.verify import load_gguf
 
 SIZE: dict[str, Any] = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,

@@ -14,7 +14,7 @@ from helpers import Cli
 
 import tuneoff
 from tuneoff.models.head import is_tied, untie_head
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 TEXT = """\
 name: tied
@@ -100,8 +100,8 @@ def test_a_head_that_nothing_changed_stays_tied(run: Path, tmp_path: Path) -> No
 
 
 def test_they_are_served_beside_each_other_as_they_were_scored(run: Path) -> None:
-    from tuneoff.server.host import TransformersBackend
-    from tuneoff.server.run import check_agreement, load_servable
+    from tuneoff.inference.transformers_backend import TransformersBackend
+    from tuneoff.server.run_models import check_agreement, load_servable
 
     host, ready = TransformersBackend(), load_servable(run)
     # The first one again, when the others' adapters lie on its base.

@@ -28,9 +28,9 @@ from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 pytest.importorskip("gguf")
 import gguf
 
-from tuneoff.export import runtime
-from tuneoff.export.gguf_file import write_gguf
-from tuneoff.export.vocabulary import Vocabulary, build_vocabulary
+from tuneoff.export import llama_cpp
+from tuneoff.export.gguf import write_gguf
+from tuneoff.export.gguf_tokenizer import Vocabulary, build_vocabulary
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -260,14 +260,14 @@ def cut_by_llama_cpp(
         )
     )  # fmt: skip
     write_gguf(file, model, build_vocabulary(tokenizer, size, [2]), "f32", "tokens")
-    said = runtime.run_llama_cpp(file, [], texts, [], 8)
-    assert isinstance(said, runtime.LlamaCppOutput), said
+    said = llama_cpp.run_llama_cpp(file, [], texts, [], 8)
+    assert isinstance(said, llama_cpp.LlamaCppOutput), said
     return said.cut
 
 
 def test_what_llama_cpp_cannot_load_is_told(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     (tmp_path / "m.gguf").write_bytes(b"no model")
-    said = runtime.run_llama_cpp(tmp_path / "m.gguf", [[1]], [], [2], 4)
+    said = llama_cpp.run_llama_cpp(tmp_path / "m.gguf", [[1]], [], [2], 4)
     assert isinstance(said, str)
     assert "Failed to load model" in said

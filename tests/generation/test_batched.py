@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tuneoff import prompts
-from tuneoff.generation.batched import generate_answers
+from tuneoff.inference.generate import generate_answers
 from tuneoff.models.loading import choose_rendering, load_model, load_tokenizer, resolve_base
 from tuneoff.records import Prediction
 from tuneoff.tasks import functional_representation as task

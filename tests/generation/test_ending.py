@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from transformers import GenerationConfig
+from tuneoff.generation.token_bytes import find_token_bytes
 
-from tuneoff.generation.ending import (
+from tuneoff.inference.detokenizer import IncrementalDetokenizer
+from tuneoff.inference.stopping import (
     ENDS_ANSWER,
     MAY_STOP,
     StopCriteria,
     build_stop_criteria,
     find_end_tokens,
 )
-from tuneoff.generation.growing_text import IncrementalDetokenizer
-from tuneoff.generation.token_bytes import find_token_bytes
 from tuneoff.models.loading import load_model, load_tokenizer
 from tuneoff.tokenization.encode import encode_text
 
@@ -74,7 +74,7 @@ def test_a_models_other_end_tokens_are_known(tiny_base: Path, tokenizer: Any) ->
 def test_the_chat_templates_end_of_a_turn_ends_an_answer(tiny_base: Path) -> None:
     from transformers import AutoTokenizer
 
-    from tuneoff.export.vocabulary import build_vocabulary
+    from tuneoff.export.gguf_tokenizer import build_vocabulary
 
     chat: Any = AutoTokenizer.from_pretrained(tiny_base)
     chat.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|user|>"]})

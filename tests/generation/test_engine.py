@@ -16,8 +16,8 @@ from generation.tiny import (
     prompts_of,
 )
 
-from tuneoff.generation import batched, engine, grouping, shared_attention, support
-from tuneoff.generation.ending import StopCriteria
+from tuneoff.inference import attention, engine, engine_check, generate, prefix_groups
+from tuneoff.inference.stopping import StopCriteria
 
 MOST = 12
 
@@ -25,11 +25,11 @@ MOST = 12
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are kept though the test's prompts are short."""
-    monkeypatch.setattr(grouping.group_prompts, "__defaults__", (20,))
+    monkeypatch.setattr(prefix_groups.group_prompts, "__defaults__", (20,))
 
 
 def check(model: Any, prompts: Prompts, end: StopCriteria, rows: int, most: int = MOST) -> None:
-    assert support.explain_unsupported(model, [ids for _, ids in prompts], most) is None
+    assert engine_check.explain_unsupported(model, [ids for _, ids in prompts], most) is None
     found = by_id(engine.generate_with_engine(model, end, prompts, most, rows))
     wanted = one_by_one(model, end, prompts, most)
     assert {id: essence(prediction) for id, prediction in found.items()} == wanted
@@ -56,17 +56,17 @@ def test_any_number_of_groups(groups: int, each: int) -> None:
 
 
 def test_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping.group_prompts, "__defaults__", (10**6,))
+    monkeypatch.setattr(prefix_groups.group_prompts, "__defaults__", (10**6,))
     check(model_of("llama"), prompts_of(4), ending(), rows=8)
 
 
 def test_long_rows_and_pieces_of_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = model_of("llama"), prompts_of(5)
     # The trial fills two rows at a time, which are shorter than the real limit.
-    assert support.explain_unsupported(model, [ids for _, ids in prompts], MOST) is None
-    for module in (shared_attention, engine):
+    assert engine_check.explain_unsupported(model, [ids for _, ids in prompts], MOST) is None
+    for module in (attention, engine):
         monkeypatch.setattr(module, "LONGEST_FILL", 4)
-    monkeypatch.setattr(shared_attention, "MAX_SCORES", 64)
+    monkeypatch.setattr(attention, "MAX_SCORES", 64)
     check(model, prompts, ending(), rows=8)
 
 
@@ -149,7 +149,7 @@ def test_seconds_are_shares_of_the_time_spent() -> None:
     import time
 
     model, prompts = model_of("llama"), prompts_of(11)
-    support.explain_unsupported(model, [ids for _, ids in prompts], MOST)
+    engine_check.explain_unsupported(model, [ids for _, ids in prompts], MOST)
     started = time.perf_counter()
     found = by_id(engine.generate_with_engine(model, ending(), prompts, MOST, 4))
     spent = time.perf_counter() - started
@@ -170,9 +170,9 @@ def test_predictions_come_while_others_wait(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_few_rows_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = model_of("llama"), prompts_of(13)
-    support.explain_unsupported(model, [ids for _, ids in prompts], MOST)
+    engine_check.explain_unsupported(model, [ids for _, ids in prompts], MOST)
     # The longest row without a shared run has 29 of its own: 41 tokens of 256 bytes.
-    monkeypatch.setattr(support, "available_bytes", lambda device: 2 * 3 * 50 * 256)
+    monkeypatch.setattr(engine_check, "available_bytes", lambda device: 2 * 3 * 50 * 256)
     state = engine.start_engine(model, ending(), prompts, MOST, 64)
     assert 1 < state.slots < 6
     check(model, prompts, ending(), rows=64)
@@ -185,7 +185,7 @@ def test_the_public_function_answers_with_the_engine() -> None:
     model, prompts = model_of("llama"), prompts_of(14)
     told: list[str] = []
     found = by_id(
-        batched.generate_answers(
+        generate.generate_answers(
             model, words, [*prompts, ("empty", [])], MOST, batch_size=8, say=told.append
         )
     )

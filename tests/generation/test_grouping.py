@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tuneoff.generation.grouping import group_prompts
+from tuneoff.inference.prefix_groups import group_prompts
 
 ROOT, LEFT, RIGHT = list(range(100)), list(range(200, 240)), list(range(300, 340))
 

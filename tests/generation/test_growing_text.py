@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tuneoff.generation.growing_text import HALF, IncrementalDetokenizer
+from tuneoff.inference.detokenizer import HALF, IncrementalDetokenizer
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 
 TEXTS = ["the river runs  past the mill", "name[The Mill], area[riverside]", "größer, schöner"]

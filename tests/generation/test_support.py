@@ -15,7 +15,7 @@ from generation.tiny import (
     prompts_of,
 )
 
-from tuneoff.generation import batched, engine, shared_attention, support
+from tuneoff.inference import attention, engine, engine_check, generate
 
 MOST = 8
 UNSERVED: list[tuple[str, dict[str, Any], str]] = [
@@ -41,7 +41,7 @@ UNSERVED: list[tuple[str, dict[str, Any], str]] = [
 def test_a_reason_is_given(kind: str, settings: dict[str, Any], why: str) -> None:
     model = model_of(kind, **settings)
     before = model.config._attn_implementation
-    reason = support.explain_unsupported(model, [ids for _, ids in prompts_of(1)], MOST)
+    reason = engine_check.explain_unsupported(model, [ids for _, ids in prompts_of(1)], MOST)
     assert reason is not None
     assert why in reason
     assert model.config._attn_implementation == before
@@ -54,7 +54,7 @@ def test_a_short_window_is_answered_by_generate_and_said(
     model, prompts = model_of("mistral", sliding_window=16), prompts_of(2)
     words: Any = Words()
     told: list[str] = []
-    found = by_id(batched.generate_answers(model, words, prompts, MOST, say=told.append))
+    found = by_id(generate.generate_answers(model, words, prompts, MOST, say=told.append))
     assert len(told) == 1
     assert "transformers.generate" in told[0]
     assert "sliding_window of 16" in told[0]
@@ -64,9 +64,12 @@ def test_a_short_window_is_answered_by_generate_and_said(
 
 def test_a_window_is_compared_with_the_text_and_the_answer() -> None:
     prompts = [[5] * 20]
-    assert support.explain_unsupported(model_of("mistral", sliding_window=28), prompts, 8) is None
     assert (
-        support.explain_unsupported(model_of("mistral", sliding_window=27), prompts, 8) is not None
+        engine_check.explain_unsupported(model_of("mistral", sliding_window=28), prompts, 8) is None
+    )
+    assert (
+        engine_check.explain_unsupported(model_of("mistral", sliding_window=27), prompts, 8)
+        is not None
     )
 
 
@@ -74,31 +77,31 @@ def test_a_window_is_compared_with_the_text_and_the_answer() -> None:
 def test_a_wrong_result_is_noticed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    original = getattr(shared_attention, broken, None)
+    original = getattr(attention, broken, None)
     if broken == "_bias":
-        monkeypatch.setattr(shared_attention, "_build_bias", lambda *a: original(*a) * 0)
+        monkeypatch.setattr(attention, "_build_bias", lambda *a: original(*a) * 0)
     elif broken == "_part":
         # The weights of the parts are wrong.
-        monkeypatch.setattr(
-            shared_attention, "_attend", lambda *a: (original(*a)[0], original(*a)[1] * 0)
-        )
+        monkeypatch.setattr(attention, "_attend", lambda *a: (original(*a)[0], original(*a)[1] * 0))
     else:
         monkeypatch.setattr(
-            support, "positions_from", lambda s, n, d: torch.arange(n, device=d)[None]
+            engine_check, "positions_from", lambda s, n, d: torch.arange(n, device=d)[None]
         )
-    reason = support.explain_unsupported(model_of("llama"), [ids for _, ids in prompts_of(3)], MOST)
+    reason = engine_check.explain_unsupported(
+        model_of("llama"), [ids for _, ids in prompts_of(3)], MOST
+    )
     assert reason is not None
     assert "differ" in reason
 
 
 def test_the_trial_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = model_of("llama"), [ids for _, ids in prompts_of(4)]
-    assert support.explain_unsupported(model, prompts, MOST) is None
-    monkeypatch.setattr(support, "_compare_logits", None)
-    assert support.explain_unsupported(model, prompts, MOST) is None
+    assert engine_check.explain_unsupported(model, prompts, MOST) is None
+    monkeypatch.setattr(engine_check, "_compare_logits", None)
+    assert engine_check.explain_unsupported(model, prompts, MOST) is None
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 11, 12, 13, 300])
 def test_a_prompt_of_any_length_will_do_for_the_trial(tokens: int) -> None:
     prompt = [3 + n % 90 for n in range(tokens)]
-    assert support.explain_unsupported(model_of("llama"), [prompt], MOST) is None
+    assert engine_check.explain_unsupported(model_of("llama"), [prompt], MOST) is None

@@ -22,15 +22,15 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff.config import BakeOff
-from tuneoff.contender_settings import LocalConfig
-from tuneoff.contenders import measuring
+from tuneoff.config.contenders import LocalConfig
+from tuneoff.config.schema import BakeOff
+from tuneoff.contenders import latency
 from tuneoff.errors import ConfigError
-from tuneoff.generation import vllm
-from tuneoff.generation.ending import StopCriteria
+from tuneoff.inference import vllm
+from tuneoff.inference.stopping import StopCriteria
 from tuneoff.models.loading import load_tokenizer, resolve_base
 from tuneoff.progress import SilentProgress
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 FILE = """\
 name: fast
@@ -173,7 +173,7 @@ def test_they_are_vllms_own(tmp_path: Path) -> None:
     assert all(f'"{name}"' in environment for name in vllm.ENVIRONMENT)
     # What the server asks of it.
     known_async = {*known, *_fields(root / "engine/arg_utils.py", "AsyncEngineArgs")}
-    calls = _keywords(Path(vllm.__file__).parents[1] / "server/vllm_host.py")
+    calls = _keywords(Path(vllm.__file__).parents[1] / "inference/vllm_backend.py")
     assert calls["AsyncEngineArgs"] <= known_async
     assert calls["SamplingParams"] <= set(sampling)
     assert calls["LoRARequest"] <= set(request)
@@ -284,7 +284,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         yield Model(engine, seen)
 
     monkeypatch.setattr(vllm, "run_vllm", running)
-    monkeypatch.setattr(measuring, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(latency, "MAX_SECONDS", 0.1)
     return seen
 
 
@@ -323,11 +323,11 @@ def test_a_run_answers_and_says_how_many_transformers_gives_too(
 def test_answers_differ_and_transformers_fails(
     asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tuneoff.contenders import with_vllm
+    from tuneoff.contenders import vllm_inference
 
     assert not asked
     heard = Heard()
-    loaded = with_vllm._load_in_transformers
+    loaded = vllm_inference._load_in_transformers
 
     def failing(weights: Any, cards: int) -> Any:
         if weights.adapter is not None:
@@ -338,7 +338,7 @@ def test_answers_differ_and_transformers_fails(
         )  # every answer ends at once
         return model
 
-    monkeypatch.setattr(with_vllm, "_load_in_transformers", failing)
+    monkeypatch.setattr(vllm_inference, "_load_in_transformers", failing)
     results = tuneoff.run(tuneoff.load(written(tmp_path)), tmp_path / "run", progress=heard)
     found = {c.name: c.serving for c in results.contenders}
     assert found["prompted"].agreement is not None

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from tuneoff.generation import plain
-from tuneoff.generation.ending import StopCriteria
+
+from tuneoff.inference.stopping import StopCriteria
 from tuneoff.records import Prediction
 
 VOCABULARY = 97

@@ -11,8 +11,8 @@ import contextlib
 import logging
 import sys
 
-from tuneoff.contenders import batch_job, hosted, hosted_following, once
-from tuneoff.providers import calls
+from tuneoff.contenders import batch_inference, hosted, hosted_following, idempotency
+from tuneoff.providers import retries
 
 SECONDS = {
     "MIN_BACKOFF_SECONDS": 0.02, "MAX_BACKOFF_SECONDS": 0.2,
@@ -22,7 +22,7 @@ SECONDS = {
 # (module, name, seconds)
 PAUSES = [
     (module, name, seconds)
-    for module in (calls, once, hosted_following, batch_job)
+    for module in (retries, idempotency, hosted_following, batch_inference)
     for name, seconds in SECONDS.items()
     if hasattr(module, name)
 ]
@@ -41,14 +41,16 @@ if __name__ == "__main__":
     for module, name, seconds in PAUSES:
         setattr(module, name, seconds)
     given = _options()
-    from tuneoff import bakeoff, machine, terminal
-    from tuneoff.cli import main
+    from tuneoff import environment
+    from tuneoff.bakeoff import run as bakeoff
+    from tuneoff.cli import console
+    from tuneoff.cli.main import main
 
     if "--bare" in given:
         bakeoff.write_report = lambda run: (run.path, run.path)
         bakeoff.score_baselines = lambda *_: None
-        machine.describe_machine = lambda: "a machine"
-        terminal.silence_libraries = lambda: None
+        environment.describe_machine = lambda: "a machine"
+        console.silence_libraries = lambda: None
     if "--elsewhere" in given:
         hosted.is_here = lambda url: False
     if "--loud" in given:

@@ -9,7 +9,8 @@ import pytest
 from child import PAUSES
 from world import KEY, Trainer, trainer
 
-from tuneoff import bakeoff, machine
+from tuneoff import environment
+from tuneoff.bakeoff import run as bakeoff
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is not about the report, which takes longer than all else (`child.py --bare`)."""
     monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
-    monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
+    monkeypatch.setattr(environment, "describe_machine", lambda: "a machine")
 
 
 @pytest.fixture(autouse=True)

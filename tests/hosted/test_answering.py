@@ -13,10 +13,10 @@ from world import PRICE, Trainer, bakeoff_file, prompted, rows
 from world import run as carry_out
 
 import tuneoff
-from tuneoff.contenders import measuring
+from tuneoff.contenders import latency
 from tuneoff.costs.ledger import Ledger
-from tuneoff.files import write_lines
-from tuneoff.rundir import RunDir
+from tuneoff.storage.files import write_lines
+from tuneoff.storage.run_dir import RunDir
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -56,8 +56,8 @@ def test_as_many_at_once_as_are_allowed(fake: Trainer, tmp_path: Path, concurren
 def five_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five answers are timed; of the four that count there is a 95th percentile. A request takes
     one look at the clock."""
-    monkeypatch.setattr(measuring, "MIN_TIMED", 4)
-    monkeypatch.setattr(measuring, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(latency, "MIN_TIMED", 4)
+    monkeypatch.setattr(latency, "MIN_SECONDS", 0.0)
     looks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: float(next(looks)))
     monkeypatch.setattr("tuneoff.providers.openai.time", clock)
@@ -86,7 +86,7 @@ def test_timed_answers_are_kept_and_replayed(fake: Trainer, tmp_path: Path) -> N
     found = rows(file, "asked")
     assert [row["concurrency"] for row in found] == [1] * 5 + [8] * 15
     assert [row["id"] for row in found[:5]] == [
-        example.id for example in measuring.sample_evenly(run.examples("test"), 5)
+        example.id for example in latency.sample_evenly(run.examples("test"), 5)
     ]
     assert (whole.requests, whole.concurrency) == (4, 1)
     assert whole.seconds_p50 == median(row["seconds"] for row in found[1:5])

@@ -11,9 +11,9 @@ import yaml
 from world import PRICE, Heard, Trainer, bakeoff_file, hosted, job_of, prompted, rows
 from world import run as carry_out
 
+from tuneoff.bakeoff.schedule import SequentialExecutor
 from tuneoff.contenders import hosted as hosted_kind
 from tuneoff.costs.ledger import TRAINING, Ledger
-from tuneoff.turns import SequentialExecutor
 
 pytest.importorskip("openai")
 OWN = {"name": "own", "id": "prompted", "base": "tiny"}

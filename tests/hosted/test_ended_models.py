@@ -13,7 +13,7 @@ from world import bakeoff_file
 
 import tuneoff
 from tuneoff.errors import ConfigError
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 pytest.importorskip("openai")
 __all__ = ["offline"]

@@ -15,11 +15,11 @@ from world import KEY, Trainer, bakeoff_file, hosted, questions
 from world import run as carry_out
 
 import tuneoff
-from tuneoff.bakeoff_file import parse
+from tuneoff.bakeoff.migration.exits import ExitOptions, LeftModel, choose_training, render_bakeoff
+from tuneoff.bakeoff.migration.listing import ProviderAccount, find_end
+from tuneoff.config.load import parse
 from tuneoff.errors import ConfigError
-from tuneoff.migration.exits import ExitOptions, LeftModel, choose_training, render_bakeoff
-from tuneoff.migration.listing import ProviderAccount, find_end
-from tuneoff.providers import TunedModel
+from tuneoff.providers.base import TunedModel
 
 pytest.importorskip("openai")
 MINI = "gpt-4.1-mini-2025-04-14"

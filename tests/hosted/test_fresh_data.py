@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from world import PRICE, Heard, Trainer, bakeoff_file, hosted, prompted, questions, rows, run
 
-from tuneoff import data_update
-from tuneoff.config import JudgeConfig
+from tuneoff.bakeoff import data_update
+from tuneoff.config.base import PriceConfig
+from tuneoff.config.schema import JudgeConfig
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError
 from tuneoff.records import Example, Prediction, PromptRecord
-from tuneoff.rundir import RunDir
-from tuneoff.scoring import judge
-from tuneoff.scoring.rows import ScoringInput
-from tuneoff.settings import PriceConfig
+from tuneoff.scoring import llm_judge
+from tuneoff.scoring.base import ScoringInput
+from tuneoff.storage.run_dir import RunDir
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -158,6 +158,6 @@ def test_what_a_judge_can_bill_for_an_answer() -> None:
     price = PriceConfig(input_usd_per_million_tokens=1, output_usd_per_million_tokens=1)
     settings = JudgeConfig(id="judge", model="m", rubric="Be fair.", price=price)
     row = ScoringInput("1", "Lima", "Quito", inputs={"question": "Capital of Peru?"})
-    asked, _ = judge.compute_max_tokens(settings, row)
+    asked, _ = llm_judge.compute_max_tokens(settings, row)
     assert asked > 2 * len(b"Be fair.LimaQuitoquestion: Capital of Peru?")
-    assert judge.compute_max_tokens(settings, row, 105)[0] == asked + 200
+    assert llm_judge.compute_max_tokens(settings, row, 105)[0] == asked + 200

@@ -25,7 +25,7 @@ from world import run as carry_out
 
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import ConfigError, RunDirectoryError
-from tuneoff.providers import normalize_job_status
+from tuneoff.providers.base import normalize_job_status
 from tuneoff.results import Results
 
 pytest.importorskip("openai")

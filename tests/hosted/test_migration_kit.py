@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from world import KEY, Trainer, questions, tune, write_examples
 
-from tuneoff import bakeoff, migration
+from tuneoff.bakeoff import migration, run
+from tuneoff.bakeoff.migration.artifacts import MAX_LETTERS, find_bad_line, name_folder
+from tuneoff.bakeoff.migration.new_jobs import judge_new_jobs
 from tuneoff.costs import contender_prices
-from tuneoff.costs.pricebook import build_price_book
-from tuneoff.migration.artifacts import MAX_LETTERS, find_bad_line, name_folder
-from tuneoff.migration.new_jobs import judge_new_jobs
+from tuneoff.costs.price_book import build_price_book
 from tuneoff.providers.openai_models import parse_day
 
 pytest.importorskip("openai")
@@ -28,7 +28,7 @@ DAY = datetime.date(2026, 12, 1)
 @pytest.fixture
 def no_baselines(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all else here, and pay nobody."""
-    monkeypatch.setattr(bakeoff, "score_baselines", lambda *_: None)
+    monkeypatch.setattr(run, "score_baselines", lambda *_: None)
 
 
 def tuned(fake: Trainer, folder: Path, count: int) -> list[str]:

@@ -12,7 +12,7 @@ from world import PRICE, Trainer, bakeoff_file, hosted, run
 
 from tuneoff.report import write_report
 from tuneoff.results import Results
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 pytest.importorskip("openai")
 

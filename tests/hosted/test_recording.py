@@ -14,9 +14,9 @@ import pytest
 
 import tuneoff
 from tuneoff.errors import ConfigError
-from tuneoff.providers.recording import RecordingTransport
+from tuneoff.providers.cassette import RecordingTransport
 from tuneoff.records import Prediction
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 pytest.importorskip("openai")
 RECORDED = Path(__file__).parent / "recorded"

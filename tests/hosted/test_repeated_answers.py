@@ -15,17 +15,17 @@ from world import PRICE, Trainer, bakeoff_file, hosted, prompted, rows
 from world import run as carry_out
 
 import tuneoff
-from tuneoff.contenders.batch_job import BatchJobs
+from tuneoff.cli.tables import render_results
+from tuneoff.contenders.batch_inference import BatchJobs
 from tuneoff.contenders.batching import _collect_extra_answers
 from tuneoff.contenders.samples import name_requests, read_request
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, DataError
-from tuneoff.providers import BatchRow, Reply
+from tuneoff.providers.base import BatchRow, Reply
 from tuneoff.records import Example, Prediction
 from tuneoff.report.view import describe_repeated_answers
 from tuneoff.results import ContenderResult
-from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.summary import render_results
+from tuneoff.storage.run_dir import ContenderDir, RunDir
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")

@@ -17,7 +17,7 @@ from world import KEY, PRICE, Heard, bakeoff_file, hosted, prompted, rows, train
 from world import run as carry_out
 
 from tuneoff.costs.ledger import Ledger
-from tuneoff.providers.calls import MAX_FIRST_TRIES
+from tuneoff.providers.retries import MAX_FIRST_TRIES
 
 pytest.importorskip("openai")
 pytestmark = pytest.mark.usefixtures("no_report")

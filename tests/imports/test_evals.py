@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import tuneoff
-from tuneoff.cli import app
+from tuneoff.cli.main import app
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.imports import import_files
 from tuneoff.imports.evals import describe_evals, import_evals

@@ -10,8 +10,8 @@ import torch
 from training.test_tune import run, settings
 
 from tuneoff.models import bases
-from tuneoff.rundir import ContenderDir
-from tuneoff.training.method import load_tuned, release_model
+from tuneoff.storage.run_dir import ContenderDir
+from tuneoff.training.model_setup import load_tuned, release_model
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.models.activations import estimate_activations
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model
 from tuneoff.models.memory import (

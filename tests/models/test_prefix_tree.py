@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.models.prefix_tree import (
+from tuneoff.prefix_sharing.tree import (
     PrefixTree,
     WeightedSequence,
     build_tree,

@@ -18,7 +18,7 @@ from models.architectures import model as random_model
 
 from tuneoff.models import bases
 from tuneoff.models.loading import load_model
-from tuneoff.models.probe import explain_unshareable
+from tuneoff.prefix_sharing.probe import explain_unshareable
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="only CPUs pack weights")

@@ -13,11 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models.architectures import VOCABULARY, model, without_dropout
 
-from tuneoff.models import packing
-from tuneoff.models.packing import build_padded_batch, build_tree_batch, install_micro_batch_loss
-from tuneoff.models.prefix_tree import WeightedSequence, build_tree, pack_sequences
-from tuneoff.models.probe import explain_unshareable
-from tuneoff.models.tree_attention import Backend, TreeAttention
+from tuneoff.prefix_sharing import micro_batch
+from tuneoff.prefix_sharing.attention import Backend, TreeAttention
+from tuneoff.prefix_sharing.micro_batch import (
+    build_padded_batch,
+    build_tree_batch,
+    install_micro_batch_loss,
+)
+from tuneoff.prefix_sharing.probe import explain_unshareable
+from tuneoff.prefix_sharing.tree import WeightedSequence, build_tree, pack_sequences
 
 CPU = torch.device("cpu")
 CLOSE, ROUNDING = 1e-5, 1e-7
@@ -193,7 +197,7 @@ def adapted(base: Any, checkpointing: bool) -> Any:
 def test_chunks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     made = model("llama")
     loss, whole = gradients(made, TEXT, tree=True)
-    monkeypatch.setattr(packing, "MAX_LOGITS", 3 * VOCABULARY)
+    monkeypatch.setattr(micro_batch, "MAX_LOGITS", 3 * VOCABULARY)
     chunked_loss, chunked = gradients(made, TEXT, tree=True)
     assert chunked_loss == pytest.approx(loss, rel=CLOSE)
     for name, gradient in whole.items():

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tuneoff.planning.kept import save_plan
 
 import tuneoff
-from tuneoff import prepare
+from tuneoff.bakeoff import prepare
 from tuneoff.errors import ConfigError
-from tuneoff.planning.kept import save_plan
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 HOSTED = "{name: mini, id: hosted, model: gpt-4.1-mini-2025-04-14}"
 SEEDS = (

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.contender_settings import LocalConfig
-from tuneoff.planning import measuring
-from tuneoff.planning.measuring import TrainingSpeed, measure_speed
+from tuneoff.bakeoff.plan import speed_probe
+from tuneoff.bakeoff.plan.speed_probe import TrainingSpeed, measure_speed
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.tasks import functional_representation as task
 from tuneoff.tasks.samples import functional
 
@@ -24,7 +24,7 @@ def test_seconds_are_linear() -> None:
 def test_it_measures(
     method: str, share: bool, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "TARGET_SECONDS", 0.0)
+    monkeypatch.setattr(speed_probe, "TARGET_SECONDS", 0.0)
     settings = LocalConfig.model_validate(
         {
             "name": "x",

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff.planning import MAX_HELD_BYTES
-from tuneoff.planning.schema import Plan, PlannedContender, PlannedTraining
+from tuneoff.bakeoff.plan.plan import MAX_HELD_BYTES
+from tuneoff.bakeoff.plan.schema import Plan, PlannedContender, PlannedTraining
 
 ROOT = Path(__file__).parent.parent.parent
 PRICE = "price: {input_usd_per_million_tokens: 1, output_usd_per_million_tokens: 5}"
@@ -351,7 +351,7 @@ def test_large_files_are_streamed_and_counted_alike(
     )
     held = planned(tmp_path, contenders, task=task)
     assert (tmp_path / "train.jsonl").stat().st_size < MAX_HELD_BYTES
-    monkeypatch.setattr("tuneoff.planning.MAX_HELD_BYTES", 0)
+    monkeypatch.setattr("tuneoff.bakeoff.plan.plan.MAX_HELD_BYTES", 0)
     streamed = planned(tmp_path, contenders, task=task)
     assert "too large to hold" in streamed.contenders[0].warnings[0]
     assert training(streamed.contenders[0]) == training(held.contenders[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.providers.sdk import redact
+from tuneoff.providers.http_errors import redact
 
 KEY = "sk-proj-0123456789abcdefWXYZ"
 

@@ -21,9 +21,9 @@ from tuneoff.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from tuneoff.providers import calls, reach
-from tuneoff.providers.calls import AdaptiveLimiter, LimiterClosedError, compute_backoff, retry
+from tuneoff.providers import reach, retries
 from tuneoff.providers.reach import REPORT_AGAIN_SECONDS, ConnectionStatus, explain_no_connection
+from tuneoff.providers.retries import AdaptiveLimiter, LimiterClosedError, compute_backoff, retry
 
 WAIT_SECONDS = 30
 
@@ -32,7 +32,7 @@ WAIT_SECONDS = 30
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still until a test moves it."""
     found = SimpleNamespace(now=1000.0)
-    for module in (calls, reach):
+    for module in (retries, reach):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: found.now))
     return found
 
@@ -172,7 +172,7 @@ def test_closed_nothing_begins_and_what_is_under_way_ends() -> None:
 
 @given(st.integers(0, 60))
 def test_pauses_double_and_end_at_the_longest(attempt: int) -> None:
-    longest = min(calls.MAX_BACKOFF_SECONDS, calls.MIN_BACKOFF_SECONDS * 2**attempt)
+    longest = min(retries.MAX_BACKOFF_SECONDS, retries.MIN_BACKOFF_SECONDS * 2**attempt)
     for error in (None, UnknownOutcomeError("x"), RateLimitedError("x"), RejectedError("x", 404)):
         assert longest / 2 <= compute_backoff(attempt, error) <= longest
 
@@ -182,8 +182,8 @@ def test_a_provider_that_names_a_time_is_not_asked_earlier(attempt: int, seconds
     pause = compute_backoff(attempt, RateLimitedError("x", seconds, 429))
     assert pause >= seconds
     longest = seconds + 0.1 * (1 + seconds)
-    if attempt > calls.RETRY_AFTER_TRIES:
-        longest = max(longest, calls.MAX_BACKOFF_SECONDS)
+    if attempt > retries.RETRY_AFTER_TRIES:
+        longest = max(longest, retries.MAX_BACKOFF_SECONDS)
     assert pause <= longest
 
 
@@ -203,7 +203,7 @@ def test_pauses_differ() -> None:
 def test_what_may_be_repeated_is_tried_so_often(
     error: ProviderError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "MIN_BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(retries, "MIN_BACKOFF_SECONDS", 0.0)
     told = []
 
     def fails(times: int) -> str:
@@ -221,12 +221,12 @@ def test_what_may_be_repeated_is_tried_so_often(
 
 
 @pytest.mark.parametrize(
-    ("seen", "tries"), [(True, calls.MAX_TRIES), (False, calls.MAX_FIRST_TRIES)]
+    ("seen", "tries"), [(True, retries.MAX_TRIES), (False, retries.MAX_FIRST_TRIES)]
 )
 def test_a_server_that_never_answered_gets_few_tries(
     seen: bool, tries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls, "MIN_BACKOFF_SECONDS", 0.0)
+    monkeypatch.setattr(retries, "MIN_BACKOFF_SECONDS", 0.0)
     failed, told = [], list[str]()
 
     def fails() -> None:

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.providers.sdk import MAX_PAUSE_SECONDS, parse_rate_limit_pause, parse_retry_after
+from tuneoff.providers.http_errors import (
+    MAX_PAUSE_SECONDS,
+    parse_rate_limit_pause,
+    parse_retry_after,
+)
 
 
 @pytest.mark.parametrize(

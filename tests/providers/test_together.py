@@ -20,13 +20,14 @@ import pytest
 pytest.importorskip("together", reason="the SDK of Together is not installed (extra together)")
 
 import tuneoff
-from tuneoff.contenders import hosted_following, once
+from tuneoff.contenders import hosted_following, idempotency
 from tuneoff.costs.ledger import ANSWERING, TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError
 from tuneoff.progress import SilentProgress
-from tuneoff.providers import connect, together
-from tuneoff.providers.calls import retry
-from tuneoff.rundir import RunDir
+from tuneoff.providers import together
+from tuneoff.providers.base import connect
+from tuneoff.providers.retries import retry
+from tuneoff.storage.run_dir import RunDir
 
 SERVER = Path(__file__).with_name("together_server.py")
 KEY = "tgp_v1_a-key-that-nobody-may-see"
@@ -73,10 +74,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOGETHER_API_KEY", KEY)
     monkeypatch.setattr(hosted_following, "MIN_POLL_SECONDS", 0.02)
     monkeypatch.setattr(hosted_following, "MAX_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(once, "LISTING_POLL_SECONDS", 0.05)
-    monkeypatch.setattr(once, "LISTING_LAG_SECONDS", 1.0)
-    monkeypatch.setattr(once, "UPLOAD_LAG_SECONDS", 0.2)
-    monkeypatch.setattr(once, "MIN_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(idempotency, "LISTING_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(idempotency, "LISTING_LAG_SECONDS", 1.0)
+    monkeypatch.setattr(idempotency, "UPLOAD_LAG_SECONDS", 0.2)
+    monkeypatch.setattr(idempotency, "MIN_POLL_SECONDS", 0.02)
 
 
 def lines(numbers: range) -> str:

@@ -7,7 +7,7 @@ from made_results import HOSTILE, contender, pair, results, training, write_answ
 
 from tuneoff.records import LossRow
 from tuneoff.results import LatencyStats, Recommendation
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from tuneoff.records import Prediction, ScoredRow, TrainingRecord
-from tuneoff.report import recommend as made_recommendation
+from tuneoff.report import recommendation as made_recommendation
 from tuneoff.results import Comparison, ContenderResult, Recommendation, Results, Score
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 METRIC = "execution_accuracy"
 HOSTILE = "<script>alert(1)</script>\n```\n# heading | cell\n~~~\n\x00\x1b[31m \u202e <img src=http://x.y/z>"

@@ -22,9 +22,9 @@ from tuneoff.results import (
     Score,
     Sensitivity,
 )
-from tuneoff.rundir import RunDir
 from tuneoff.scoring.intervals import compute_wilson_interval
 from tuneoff.scoring.pairs import compare_all
+from tuneoff.storage.run_dir import RunDir
 
 N = 60
 LEVELS = ("easy", "medium", "hard", "extra")

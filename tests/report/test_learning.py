@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from made_results import METRIC, contender, recommend
 
-from tuneoff.report import learning
+from tuneoff.report.charts import learning_curve
 from tuneoff.results import ContenderResult, CurvePoint
 
 
@@ -23,7 +23,7 @@ def curved(
 
 
 def test_a_gain_that_is_real_asks_for_more_data() -> None:
-    assert learning.describe_curve(curved(0.6, 0.725, 0.0004), METRIC) == (
+    assert learning_curve.describe_curve(curved(0.6, 0.725, 0.0004), METRIC) == (
         "With half of the training examples (500) lora reaches execution accuracy 60.0%; doubling "
         "them brings +12.5 points (p = 0.0004): more data would likely help."
     )
@@ -31,32 +31,36 @@ def test_a_gain_that_is_real_asks_for_more_data() -> None:
 
 @pytest.mark.parametrize(("last", "p"), [(0.605, 0.8), (0.6, 1.0), (0.55, 0.03)])
 def test_no_gain_says_so(last: float, p: float) -> None:
-    told = learning.describe_curve(curved(0.6, last, p), METRIC) or ""
+    told = learning_curve.describe_curve(curved(0.6, last, p), METRIC) or ""
     assert told.endswith("little more is to be had from more data.")
     assert ("+" in told) == (last > 0.6)
 
 
 def test_a_gain_that_may_be_chance_is_no_promise() -> None:
-    told = learning.describe_curve(curved(0.6, 0.65, 0.2), METRIC) or ""
+    told = learning_curve.describe_curve(curved(0.6, 0.65, 0.2), METRIC) or ""
     assert told.endswith("whether more data would help cannot be told from this test set.")
 
 
 def test_other_fractions_and_seeds_are_named() -> None:
-    told = learning.describe_curve(curved(0.6, 0.8, 0.001, 0.125, seeds=(4, 5)), METRIC) or ""
+    told = learning_curve.describe_curve(curved(0.6, 0.8, 0.001, 0.125, seeds=(4, 5)), METRIC) or ""
     assert told.startswith("With 12.5% of the training examples (125) lora (seed 4) reaches")
     assert "; all of them bring +20.0 points" in told
-    assert "With 25% of" in (learning.describe_curve(curved(0.6, 0.8, 0.001, 0.25), METRIC) or "")
+    assert "With 25% of" in (
+        learning_curve.describe_curve(curved(0.6, 0.8, 0.001, 0.25), METRIC) or ""
+    )
 
 
 def test_no_curve_no_sentence_no_chart() -> None:
-    assert learning.describe_curve(contender("lora", 0.5), METRIC) is None
-    assert learning.build_curve_chart([contender("lora", 0.5)], METRIC) is None
+    assert learning_curve.describe_curve(contender("lora", 0.5), METRIC) is None
+    assert learning_curve.build_curve_chart([contender("lora", 0.5)], METRIC) is None
     failed = replace(curved(0.5, 0.6, 0.1), error="no memory")
-    assert learning.build_curve_chart([failed], METRIC) is None
+    assert learning_curve.build_curve_chart([failed], METRIC) is None
 
 
 def test_the_chart_has_every_point_of_those_with_a_curve() -> None:
-    spec = learning.build_curve_chart([contender("base", 0.4), curved(0.6, 0.8, 0.01)], METRIC)
+    spec = learning_curve.build_curve_chart(
+        [contender("base", 0.4), curved(0.6, 0.8, 0.01)], METRIC
+    )
     assert spec is not None
     rows = next(iter(spec["datasets"].values())) if "datasets" in spec else spec["data"]["values"]
     assert [(row["contender"], row["examples"], row["value"]) for row in rows] == [

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from made_results import METRIC, contender, pair, recommend, training
 
-from tuneoff.report import owning
+from tuneoff.report import ownership
 from tuneoff.results import BreakEven, ContenderResult, Cost
 
 CROSSING = BreakEven("lora", "mini", 1_234_567.0, 0.5, first_requests_per_month=1_234_567.0)
@@ -87,16 +87,16 @@ def test_a_crossing_in_words(
     lasting: float | None, first: float | None, until: float | None, expected: str
 ) -> None:
     crossing = BreakEven("lora", "mini", lasting, 0.5, first, until)
-    assert owning.describe_crossing(crossing).startswith(expected)
+    assert ownership.describe_crossing(crossing).startswith(expected)
     warned = replace(crossing, warning="Mind: it was measured elsewhere.")
-    assert owning.describe_crossing(warned).endswith("). Mind: it was measured elsewhere.")
+    assert ownership.describe_crossing(warned).endswith("). Mind: it was measured elsewhere.")
 
 
 def test_ratios_are_within_the_same_data() -> None:
     def reported(name: str, usd: float, place: str, data: str | None) -> ContenderResult:
         return contender(name, id="recorded", place=place, data=data, cost=Cost(training_usd=usd))
 
-    found = owning.describe_ratios([
+    found = ownership.describe_ratios([
         reported("a", 3.32, "own", "x"), reported("b", 11.99, "provider", "x"),
         reported("c", 4.27, "own", "y"), reported("d", 4.3, "provider", "y"),
         reported("e", 1.0, "own", None), reported("f", 600.0, "provider", None),

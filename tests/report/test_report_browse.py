@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from made_results import METRIC, contender, results, training
 from made_run import N, make
 
-from tuneoff.report import browser, write_report
-from tuneoff.report.breakdown import build_breakdown_chart, has_intervals, list_chart_keys
-from tuneoff.report.charts import build_loss_chart
+from tuneoff.report import example_browser, write_report
+from tuneoff.report.charts.base import build_loss_chart
+from tuneoff.report.charts.breakdown import build_breakdown_chart, has_intervals, list_chart_keys
+from tuneoff.report.charts.cost import build_cost_chart, find_pareto_front
 from tuneoff.report.differences import mark_differences
 from tuneoff.report.ladder import build_ladder
-from tuneoff.report.pareto import build_cost_chart, find_pareto_front
 from tuneoff.report.spreadsheet import COLUMNS, render_csv
-from tuneoff.report.table import build_table
+from tuneoff.report.tables import build_table
 from tuneoff.report.view import build_view, rank_contenders
 from tuneoff.results import Cost, LatencyStats, Score
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def test_without_what_is_missing_the_pieces_are_the_answer(answer: str, referenc
 
 
 def test_cards_and_what_they_can_be_filtered_by(run: RunDir) -> None:
-    found = browser.build_browser(
-        browser.load_answered(run, run.results()), lambda view: json.dumps(view)
+    found = example_browser.build_browser(
+        example_browser.load_answered(run, run.results()), lambda view: json.dumps(view)
     )
     assert found["names"] == ["full", "lora-all-linear", "lora-seed", "prompted"]
     assert found["classes"] == ["does not parse", "unknown column"]
@@ -88,7 +88,7 @@ def test_cards_and_what_they_can_be_filtered_by(run: RunDir) -> None:
 
 
 def test_the_first_examples_are_those_of_markdown(run: RunDir) -> None:
-    found = browser.load_answered(run, run.results())
+    found = example_browser.load_answered(run, run.results())
     assert found.choose(200)[:10] == found.choose(10)
     assert len(set(found.choose(200))) == N
 
@@ -97,7 +97,7 @@ def test_a_page_without_room_has_a_file_beside_it(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not run.all_examples.exists(), "the page has all"
-    monkeypatch.setattr(browser, "MAX_CARDS", 12)
+    monkeypatch.setattr(example_browser, "MAX_CARDS", 12)
     page = write_report(run)[0].read_text()
     assert "The page has 12 of 60; all of them" in page
     assert page.count("<article") == 12
@@ -111,17 +111,17 @@ def test_a_page_without_room_has_a_file_beside_it(
         assert row["answers"]["full"]["right"] == scores[row["id"]].scores[METRIC]
         assert row["answers"]["full"]["prediction"] == predictions[row["id"]].prediction
 
-    found = browser.load_answered(run, run.results())
-    browser.write_all_examples(run, None, 0)
+    found = example_browser.load_answered(run, run.results())
+    example_browser.write_all_examples(run, None, 0)
     assert not run.all_examples.exists(), "a report without examples leaves none behind"
-    monkeypatch.setattr(browser, "MAX_CARDS", 200)
-    monkeypatch.setattr(browser, "MAX_CARD_BYTES", 30_000)
-    cards = browser.build_browser(found, lambda view: json.dumps(view))["cards"]
+    monkeypatch.setattr(example_browser, "MAX_CARDS", 200)
+    monkeypatch.setattr(example_browser, "MAX_CARD_BYTES", 30_000)
+    cards = example_browser.build_browser(found, lambda view: json.dumps(view))["cards"]
     assert 3 < len(cards) < 30
     assert sum(map(len, cards)) <= 30_000
-    browser.write_all_examples(run, found, len(cards))
+    example_browser.write_all_examples(run, found, len(cards))
     assert run.all_examples.exists()
-    browser.write_all_examples(run, found, N)
+    example_browser.write_all_examples(run, found, N)
     assert not run.all_examples.exists(), "a file of an older report stays behind"
 
 

@@ -16,10 +16,10 @@ from browsing import chromium
 from made_results import METRIC, contender, results
 from made_run import make
 
-from tuneoff.files import append_lines
 from tuneoff.records import Prediction, ScoredRow, to_dict
 from tuneoff.report import write_report
-from tuneoff.rundir import RunDir
+from tuneoff.storage.files import append_lines
+from tuneoff.storage.run_dir import RunDir
 
 ROOT = Path(__file__).parent.parent.parent
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from made_results import METRIC, contender
 
 from tuneoff.report.examples import AnsweredExamples, choose_spread, is_right
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 
 def test_ten_disagreements_over_both_patterns(run: RunDir) -> None:

@@ -23,7 +23,7 @@ from tuneoff.results import (
     Results,
     Sensitivity,
 )
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 NAME = "not priced: name hardware"
 OWN = Cost(1.25, None, "2.50 h × $0.5/h", 0.01, 0.0123, 365.0, 0.000015, "reserved: $0.5/h")

@@ -16,7 +16,7 @@ from made_run import make
 from tuneoff.report import format as f
 from tuneoff.report import write_report
 from tuneoff.results import Results
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 ROOT = Path(__file__).parent.parent.parent
 RUNS = sorted(path.parent for path in ROOT.glob("docs/results/*/results.json"))

@@ -16,7 +16,7 @@ from tuneoff.errors import RunDirectoryError
 from tuneoff.records import LossRow
 from tuneoff.report import write_report
 from tuneoff.results import Cost, Recommendation
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 
 class Page(HTMLParser):

@@ -17,10 +17,11 @@ from made_results import (
     write_answers,
 )
 
+from tuneoff.cli.tables import render_results
 from tuneoff.report import format as f
 from tuneoff.report import write_report
-from tuneoff.report.charts import build_score_chart
-from tuneoff.report.pairs import describe_unknown
+from tuneoff.report.charts.base import build_score_chart
+from tuneoff.report.comparisons import describe_unknown
 from tuneoff.results import (
     AllTrainings,
     ContenderResult,
@@ -29,8 +30,7 @@ from tuneoff.results import (
     SeedSpread,
     WayOfTraining,
 )
-from tuneoff.rundir import ContenderDir, RunDir
-from tuneoff.summary import render_results
+from tuneoff.storage.run_dir import ContenderDir, RunDir
 
 
 def seeded() -> ContenderResult:

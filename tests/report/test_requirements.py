@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from made_results import METRIC, contender, pair, recommend, training
 
-from tuneoff.config import Requirements
+from tuneoff.config.schema import Requirements
 from tuneoff.results import ContenderResult, LatencyStats, Recommendation
 
 

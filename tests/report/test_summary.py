@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from made_results import contender, results, training
 
-from tuneoff.summary import render_results
+from tuneoff.cli.tables import render_results
 
 ERROR = "contender broken: the base far/away was not found; give a folder, or go online"
 

@@ -16,8 +16,8 @@ from tuneoff.scoring.aggregate import (
     compute_seed_values,
     count_error_classes,
 )
+from tuneoff.scoring.base import MetricKind
 from tuneoff.scoring.intervals import compute_score_interval, compute_wilson_interval
-from tuneoff.scoring.rows import MetricKind
 
 METRICS: dict[str, MetricKind] = {"exact_match": "yes/no", "slot_f1": "fraction"}
 

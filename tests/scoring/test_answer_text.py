@@ -8,8 +8,8 @@ import pytest
 
 from tuneoff.scoring import Options, ScoringInput, functional, text
 from tuneoff.scoring.answer_text import find_in_language, strip_fence, strip_thoughts
-from tuneoff.scoring.own import FileMetric
-from tuneoff.scoring.rows import ThoughtCounter
+from tuneoff.scoring.base import ThoughtCounter
+from tuneoff.scoring.custom import FileMetric
 
 CALL = "depict(hut[Velora], stove[peat])"
 HARMONY = (

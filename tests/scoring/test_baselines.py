@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tuneoff.records import Example
-from tuneoff.rundir import RunDir
 from tuneoff.scoring import baselines
 from tuneoff.scoring.baselines import find_most_frequent, find_nearest_answers
+from tuneoff.storage.run_dir import RunDir
 
 
 def example(number: int, text: str, answer: str) -> Example:
@@ -121,7 +121,7 @@ def test_a_run_says_what_is_not_better_than_no_model(tmp_path: Path, cli: Any) -
     # Nothing is looked for twice; how answers are scored may change.
     file.write_text(file.read_text().replace("exact_match", "normalized_match"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tuneoff.baselines.find_nearest_answers", None)
+        patch.setattr("tuneoff.bakeoff.baselines.find_nearest_answers", None)
         code, _, err = cli("run", file, "--run-dir", run.path)
     assert code == 0, err
     assert "not scored" not in err

@@ -9,8 +9,8 @@ import pytest
 
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.base import find_reason_left_out
 from tuneoff.scoring.functional import METRICS, REORDERED, failing, score_rows
-from tuneoff.scoring.rows import find_reason_left_out
 
 GOLD = "inform(name[Dirt: Showdown], genres[sport, racing], has_mac_release[no])"
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tuneoff.config import GraderConfig
+from tuneoff.bakeoff.prepare import load_grader
+from tuneoff.config.schema import GraderConfig
 from tuneoff.errors import ConfigError, DataError, MissingExtraError
-from tuneoff.prepare import load_grader
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, ScoringInput, similarity
 from tuneoff.scoring.grader_forms import check_grader, name_metric

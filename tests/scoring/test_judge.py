@@ -11,19 +11,19 @@ import pytest
 from judge_server import Server, by_content, running_server
 
 import tuneoff
-from tuneoff.config import BakeOff, JudgeConfig, TaskConfig
-from tuneoff.contender_settings import RecordedConfig
+from tuneoff.bakeoff.budget import build_judge_budget
+from tuneoff.cli.tables import render_results
+from tuneoff.config.base import PriceConfig
+from tuneoff.config.contenders import RecordedConfig
+from tuneoff.config.schema import BakeOff, JudgeConfig, TaskConfig
 from tuneoff.costs.ledger import Ledger, Spending
 from tuneoff.errors import BudgetError, ConfigError, ProviderError
 from tuneoff.progress import SilentProgress
 from tuneoff.records import ScoredRow
 from tuneoff.results import Results
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.judge import MOST_REPLY, Judge, check_ready
-from tuneoff.scoring.rows import QuestionBudget
-from tuneoff.settings import PriceConfig
-from tuneoff.spending import build_judge_budget
-from tuneoff.summary import render_results
+from tuneoff.scoring.base import QuestionBudget
+from tuneoff.scoring.llm_judge import MOST_REPLY, Judge, check_ready
 
 pytest.importorskip("openai")
 ROWS = [

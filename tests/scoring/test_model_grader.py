@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from judge_server import Server, running_server
 
-from tuneoff.config import BakeOff, GraderConfig, TaskConfig
-from tuneoff.contender_settings import RecordedConfig
+from tuneoff.bakeoff.budget import build_grader_budgets
+from tuneoff.bakeoff.prepare import load_grader
+from tuneoff.config.contenders import RecordedConfig
+from tuneoff.config.schema import BakeOff, GraderConfig, TaskConfig
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, DataError
-from tuneoff.prepare import load_grader
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.judge import find_unread_reply
+from tuneoff.scoring.llm_judge import find_unread_reply
 from tuneoff.scoring.model_grader import ModelGrader, parse_result
-from tuneoff.spending import build_grader_budgets
 
 pytest.importorskip("openai")
 ROWS = [

@@ -10,7 +10,7 @@ from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, ScoringInput, load_scorer
 from tuneoff.scoring.combined import combine_scorers
-from tuneoff.scoring.own import FileMetric
+from tuneoff.scoring.custom import FileMetric
 
 ROWS = [
     ScoringInput("1", "Lima", "It is Lima", {"level": 1}, inputs={"question": "Capital of Peru?"}),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.databases import find_database, hash_databases
 from tuneoff.errors import DataError
-from tuneoff.scoring.rows import ScoringInput
-from tuneoff.scoring.stored import check_rows, read_rows
+from tuneoff.scoring.base import ScoringInput
+from tuneoff.scoring.predictions_file import check_rows, read_rows
+from tuneoff.storage.databases import find_database, hash_databases
 
 KNOWN = {"e1": ("gold", {"db_id": "d", "hardness": "easy"})}
 

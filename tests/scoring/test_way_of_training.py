@@ -11,7 +11,7 @@ import pytest
 from tuneoff.results import Comparison
 from tuneoff.scoring.intervals import compute_t_quantile
 from tuneoff.scoring.pairs import compare_all
-from tuneoff.scoring.way_of_training import find_seeds
+from tuneoff.scoring.training_variance import find_seeds
 
 N = 200
 LORA, FULL = ("local", "tiny", "lora"), ("local", "tiny", "full")

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
-from tuneoff.server.answer import GenerationRequest
+from tuneoff.inference.loaded_model import LoadedModel, ServedModel
+from tuneoff.inference.requests import GenerationRequest
+from tuneoff.inference.transformers_backend import TransformersBackend
 from tuneoff.server.app import build_app
-from tuneoff.server.base import LoadedModel, ServedModel
-from tuneoff.server.host import TransformersBackend
 from tuneoff.server.settings import ServerConfig
 
 MANY, PATIENCE_SECONDS = 60, 60

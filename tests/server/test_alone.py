@@ -53,12 +53,12 @@ def greedy(base: Path) -> str:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tuneoff.generation import support
+    from tuneoff.inference import engine_check
 
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(base)
     ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
-    assert "softcap" in (support.explain_unsupported(model, ids.tolist(), 12) or "")
+    assert "softcap" in (engine_check.explain_unsupported(model, ids.tolist(), 12) or "")
     new = model.generate(input_ids=ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
     return str(tokenizer.decode(new, skip_special_tokens=True))
 
@@ -104,9 +104,9 @@ def test_a_client_that_goes_away_ends_the_work(client: Any, base: Path, tiny_bas
 
 
 def test_closing_breaks_off_an_answer(base: Path) -> None:
-    from tuneoff.server.answer import Delta, GenerationRequest
-    from tuneoff.server.base import ServedModel
-    from tuneoff.server.host import TransformersBackend
+    from tuneoff.inference.loaded_model import ServedModel
+    from tuneoff.inference.requests import Delta, GenerationRequest
+    from tuneoff.inference.transformers_backend import TransformersBackend
 
     host, begun, told = TransformersBackend(), threading.Event(), list[Delta]()
 
@@ -159,9 +159,9 @@ def test_a_long_answer_takes_turns_with_others(windowed: Path, adapter: Path) ->
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tuneoff.server.answer import Delta, GenerationRequest
-    from tuneoff.server.base import ServedModel
-    from tuneoff.server.host import TransformersBackend
+    from tuneoff.inference.loaded_model import ServedModel
+    from tuneoff.inference.requests import Delta, GenerationRequest
+    from tuneoff.inference.transformers_backend import TransformersBackend
 
     base, tuned = ServedModel("base", str(windowed)), ServedModel("tuned", str(windowed), adapter)
     model: Any = AutoModelForCausalLM.from_pretrained(windowed, dtype=torch.float32).eval()
@@ -213,9 +213,9 @@ def test_a_long_answer_takes_turns_with_others(windowed: Path, adapter: Path) ->
 
 
 def test_who_left_the_line_is_not_answered(base: Path) -> None:
-    from tuneoff.server.answer import Delta, GenerationRequest
-    from tuneoff.server.base import ServedModel
-    from tuneoff.server.host import TransformersBackend
+    from tuneoff.inference.loaded_model import ServedModel
+    from tuneoff.inference.requests import Delta, GenerationRequest
+    from tuneoff.inference.transformers_backend import TransformersBackend
 
     host, told, served = (
         TransformersBackend(),

@@ -18,9 +18,9 @@ pytest.importorskip("openai")
 pytest.importorskip("fastapi")
 import openai
 
-from tuneoff.server import batch_run
+from tuneoff.inference.loaded_model import ServedModel
+from tuneoff.server import batch_worker
 from tuneoff.server.app import build_app
-from tuneoff.server.base import ServedModel
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import BATCH, Store
@@ -54,10 +54,10 @@ def test_a_base_that_cannot_be_loaded_fails_its_own_requests(
 def test_a_line_that_a_kill_left_half_is_in_no_file(tmp_path: Path) -> None:
     row = {"custom_id": "a", "response": {"status_code": 404, "body": {}}}
     whole = json.dumps(row) + "\n"
-    for name in (batch_run.OUTPUT, batch_run.ERRORS):
+    for name in (batch_worker.OUTPUT, batch_worker.ERRORS):
         (tmp_path / name).write_text(whole + whole[:20])
-    assert batch_run._resume_progress(tmp_path).done == {"a"}
-    for name in (batch_run.OUTPUT, batch_run.ERRORS):
+    assert batch_worker._resume_progress(tmp_path).done == {"a"}
+    for name in (batch_worker.OUTPUT, batch_worker.ERRORS):
         assert (tmp_path / name).read_text() == whole
 
 
@@ -65,7 +65,7 @@ def test_a_batch_waits_as_long_as_others_take_all_there_is(
     tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand times, which is as deep as Python calls."""
-    monkeypatch.setattr(batch_run, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(batch_worker, "BUSY_SECONDS", 0)
     left = 3000
 
     async def busy(client: Any, body: Any) -> dict[str, Any]:
@@ -75,9 +75,9 @@ def test_a_batch_waits_as_long_as_others_take_all_there_is(
             raise ApiError(429, "Too many requests are waiting; try again later.")
         return {"id": "answered"}
 
-    monkeypatch.setattr(batch_run.chat, "chat", busy)
+    monkeypatch.setattr(batch_worker.chat, "chat", busy)
     app: Any = None
-    row = asyncio.run(batch_run._answer_request(app, json.loads(line("a", tiny_base.name))))
+    row = asyncio.run(batch_worker._answer_request(app, json.loads(line("a", tiny_base.name))))
     assert row["response"]["status_code"] == 200
     assert row["response"]["body"] == {"id": "answered"}
 
@@ -86,7 +86,7 @@ def test_a_batch_waits_as_long_as_others_take_all_there_is(
     ("place", "name", "error"),
     [
         (Store, "oldest_batch", sqlite3.OperationalError("database or disk is full")),
-        (batch_run, "append_lines", OSError(errno.ENOSPC, "No space left on device")),
+        (batch_worker, "append_lines", OSError(errno.ENOSPC, "No space left on device")),
     ],
 )
 def test_batches_are_answered_again_when_the_disk_was_full(
@@ -103,7 +103,7 @@ def test_batches_are_answered_again_when_the_disk_was_full(
         return true(*given)
 
     monkeypatch.setattr(place, name, full)
-    monkeypatch.setattr(batch_run, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(batch_worker, "RETRY_SECONDS", 0.01)
     served = (ServedModel("random", str(tiny_base)),)
     app = build_app(ServerConfig(tmp_path / "data", {}, served=served))
     store: Store = app.state.store

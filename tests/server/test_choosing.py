@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 pytest.importorskip("fastapi")
-from tuneoff.server.answer import Generation, GenerationRequest, _compute_logprob, _keep_top_p
+from tuneoff.inference.requests import Generation, GenerationRequest, _compute_logprob, _keep_top_p
 
 VOCABULARY = 1000
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tuneoff.files import remove_folder
+from tuneoff.storage.files import remove_folder
 
 pytest.importorskip("fastapi")
-from tuneoff.server import base as base_module
-from tuneoff.server.adapters import BLANK_ADAPTER
-from tuneoff.server.answer import GONE, Delta, GenerationRequest
-from tuneoff.server.base import ServedModel
-from tuneoff.server.host import TransformersBackend
+from tuneoff.inference import loaded_model as base_module
+from tuneoff.inference.adapters import BLANK_ADAPTER
+from tuneoff.inference.loaded_model import ServedModel
+from tuneoff.inference.requests import GONE, Delta, GenerationRequest
+from tuneoff.inference.transformers_backend import TransformersBackend
 
 IDS = [5, 9, 200, 31, 77]
 TOKENS = 40

@@ -18,7 +18,7 @@ from tuneoff.errors import ConfigError
 pytest.importorskip("fastapi")
 from tuneoff.server.errors import ApiError
 from tuneoff.server.settings import build_server_config
-from tuneoff.server.upload import TrainingFileValidator
+from tuneoff.server.uploads import TrainingFileValidator
 
 GOOD = b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}'
 TRICKS = ["..", "../server.sqlite", "%2e%2e%2fserver.sqlite", "file-%00", "/etc/passwd", "' OR 1=1"]

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi")
-from tuneoff.generation import support
+from tuneoff.inference import engine_check
+from tuneoff.inference.continuous_batching import ContinuousBatchingEngine
+from tuneoff.inference.loaded_model import ServedModel
+from tuneoff.inference.requests import Delta, GenerationRequest
+from tuneoff.inference.transformers_backend import TransformersBackend
 from tuneoff.models import free_memory
 from tuneoff.models.parameters import count_parameters
-from tuneoff.server.answer import Delta, GenerationRequest
-from tuneoff.server.base import ServedModel
 from tuneoff.server.errors import ApiError
-from tuneoff.server.host import TransformersBackend
-from tuneoff.server.live import ContinuousBatchingEngine
 from tuneoff.server.prompt_ids import refuse_unembedded
 
 # 2 layers of keys and values, 1 head of 16 float32 numbers.
@@ -39,7 +39,7 @@ class Memory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     found = Memory()
-    monkeypatch.setattr(support, "available_bytes", found)
+    monkeypatch.setattr(engine_check, "available_bytes", found)
     monkeypatch.setattr(free_memory, "measure_available_bytes", found)
     return found
 

@@ -13,10 +13,11 @@ pytest.importorskip("fastapi")
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tuneoff.rundir import ContenderDir
-from tuneoff.server import errors, jobs, leftovers
+from tuneoff.server import cleanup, errors
 from tuneoff.server.claims import JobLocks
+from tuneoff.server.routes import jobs
 from tuneoff.server.store import Store
+from tuneoff.storage.run_dir import ContenderDir
 
 DAY_SECONDS = 24 * 3600
 
@@ -51,7 +52,7 @@ def app(tmp_path: Path) -> Any:
 
 def test_what_nobody_resumed_for_a_month(app: Any) -> None:
     old, new = (failed(app.state.store, f"ftjob-{days}", days) for days in (31, 29))
-    leftovers.clean_all_jobs(app.state.store, app.state.claims)
+    cleanup.clean_all_jobs(app.state.store, app.state.claims)
     assert (old.checkpoints.exists(), new.checkpoints.exists()) == (False, True)
     # It can still be resumed, and begins anew.
     with TestClient(app) as client:

@@ -11,12 +11,13 @@ import peft
 import pytest
 import torch
 from generation.tiny import VOCABULARY, ending, model_of
-
-from tuneoff.generation import kept_runs, plain, support
+from tuneoff.generation import plain
 from tuneoff.generation.forward import use_shared_attention
-from tuneoff.models.mixed_lora import MixedLora, explain_unmixable
-from tuneoff.server.answer import Delta, GenerationRequest
-from tuneoff.server.live import ContinuousBatchingEngine
+
+from tuneoff.inference import engine_check, prefix_cache
+from tuneoff.inference.continuous_batching import ContinuousBatchingEngine
+from tuneoff.inference.requests import Delta, GenerationRequest
+from tuneoff.models.lora import MixedLora, explain_unmixable
 
 MOST = 10
 NEAR_TIE = 1e-3
@@ -36,8 +37,8 @@ Asked = tuple[str | None, list[int]]
 @pytest.fixture(autouse=True)
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are kept though the test's prompts are short."""
-    monkeypatch.setattr(kept_runs, "MIN_CACHED_TOKENS", 8)
-    monkeypatch.setattr(kept_runs, "LEAST_SAVED", 60)
+    monkeypatch.setattr(prefix_cache, "MIN_CACHED_TOKENS", 8)
+    monkeypatch.setattr(prefix_cache, "LEAST_SAVED", 60)
 
 
 class Model:
@@ -55,7 +56,7 @@ class Model:
                 self.wrapped.add_adapter(name, config)
             self.wrapped.eval()
             self.mixer.wrap_layers(self.model)
-        assert support.explain_unsupported(self.model, [[5, 6, 7]], MOST) is None
+        assert engine_check.explain_unsupported(self.model, [[5, 6, 7]], MOST) is None
 
     def engine(self, kept_tokens: int = 10_000, slots: int = 6) -> ContinuousBatchingEngine:
         return ContinuousBatchingEngine(
@@ -279,7 +280,7 @@ def test_the_trial_of_an_adapter(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert explain_unmixable(model.wrapped, model.mixer, name) is None
     # Another adapter's numbers, or none, would be noticed.
     monkeypatch.setattr(MixedLora, "_mask", lambda self, beside, names: 0.5)
-    monkeypatch.setattr("tuneoff.models.mixed_lora._apply_with_peft", lambda *a: a[3])
+    monkeypatch.setattr("tuneoff.models.lora._apply_with_peft", lambda *a: a[3])
     reason = explain_unmixable(model.wrapped, model.mixer, name)
     assert reason is not None
     assert "logits differ" in reason

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from running import examples, server
 
-from tuneoff.contender_settings import SHIPPED_BASE
+from tuneoff.config.contenders import SHIPPED_BASE
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("fastapi")

@@ -21,8 +21,8 @@ from test_abandoned import asked, body, running
 
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 from tuneoff.server import prompt_limits
-from tuneoff.server.least_tokens import TokenLowerBound
 from tuneoff.server.prompt_limits import PIECE_CHARACTERS, TooLongError, refuse_too_long
+from tuneoff.server.token_bounds import TokenLowerBound
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 SIZE = 5_000_000

@@ -11,12 +11,12 @@ from running import request, server
 
 import tuneoff
 from tuneoff import prompts
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 pytest.importorskip("fastapi")
 pytest.importorskip("bitsandbytes")
-from tuneoff.server.host import TransformersBackend
-from tuneoff.server.run import check_agreement, load_servable
+from tuneoff.inference.transformers_backend import TransformersBackend
+from tuneoff.server.run_models import check_agreement, load_servable
 from tuneoff.tasks.functional_representation import SAMPLE
 
 TEXT = """\

@@ -17,7 +17,7 @@ from abuse import refused, silent, tree_bytes
 from running import examples, request, server, upload
 
 pytest.importorskip("fastapi")
-from tuneoff.server import connection as deadlines
+from tuneoff.server import connection_limits as deadlines
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 Connect = Callable[..., socket.socket]

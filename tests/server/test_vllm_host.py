@@ -19,10 +19,10 @@ import pytest
 
 pytest.importorskip("fastapi")
 from tuneoff.errors import ConfigError
-from tuneoff.server import backend
-from tuneoff.server.answer import GONE, Delta, GenerationRequest
-from tuneoff.server.base import ServedModel
-from tuneoff.server.host import TransformersBackend
+from tuneoff.inference import backend
+from tuneoff.inference.loaded_model import ServedModel
+from tuneoff.inference.requests import GONE, Delta, GenerationRequest
+from tuneoff.inference.transformers_backend import TransformersBackend
 
 IDS = [5, 9, 200, 31, 77]
 

@@ -18,7 +18,7 @@ from running import examples, request, server, upload
 pytest.importorskip("fastapi")
 from tuneoff.server.claims import JobLocks
 from tuneoff.server.store import Store
-from tuneoff.server.workers import build_environment
+from tuneoff.server.supervisor import build_environment
 
 WAIT_SECONDS = 240
 HOLD = (

@@ -19,8 +19,8 @@ import pytest
 import yaml
 from world import KEY, trainer
 
-from tuneoff.files import read_lines
-from tuneoff.rundir import RunDir
+from tuneoff.storage.files import read_lines
+from tuneoff.storage.run_dir import RunDir
 
 T = TypeVar("T")
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -262,7 +262,7 @@ DRIVER = """
 import sys
 import ray
 from tuneoff import bakeoff
-from tuneoff.bakeoff_file import load
+from tuneoff.config.load import load
 from tuneoff.cluster import RayExecutor
 from tuneoff.progress import Lines
 

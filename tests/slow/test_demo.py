@@ -20,7 +20,7 @@ import pytest
 from running import request, wait
 
 from tuneoff.results import ContenderResult, Results
-from tuneoff.rundir import RunDir
+from tuneoff.storage.run_dir import RunDir
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

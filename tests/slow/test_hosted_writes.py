@@ -15,9 +15,11 @@ import pytest
 from child import PAUSES
 from world import KEY, PRICE, Trainer, bakeoff_file, hosted, job_of, rows, run, trainer
 
-from tuneoff import bakeoff, files, machine, rundir
+from tuneoff import environment
+from tuneoff.bakeoff import run as bakeoff
 from tuneoff.costs import ledger
 from tuneoff.costs.ledger import Ledger
+from tuneoff.storage import files, run_dir
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("openai")
@@ -59,13 +61,13 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> Writes:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setattr(bakeoff, "write_report", lambda run: (run.path, run.path))
     monkeypatch.setattr(bakeoff, "score_baselines", lambda *_: None)  # they are made anew each time
-    monkeypatch.setattr(machine, "describe_machine", lambda: "a machine")
+    monkeypatch.setattr(environment, "describe_machine", lambda: "a machine")
     for module, name, seconds in PAUSES:
         monkeypatch.setattr(module, name, seconds / 5)
     monkeypatch.setattr(files, "_write_atomically", found.around("write", files._write_atomically))
-    monkeypatch.setattr(rundir, "remove_folder", found.around("remove", rundir.remove_folder))
-    append = found.around("append", rundir.append_lines)
-    for module in (rundir, ledger):
+    monkeypatch.setattr(run_dir, "remove_folder", found.around("remove", run_dir.remove_folder))
+    append = found.around("append", run_dir.append_lines)
+    for module in (run_dir, ledger):
         monkeypatch.setattr(module, "append_lines", append)
     return found
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from running import server
 
-from tuneoff.migration.exits import choose_training
+from tuneoff.bakeoff.migration.exits import choose_training
 from tuneoff.tasks.samples import functional
 
 pytestmark = pytest.mark.slow

@@ -13,11 +13,11 @@ from asking import open_pool
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tuneoff.databases import find_database
-from tuneoff.scoring.rows import ScoringMode
-from tuneoff.scoring.sql.judging import FORM_METRICS
-from tuneoff.scoring.sql.pool import WorkerLimits, WorkerPool
+from tuneoff.scoring.base import ScoringMode
+from tuneoff.scoring.sql.judge import FORM_METRICS
 from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
+from tuneoff.scoring.sql.worker_pool import WorkerLimits, WorkerPool
+from tuneoff.storage.databases import find_database
 from tuneoff.tasks.samples import sql
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

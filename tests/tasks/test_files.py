@@ -12,15 +12,16 @@ import pytest
 import yaml
 from helpers import Cli
 
-from tuneoff.bakeoff_file import load, parse
-from tuneoff.check import check_file
+from tuneoff.bakeoff.check import check_file
+from tuneoff.bakeoff.starter import write_starter
+from tuneoff.config.base import Columns
+from tuneoff.config.load import load, parse
 from tuneoff.errors import DataError, RunDirectoryError
-from tuneoff.init import write_starter
-from tuneoff.opening import dump_resolved, open_run_dir, save_config
-from tuneoff.settings import Columns
-from tuneoff.tasks import DataPaths, chat
+from tuneoff.storage.resume import dump_resolved, open_run_dir, save_config
+from tuneoff.tasks import chat
+from tuneoff.tasks.base import DataPaths
 from tuneoff.tasks.columns import find_columns
-from tuneoff.tasks.rows import MAX_NESTING, read_records
+from tuneoff.tasks.readers import MAX_NESTING, read_records
 from tuneoff.tasks.streaming import open_stream
 
 Make = bytes | Callable[[Path], None]

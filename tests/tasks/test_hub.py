@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import DataError
-from tuneoff.tasks import DataPaths, functional_representation, text_to_sql
+from tuneoff.tasks import functional_representation, text_to_sql
+from tuneoff.tasks.base import DataPaths
 
 VIGGO = [
     {"target": f"Boat {i} is blue.", "meaning_representation": f"tell(name[Boat {i}])"}

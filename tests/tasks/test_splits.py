@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from helpers import Cli
 
-from tuneoff import prepare
-from tuneoff.bakeoff_file import load
+from tuneoff.bakeoff import prepare
+from tuneoff.config.load import load
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example
-from tuneoff.tasks import DataPaths, splits
+from tuneoff.tasks import splits
+from tuneoff.tasks.base import DataPaths
 from tuneoff.tasks.streaming import open_stream
 
 TASK = """\

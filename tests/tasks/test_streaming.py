@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.tasks import DataPaths, chat, splits
+from tuneoff.tasks import chat, splits
+from tuneoff.tasks.base import DataPaths
 from tuneoff.tasks.streaming import open_stream
 
 

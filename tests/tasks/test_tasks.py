@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.base import Columns, Limit
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example
-from tuneoff.settings import Columns, Limit
-from tuneoff.tasks import DataPaths, chat, functional_representation, load_task, splits, text_to_sql
+from tuneoff.tasks import chat, functional_representation, splits, text_to_sql
+from tuneoff.tasks.base import DataPaths, load_task
 from tuneoff.tasks.schema import serialize_schema
 
 

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from tuneoff import prepare
-from tuneoff.bakeoff_file import load
-from tuneoff.check import check_file
-from tuneoff.config import TaskConfig
-from tuneoff.contender_settings import HostedConfig
-from tuneoff.contenders import ContenderContext, hosted_job
+from tuneoff.bakeoff import prepare
+from tuneoff.bakeoff.check import check_file
+from tuneoff.bakeoff.starter import write_starter
+from tuneoff.config.base import Columns
+from tuneoff.config.contenders import HostedConfig
+from tuneoff.config.load import load
+from tuneoff.config.schema import TaskConfig
+from tuneoff.contenders import fine_tuning_job
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.errors import DataError
-from tuneoff.init import write_starter
 from tuneoff.progress import SilentProgress
 from tuneoff.prompts import (
     CHAT_PASS_THROUGH,
@@ -28,9 +30,9 @@ from tuneoff.prompts import (
     render_text,
 )
 from tuneoff.records import Example
-from tuneoff.rundir import NULL_DIR, ContenderDir, RunDir
-from tuneoff.settings import Columns
-from tuneoff.tasks import DataPaths, chat, splits
+from tuneoff.storage.run_dir import NULL_DIR, ContenderDir, RunDir
+from tuneoff.tasks import chat, splits
+from tuneoff.tasks.base import DataPaths
 from tuneoff.tasks.training_rows import LONE_SURROGATE, find_fault, render_line
 
 HALF = "\ud83d"
@@ -187,7 +189,7 @@ TUNED = HostedConfig(name="tuned", id="hosted", model="m", base_url="http://127.
 
 def uploaded(train: list[Example], directory: ContenderDir = NULL_DIR) -> list[Any]:
     """What a hosted job would be sent."""
-    _, sent = hosted_job.build_training_files(TUNED, work(train, directory))["training_file"]
+    _, sent = fine_tuning_job.build_training_files(TUNED, work(train, directory))["training_file"]
     return [json.loads(line) for line in sent.splitlines()]
 
 
@@ -199,7 +201,7 @@ def test_every_reader_takes_and_refuses_the_same_rows(
     file = written(given)
     pytest.importorskip("fastapi")
     from tuneoff.server.errors import ApiError
-    from tuneoff.server.upload import TrainingFileValidator
+    from tuneoff.server.uploads import TrainingFileValidator
 
     def as_a_server() -> int:
         check = TrainingFileValidator()
@@ -350,7 +352,7 @@ def test_half_a_pair_of_ones_own_task_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_no_row_as_json_is_refused_at_upload_too(tmp_path: Path, row: str) -> None:
     from tuneoff.server.errors import ApiError
-    from tuneoff.server.upload import TrainingFileValidator
+    from tuneoff.server.uploads import TrainingFileValidator
 
     answer, deep = '{"role": "assistant", "content": "c"}', "[" * 150 + "]" * 150
     line = row.replace("ANSWER", answer).replace("DEEP", deep) + "\n"

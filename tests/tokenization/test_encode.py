@@ -11,13 +11,13 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
-from tuneoff.generation.growing_text import IncrementalDetokenizer
+from tuneoff.inference.detokenizer import IncrementalDetokenizer
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 from tuneoff.tasks.samples import functional
 from tuneoff.tokenization.chat_template import load_chat_template
 from tuneoff.tokenization.encode import encode_text, encode_turns, get_turn_end, load_encoder
+from tuneoff.tokenization.offline import load_counter
 from tuneoff.tokenization.text_tokenizer import SpellingError
-from tuneoff.tokens import load_counter
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"

@@ -15,21 +15,25 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from training.test_tune import TRAIN, VALIDATION, settings
 
-from tuneoff.models import packing
 from tuneoff.models.loading import load_tokenizer
-from tuneoff.models.packing import install_micro_batch_loss
-from tuneoff.rundir import ContenderDir
+from tuneoff.prefix_sharing import micro_batch
+from tuneoff.prefix_sharing.micro_batch import install_micro_batch_loss
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
-from tuneoff.training import sharding
 from tuneoff.training.arguments import build_training_arguments
+from tuneoff.training.batching import MicroBatcher
 from tuneoff.training.checkpoints import TrainingTotals
+from tuneoff.training.distributed import fsdp
+from tuneoff.training.distributed.process_group import (
+    ProcessGroup,
+    join_process_group,
+    leave_process_group,
+)
 from tuneoff.training.encoding import EncodedExample, encode_example
-from tuneoff.training.group import ProcessGroup, join_process_group, leave_process_group
-from tuneoff.training.method import prepare_model
-from tuneoff.training.order import ExampleSampler
-from tuneoff.training.packer import MicroBatcher
+from tuneoff.training.fine_tune import tune
+from tuneoff.training.model_setup import prepare_model
+from tuneoff.training.sampler import ExampleSampler
 from tuneoff.training.trainer import build_trainer
-from tuneoff.training.tune import tune
 
 CPU = torch.device("cpu")
 
@@ -83,7 +87,7 @@ def one_step(base: str, folder: Path, case: Case, group: ProcessGroup) -> dict[s
         if "lora_B" in name:  # zero at first, which would hide what A learns
             torch.nn.init.normal_(parameter, std=0.05)
     if group.size > 1 and case.parallel == "fsdp":
-        sharding.shard(model, sharding.build_mesh(group), case.dtype)
+        fsdp.shard(model, fsdp.build_mesh(group), case.dtype)
         assert_divided(model, group)
     train, validation = (part[:n] for part, n in zip(
         encoded(base), (case.batch, case.validation), strict=True))  # fmt: skip
@@ -96,14 +100,14 @@ def one_step(base: str, folder: Path, case: Case, group: ProcessGroup) -> dict[s
     assert trainer.accelerator.num_processes == 1, "accelerate must not divide anything"
     if case.train.get("gradient_checkpointing"):
         model.activation_checkpointing_enable()
-    whole = packing.build_tree_batch
+    whole = micro_batch.build_tree_batch
     if case.short_of_memory and group.size > 1:
-        packing.build_tree_batch = small_card(whole, group)
+        micro_batch.build_tree_batch = small_card(whole, group)
     try:
         with install_micro_batch_loss(model, case.trees):
             loss = float(trainer.training_step(model, {"examples": train}))
             gradients = {
-                name: sharding._gather_tensor(p.grad, True)
+                name: fsdp._gather_tensor(p.grad, True)
                 for name, p in model.named_parameters()
                 if p.grad is not None
             }
@@ -113,7 +117,7 @@ def one_step(base: str, folder: Path, case: Case, group: ProcessGroup) -> dict[s
                 "validation": trainer.compute_validation_loss(),
             }
     finally:
-        packing.build_tree_batch = whole
+        micro_batch.build_tree_batch = whole
     shares = [
         [pack.tokens for pack in packer.build_micro_batches(train, rank, group.size)]
         for rank in range(group.size)

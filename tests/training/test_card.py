@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.models.loading import resolve_base
 from tuneoff.records import TrainingRecord
-from tuneoff.training.card import write_card
+from tuneoff.training.model_card import write_card
 
 RECORD = TrainingRecord(
     examples=1, epochs=1.0, steps=1, tokens_raw=1, tokens_templated=1, tokens_billed=None,

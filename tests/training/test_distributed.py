@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from training import ranks
 from training.test_tune import TRAIN, VALIDATION, settings
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ConfigError
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
-from tuneoff.training import processes
+from tuneoff.training.distributed import launcher
+from tuneoff.training.distributed.process_group import SINGLE_PROCESS
 from tuneoff.training.dividing import balance
-from tuneoff.training.group import SINGLE_PROCESS
-from tuneoff.training.tune import tune
+from tuneoff.training.fine_tune import tune
 
 CLOSE = 1e-5
 
@@ -161,10 +161,10 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counted(parallel: str, count: int, here: int) -> int:
         place = torch.device("cuda" if here else "cpu")
-        monkeypatch.setattr("tuneoff.training.processes.device", lambda: place)
+        monkeypatch.setattr("tuneoff.training.distributed.launcher.device", lambda: place)
         monkeypatch.setattr("torch.cuda.device_count", lambda: here)
         chosen = settings(train={"parallel": parallel}, hardware={"count": count})
-        return processes.count_processes(chosen, lines.append)
+        return launcher.count_processes(chosen, lines.append)
 
     assert counted("auto", 4, 4) == counted("auto", 4, 8) == 4
     assert counted("ddp", 2, 0) == counted("fsdp", 2, 0) == 2

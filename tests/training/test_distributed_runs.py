@@ -19,15 +19,15 @@ import torch
 from training.test_distributed import assert_alike
 from training.test_tune import TRAIN, VALIDATION, settings
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ContenderError
 from tuneoff.models.loading import SHIPPED_BASE_DIR
 from tuneoff.records import TrainingRecord
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
-from tuneoff.training import processes
+from tuneoff.training.distributed import launcher
+from tuneoff.training.fine_tune import tune
 from tuneoff.training.trainer import ShardedOutOfMemoryError
-from tuneoff.training.tune import tune
 
 STEPS, EVERY = 20, 4
 FILE = "adapter_model.safetensors"
@@ -100,7 +100,7 @@ def members() -> list[psutil.Process]:
     found = []
     for each in psutil.Process().children(recursive=True):
         try:
-            if "tuneoff.training.member" in each.cmdline():
+            if "tuneoff.training.distributed.worker" in each.cmdline():
                 found.append(each)
         except psutil.NoSuchProcess:
             continue
@@ -249,7 +249,7 @@ def test_killed_outright_it_leaves_no_process_behind(tiny_base: Path, tmp_path: 
 
 ABORT_AT_THE_END = """
 import atexit, os, sys
-if "tuneoff.training.member" in sys.orig_argv:
+if "tuneoff.training.distributed.worker" in sys.orig_argv:
     atexit.register(os.abort)
 """
 
@@ -263,7 +263,7 @@ def test_a_process_that_would_abort_at_its_end_loses_no_training(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     record, _, _ = trained(tiny_base, tmp_path / "run", chosen("ddp", train={"max_steps": 2}))
     assert record.steps == 2
-    assert not (tmp_path / "run" / processes.PROCESSES_DIR).exists()
+    assert not (tmp_path / "run" / launcher.PROCESSES_DIR).exists()
 
 
 def test_what_a_process_refuses_is_what_is_raised(tiny_base: Path, tmp_path: Path) -> None:
@@ -281,12 +281,12 @@ def test_a_divided_model_short_of_memory_begins_again_with_less(
     asked: list[int | None] = []
 
     def run(count: int, folder: Path, *callbacks: Any) -> None:
-        job = pickle.loads((folder / processes.JOB_FILE).read_bytes())
+        job = pickle.loads((folder / launcher.JOB_FILE).read_bytes())
         asked.append(job.most)
         if job.most is None or job.most > 500:
             error = ShardedOutOfMemoryError("out of memory")
             error.most_tokens = 1024 if job.most is None else job.most // 2 - 12
-            processes.write_error(folder, error)
+            launcher.write_error(folder, error)
             return
         written = TrainingRecord(
             examples=1, epochs=1, steps=1, tokens_raw=1, tokens_templated=1, tokens_billed=None,
@@ -296,20 +296,20 @@ def test_a_divided_model_short_of_memory_begins_again_with_less(
         ContenderDir(job.path).write_training(written)
         ContenderDir(job.path).adapter.mkdir()
 
-    monkeypatch.setattr(processes, "_run_agent", run)
+    monkeypatch.setattr(launcher, "_run_agent", run)
     lines: list[str] = []
-    job = processes.DistributedJob(chosen("fsdp"), "base", [], [], task.SAMPLE, tmp_path, False)
-    record = processes.run_in_processes(2, job, None, lines.append, None)
+    job = launcher.DistributedJob(chosen("fsdp"), "base", [], [], task.SAMPLE, tmp_path, False)
+    record = launcher.run_in_processes(2, job, None, lines.append, None)
     assert record.steps == 1
     assert asked == [None, 1024, 500]
     assert "at most 500 tokens" in lines[1]
-    assert not (tmp_path / processes.PROCESSES_DIR).exists()
+    assert not (tmp_path / launcher.PROCESSES_DIR).exists()
 
 
 def test_processes_that_cannot_be_started_say_where_to_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "_run_agent", lambda *args: None)
-    job = processes.DistributedJob(chosen("ddp"), "base", [], [], task.SAMPLE, tmp_path, False)
+    monkeypatch.setattr(launcher, "_run_agent", lambda *args: None)
+    job = launcher.DistributedJob(chosen("ddp"), "base", [], [], task.SAMPLE, tmp_path, False)
     with pytest.raises(ContenderError, match=r"2 processes could not be started; see .*agent\.log"):
-        processes.run_in_processes(2, job, None, print, None)
+        launcher.run_in_processes(2, job, None, print, None)

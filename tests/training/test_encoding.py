@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import DataError
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 from tuneoff.prompts import CHAT_PASS_THROUGH

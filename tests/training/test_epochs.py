@@ -11,9 +11,9 @@ from training.test_tune import TRAIN, VALIDATION, settings
 
 from tuneoff.errors import ContenderError
 from tuneoff.records import Example
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
-from tuneoff.training.tune import tune
+from tuneoff.training.fine_tune import tune
 
 # 5 steps an epoch, and validations at every second one: the ends of epochs fall between them.
 CHOSEN = {"max_steps": None, "epochs": 3, "batch_size": 4, "evaluate_every": 2}

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tuneoff.models.prefix_tree import count_common_prefix
-from tuneoff.training.order import ExampleSampler, Grouping, group_by_prefix
+from tuneoff.prefix_sharing.tree import count_common_prefix
+from tuneoff.training.sampler import ExampleSampler, Grouping, group_by_prefix
 
 RNG = random.Random(0)
 SCHEMAS = [[RNG.randrange(50) for _ in range(40)] for _ in range(12)]

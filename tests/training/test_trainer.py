@@ -10,14 +10,14 @@ import pytest
 import torch
 from training.test_tune import TRAIN, VALIDATION, run, settings
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ContenderError
-from tuneoff.models.prefix_tree import WeightedSequence
+from tuneoff.prefix_sharing.tree import WeightedSequence
 from tuneoff.records import TrainingRecord
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
 from tuneoff.training import trainer
-from tuneoff.training.tune import tune
+from tuneoff.training.fine_tune import tune
 
 
 def told(base: Path, folder: Path, chosen: LocalConfig) -> tuple[TrainingRecord, list[str]]:
@@ -56,9 +56,9 @@ def test_out_of_memory_halves_what_is_computed_at_once(
     """Packs over 300 tokens fail, as on a small card; the batch and its result stay the same."""
     chosen = settings(method="full", train={"learning_rate": 1e-3})
     told(tiny_base, tmp_path / "large", chosen)
-    from tuneoff.models import packing
+    from tuneoff.prefix_sharing import micro_batch
 
-    whole = packing.build_tree_batch
+    whole = micro_batch.build_tree_batch
 
     def small_card(sequences: list[WeightedSequence], *args: Any, **kwargs: Any) -> Any:
         made = whole(sequences, *args, **kwargs)
@@ -66,7 +66,7 @@ def test_out_of_memory_halves_what_is_computed_at_once(
             raise error
         return made
 
-    monkeypatch.setattr(packing, "build_tree_batch", small_card)
+    monkeypatch.setattr(micro_batch, "build_tree_batch", small_card)
     _, lines = told(tiny_base, tmp_path / "small", chosen)
     assert any("out of memory: now at most" in line for line in lines)
     assert losses(tmp_path / "small") == pytest.approx(losses(tmp_path / "large"), rel=1e-4)
@@ -78,7 +78,7 @@ def test_one_example_that_does_not_fit_is_an_error(
     def full(*args: Any, **kwargs: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr("tuneoff.models.packing.build_tree_batch", full)
+    monkeypatch.setattr("tuneoff.prefix_sharing.micro_batch.build_tree_batch", full)
     with pytest.raises(ContenderError, match=r"an example of \d+ tokens does not fit into memory"):
         told(tiny_base, tmp_path, settings())
 
@@ -147,7 +147,7 @@ def test_search_takes_the_best_rate_and_tries_none_twice(
     cut = ContenderDir(tmp_path / "c")
     cut.path.mkdir()
     cut.write_learning_rates({0.001: 0.5, 0.003: None})
-    monkeypatch.setattr("tuneoff.training.search._run_trial", lambda *args: 1.0)
+    monkeypatch.setattr("tuneoff.training.learning_rate_search._run_trial", lambda *args: 1.0)
     again, _ = told(tiny_base, tmp_path / "c", chosen)
     assert again.learning_rate == 0.001
     assert again.learning_rates_tried["0.003"] is None

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ConfigError, ContenderError, DataError
 from tuneoff.records import Example, TrainingRecord
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
 from tuneoff.tasks.samples import functional
-from tuneoff.training.tune import tune
+from tuneoff.training.fine_tune import tune
 
 SPLITS = functional.generate()
 TRAIN, VALIDATION = SPLITS["train"][:32], SPLITS["validation"][:8]

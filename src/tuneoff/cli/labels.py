@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tuneoff.cli.console import print_json
 from tuneoff.cli.options import Json
-from tuneoff.terminal import print_json
 
 if TYPE_CHECKING:
-    from tuneoff.labels import Label, LabelQuestion, LabelVerdict
-    from tuneoff.rundir import RunDir
+    from tuneoff.bakeoff.labels import Label, LabelQuestion, LabelVerdict
+    from tuneoff.storage.run_dir import RunDir
 
 WIDTH = 78
 KEYS_HELP = "a: A is better   b: B is better   t: equally good   s: skip   u: undo   q: quit"
@@ -35,10 +35,10 @@ def label(
     written down at once; the same command again goes on where it stopped, with a larger --rows it
     adds rows.
     """
-    from tuneoff.label_results import add_labels
-    from tuneoff.labels import load_judged_run, read_labels
-    from tuneoff.rundir import RunDir
-    from tuneoff.summary import list_label_lines
+    from tuneoff.bakeoff.label_results import add_labels
+    from tuneoff.bakeoff.labels import load_judged_run, read_labels
+    from tuneoff.cli.tables import list_label_lines
+    from tuneoff.storage.run_dir import RunDir
 
     run = RunDir(run_dir)
     before = run.results()
@@ -155,7 +155,7 @@ class LabelSession:
         self, question: LabelQuestion, verdict: LabelVerdict, known: str | None = None
     ) -> None:
         """Append a label to the run's file."""
-        from tuneoff.labels import Label, append_label
+        from tuneoff.bakeoff.labels import Label, append_label
 
         by = self.by if known is None else ""  # no person said it
         append_label(self.run, Label(question.id, question.sha256, verdict, by, known))

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tuneoff.cli.console import print_json, show_quiet_progress
 from tuneoff.cli.options import Json
-from tuneoff.terminal import print_json, show_quiet_progress
 
 
 def migrate(
@@ -80,9 +80,9 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Move from a hosted fine-tune that is ending to what is as good, with proof of it."""
-    from tuneoff import migration
+    from tuneoff.bakeoff import migration
+    from tuneoff.cli.tables import render_tuned_models
     from tuneoff.errors import ConfigError
-    from tuneoff.summary import render_tuned_models
 
     result: Any
     source = migration.ProviderAccount(provider, base_url, key_variable)

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from tuneoff.cli.console import print_json, silence_libraries
 from tuneoff.cli.options import Json
-from tuneoff.terminal import print_json, silence_libraries
 
 TunedIn = Annotated[
     Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
@@ -76,7 +76,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a tuned model in the form that its runtime wants, and check that it answers alike."""
-    from tuneoff.export import export_contender
+    from tuneoff.export.export import export_contender
 
     silence_libraries()
     say = functools.partial(typer.echo, err=True)
@@ -106,7 +106,7 @@ def publish(
     as_json: Json = False,
 ) -> None:
     """Send a tuned model and its card, with its results, to the Hugging Face hub."""
-    from tuneoff.publish import publish as send
+    from tuneoff.export.hub import publish as send
 
     silence_libraries()
     say = functools.partial(typer.echo, err=True)

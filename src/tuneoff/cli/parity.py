@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tuneoff.cli.console import print_json, show_progress
 from tuneoff.cli.options import Json
-from tuneoff.terminal import print_json, show_progress
 
 
 def parity(
@@ -65,7 +65,7 @@ def parity(
     the contender that it recommends. --fail-if-worse ends with 1 where a candidate is shown to be
     worse, by however little; what cannot be told is 0. What a judge says is kept beside its file.
     """
-    from tuneoff.parity_check import ParityOptions, check_parity
+    from tuneoff.bakeoff.parity import ParityOptions, check_parity
 
     how = ParityOptions(
         task=task,
@@ -87,7 +87,7 @@ def parity(
     if as_json:
         print_json(result)
     else:
-        from tuneoff.parity_check.text import render_parity
+        from tuneoff.cli.parity_text import render_parity
 
         typer.echo(render_parity(result))
     if fail_if_worse and result["worse"]:

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tuneoff.cluster import worker
-from tuneoff.cluster.demands import (
+from tuneoff.cluster.ray_train import WorkerLostError, train_group
+from tuneoff.cluster.resources import (
     ResourceRequest,
     count_answer_workers,
     count_cards_per_worker,
     count_training_processes,
 )
-from tuneoff.cluster.group import WorkerLostError, train_group
 from tuneoff.cluster.storage import TRAINING_FILES, TrainingStorage
 from tuneoff.cluster.worker import WorkerFailure, WorkerTask
-from tuneoff.contenders import UNLIMITED_BUDGET, Contender, ContenderContext
+from tuneoff.contenders.base import UNLIMITED_BUDGET, Contender, ContenderContext
 from tuneoff.errors import ContenderError
 from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 
 if TYPE_CHECKING:
-    from tuneoff.cluster import RayExecutor
+    from tuneoff.cluster.executor import RayExecutor
 
 T = TypeVar("T")
 # Workers lost in a row, without progress in between, before the contender fails.

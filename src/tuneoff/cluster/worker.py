@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.cluster.storage import TrainingStorage
-from tuneoff.contenders import ContenderContext, describe_prompts, load_contender
+from tuneoff.contenders.base import ContenderContext, describe_prompts, load_contender
 from tuneoff.errors import ContenderError, TuneoffError
 from tuneoff.models import bases
 from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.models.loading import release_memory
 from tuneoff.progress import SilentProgress, Step
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
-from tuneoff.rundir import ContenderDir
+from tuneoff.storage.run_dir import ContenderDir
 
 # Prefix of the workers' folders; the process id of the user follows.
 SCRATCH_PREFIX = "tuneoff-worker-"
@@ -123,7 +123,7 @@ def tune_in_group(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
-    from tuneoff.training.group import join_process_group
+    from tuneoff.training.distributed.process_group import join_process_group
 
     errand: WorkerTask = config["errand"]
     if torch.cuda.is_available():

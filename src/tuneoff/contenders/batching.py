@@ -10,13 +10,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from tuneoff.contenders import ContenderContext
-from tuneoff.contenders.asking import MAX_REJECTED, ChatRequest, ProviderConfig, build_prediction
-from tuneoff.contenders.batch_job import BatchJobs, PendingRequests
+from tuneoff.contenders.base import ContenderContext
+from tuneoff.contenders.batch_inference import BatchJobs, PendingRequests
+from tuneoff.contenders.hosted_inference import (
+    MAX_REJECTED,
+    ChatRequest,
+    ProviderConfig,
+    build_prediction,
+)
 from tuneoff.contenders.samples import Question, name_request, name_requests, read_request
 from tuneoff.errors import ConfigError, ProviderError, RejectedError
-from tuneoff.providers import Batches, BatchRow, Provider
-from tuneoff.providers.sdk import REJECTED_STATUSES
+from tuneoff.providers.base import Batches, BatchRow, Provider
+from tuneoff.providers.http_errors import REJECTED_STATUSES
 from tuneoff.records import Prediction
 
 # This many batches may fail to answer an example.

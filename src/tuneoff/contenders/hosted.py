@@ -6,32 +6,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tuneoff import prompts, providers
-from tuneoff.contender_settings import HostedConfig
-from tuneoff.contenders import (
-    ContenderContext,
-    choose_template,
-    hosted_following,
-    hosted_job,
-    measuring,
-)
-from tuneoff.contenders.asking import (
+from tuneoff import prompts
+from tuneoff.config.contenders import HostedConfig
+from tuneoff.contenders import fine_tuning_job, hosted_following, latency
+from tuneoff.contenders.base import ContenderContext, choose_template
+from tuneoff.contenders.batching import get_batch_api, request_batched_answers
+from tuneoff.contenders.hosted_inference import (
     connect_provider,
     count_max_answering_tokens,
     format_temperature,
     reject_text_rendering,
     request_answers,
 )
-from tuneoff.contenders.batching import get_batch_api, request_batched_answers
 from tuneoff.contenders.samples import is_answered, list_questions
 from tuneoff.progress import AT_PROVIDER
-from tuneoff.providers.sdk import is_loopback
+from tuneoff.providers import base
+from tuneoff.providers.http_errors import is_loopback
 from tuneoff.records import Example, Prediction, ServingRecord
 
 
 def check(settings: HostedConfig, folder: Path) -> None:
     """Raise ConfigError unless the provider is known and takes this rendering."""
-    providers.load_provider_module(settings.provider).check(settings)
+    base.load_provider_module(settings.provider).check(settings)
     reject_text_rendering(settings.name, settings.rendering)
 
 
@@ -44,7 +40,7 @@ def ready(settings: HostedConfig, work: ContenderContext) -> None:
         with closing(connect_provider(settings, work)) as provider:
             if settings.batch:
                 get_batch_api(settings, provider)
-        hosted_job.build_training_files(settings, work)
+        fine_tuning_job.build_training_files(settings, work)
 
 
 def model_name(settings: HostedConfig) -> str:
@@ -71,7 +67,7 @@ def begin(settings: HostedConfig, work: ContenderContext) -> None:
     if here or begun or work.replay is not None or work.directory.training() is not None:
         return
     with closing(connect_provider(settings, work)) as provider:
-        hosted_job.submit_job(settings, work, provider)
+        fine_tuning_job.submit_job(settings, work, provider)
     work.progress.status(settings.name, AT_PROVIDER)
 
 
@@ -84,16 +80,16 @@ def interrupted(settings: HostedConfig, work: ContenderContext) -> None:
 
 def tune(settings: HostedConfig, work: ContenderContext) -> None:
     """Run the fine-tuning job to its end; do nothing if that was done."""
-    if work.directory.training() is None or not hosted_job.find_tuned_model(settings, work):
+    if work.directory.training() is None or not fine_tuning_job.find_tuned_model(settings, work):
         with closing(connect_provider(settings, work)) as provider:
-            hosted_job.run_job(settings, work, provider)
+            fine_tuning_job.run_job(settings, work, provider)
 
 
 def answer(
     settings: HostedConfig, work: ContenderContext, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Yield the tuned model's answers, as many samples as the file says."""
-    model = settings.deployment or hosted_job.find_tuned_model(settings, work)
+    model = settings.deployment or fine_tuning_job.find_tuned_model(settings, work)
     template = choose_template(settings, work)
     questions = list_questions(settings, work, examples)
     chat_requests = ((e, sample, prompts.render_messages(e, template)) for e, sample in questions)
@@ -104,7 +100,7 @@ def answer(
 
 def serving(settings: HostedConfig, work: ContenderContext) -> ServingRecord | None:
     """Return the latency of the tuned model, as its answers were timed."""
-    return measuring.load_provider_latency(settings, work)
+    return latency.load_provider_latency(settings, work)
 
 
 def prompt_sha256(settings: HostedConfig, work: ContenderContext) -> str:
@@ -117,5 +113,5 @@ def most_tokens(settings: HostedConfig, work: ContenderContext) -> tuple[int, in
     template = choose_template(settings, work)
     rendered = ((example, prompts.render_messages(example, template)) for example in work.test)
     begun = work.directory.job().get("intent") is not None  # then the ledger holds its reservation
-    training = 0 if begun else hosted_job.count_max_training_tokens(settings, work)
+    training = 0 if begun else fine_tuning_job.count_max_training_tokens(settings, work)
     return (training, *count_max_answering_tokens(settings, work, rendered))

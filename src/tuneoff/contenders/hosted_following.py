@@ -7,11 +7,11 @@ import secrets
 import time
 from typing import Any
 
-from tuneoff.contender_settings import HostedConfig
-from tuneoff.contenders import ContenderContext
+from tuneoff.config.contenders import HostedConfig
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.errors import ProviderError, RateLimitedError, RejectedError, UnknownOutcomeError
-from tuneoff.providers import JOB_FINISHED, JOB_WAITING, Job, Provider
-from tuneoff.providers.calls import retry
+from tuneoff.providers.base import JOB_FINISHED, JOB_WAITING, Job, Provider
+from tuneoff.providers.retries import retry
 
 MIN_POLL_SECONDS, MAX_POLL_SECONDS = 0.5, 30.0
 POLL_BACKOFF = 1.3

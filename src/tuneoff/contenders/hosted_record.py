@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeVar
 
-from tuneoff.contender_settings import HostedConfig
-from tuneoff.contenders import ContenderContext
+from tuneoff.config.contenders import HostedConfig
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.errors import RejectedError
-from tuneoff.providers import Job, Provider, StepLoss
-from tuneoff.providers.calls import retry
+from tuneoff.providers.base import Job, Provider, StepLoss
+from tuneoff.providers.retries import retry
 from tuneoff.records import LossRow, TrainingRecord
 from tuneoff.training.convergence import classify_loss_curve, find_best_row, find_overfitting_step
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tuneoff.contender_settings import LocalConfig
-from tuneoff.contenders import ContenderContext, choose_template, measuring, with_vllm
-from tuneoff.contenders.answering import describe_prompts, generate_answers
+from tuneoff.config.contenders import LocalConfig
+from tuneoff.contenders import latency, vllm_inference
+from tuneoff.contenders.base import ContenderContext, choose_template
+from tuneoff.contenders.local_inference import describe_prompts, generate_answers
 from tuneoff.errors import ContenderError
-from tuneoff.generation import vllm
+from tuneoff.inference import vllm
 from tuneoff.models.loading import load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
@@ -23,7 +24,7 @@ def check(settings: LocalConfig, folder: Path) -> None:
 
 def ready(settings: LocalConfig, work: ContenderContext) -> None:
     """Raise MissingExtraError unless vLLM is installed, where it should answer."""
-    with_vllm.check_vllm(settings)
+    vllm_inference.check_vllm(settings)
 
 
 def model_name(settings: LocalConfig) -> str:
@@ -38,7 +39,7 @@ def model_name(settings: LocalConfig) -> str:
 
 def tune(settings: LocalConfig, work: ContenderContext) -> None:
     """Train and save below the contender's folder; do nothing if that was done."""
-    from tuneoff.training.tune import tune as train
+    from tuneoff.training.fine_tune import tune as train
 
     if work.directory.weights() is not None and work.directory.training() is not None:
         return
@@ -68,12 +69,12 @@ def answer(
     settings: LocalConfig, work: ContenderContext, examples: Sequence[Example]
 ) -> Iterator[list[Prediction]]:
     """Yield the tuned model's greedy answers."""
-    from tuneoff.training.method import load_tuned, release_model
+    from tuneoff.training.model_setup import load_tuned, release_model
 
     base = resolve_base(settings.base, work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base} as tuned")
     if settings.backend == "vllm":
-        yield from with_vllm.generate_vllm_answers(
+        yield from vllm_inference.generate_vllm_answers(
             settings, work, _find_weights(settings, base, work), examples
         )
         return
@@ -84,29 +85,29 @@ def answer(
 
 def serving(settings: LocalConfig, work: ContenderContext) -> ServingRecord:
     """Measure and return the tuned model's latency and throughput."""
-    from tuneoff.training.method import load_tuned, release_model
+    from tuneoff.training.model_setup import load_tuned, release_model
 
     if not work.measure:
-        return measuring.load_throughput(settings, work)
+        return latency.load_throughput(settings, work)
     base = resolve_base(settings.base, work.folder)
     if settings.backend == "vllm":
-        return with_vllm.measure_serving(settings, work, _find_weights(settings, base, work))
+        return vllm_inference.measure_serving(settings, work, _find_weights(settings, base, work))
     model = load_tuned(settings, base, work.directory)
-    record = measuring.measure_local(settings, work, model, load_tokenizer(base))
+    record = latency.measure_local(settings, work, model, load_tokenizer(base))
     release_model(settings, base, model)
     return record
 
 
 def _find_weights(
     settings: LocalConfig, base: str, work: ContenderContext
-) -> with_vllm.ModelWeights:
+) -> vllm_inference.ModelWeights:
     """Return the tuned weights; raise ContenderError if the contender was not tuned."""
     saved, precision = work.directory.weights(), settings.train.precision
     if saved is None:
         raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")
     if settings.method == "full":
-        return with_vllm.ModelWeights(base, str(saved), None, precision)
-    return with_vllm.ModelWeights(base, base, saved, precision)
+        return vllm_inference.ModelWeights(base, str(saved), None, precision)
+    return vllm_inference.ModelWeights(base, base, saved, precision)
 
 
 def prompt_sha256(settings: LocalConfig, work: ContenderContext) -> str | None:

@@ -10,23 +10,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tuneoff import prompts, providers
-from tuneoff.contender_settings import PromptedConfig
-from tuneoff.contenders import ContenderContext, choose_template, measuring, with_vllm
-from tuneoff.contenders.answering import describe_prompts, generate_answers
-from tuneoff.contenders.asking import (
+from tuneoff import prompts
+from tuneoff.config.contenders import PromptedConfig
+from tuneoff.contenders import latency, vllm_inference
+from tuneoff.contenders.base import ContenderContext, choose_template
+from tuneoff.contenders.batching import get_batch_api, request_batched_answers
+from tuneoff.contenders.hosted_inference import (
     connect_provider,
     count_max_answering_tokens,
     format_temperature,
     reject_text_rendering,
     request_answers,
 )
-from tuneoff.contenders.batching import get_batch_api, request_batched_answers
+from tuneoff.contenders.local_inference import describe_prompts, generate_answers
 from tuneoff.contenders.samples import is_answered, list_questions
 from tuneoff.contenders.shots import select_shots
-from tuneoff.generation import vllm
+from tuneoff.inference import vllm
 from tuneoff.models import bases
 from tuneoff.models.loading import choose_dtype, load_tokenizer, resolve_base
+from tuneoff.providers import base as providers
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
@@ -43,7 +45,7 @@ def check(settings: PromptedConfig, folder: Path) -> None:
 
 def ready(settings: PromptedConfig, work: ContenderContext) -> None:
     """Raise unless the missing answers can be made: with an SDK and a key, or with vLLM."""
-    with_vllm.check_vllm(settings)
+    vllm_inference.check_vllm(settings)
     if settings.model is not None and not is_answered(settings, work):
         with closing(connect_provider(settings, work)) as provider:
             if settings.batch:
@@ -78,8 +80,8 @@ def answer(
     base = resolve_base(settings.base or "", work.folder)
     work.progress.say(f"{settings.name}: loading {settings.base}")
     if settings.backend == "vllm":
-        yield from with_vllm.generate_vllm_answers(
-            settings, work, with_vllm.ModelWeights(base, base), examples
+        yield from vllm_inference.generate_vllm_answers(
+            settings, work, vllm_inference.ModelWeights(base, base), examples
         )
         return
     dtype = choose_dtype("auto")
@@ -91,15 +93,17 @@ def answer(
 def serving(settings: PromptedConfig, work: ContenderContext) -> ServingRecord | None:
     """Return latency and throughput of an open base; of a provider's model, only the latency."""
     if settings.base is None:
-        return measuring.load_provider_latency(settings, work)
+        return latency.load_provider_latency(settings, work)
     if not work.measure:
-        return measuring.load_throughput(settings, work)
+        return latency.load_throughput(settings, work)
     base = resolve_base(settings.base, work.folder)
     if settings.backend == "vllm":
-        return with_vllm.measure_serving(settings, work, with_vllm.ModelWeights(base, base))
+        return vllm_inference.measure_serving(
+            settings, work, vllm_inference.ModelWeights(base, base)
+        )
     dtype = choose_dtype("auto")
     model = bases.borrow_base(base, settings.quantization, dtype)
-    record = measuring.measure_local(settings, work, model, load_tokenizer(base))
+    record = latency.measure_local(settings, work, model, load_tokenizer(base))
     bases.release_base(base, settings.quantization, dtype, model)
     return record
 

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tuneoff.contender_settings import RecordedConfig
-from tuneoff.contenders import ContenderContext
+from tuneoff.config.contenders import RecordedConfig
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example, Prediction
-from tuneoff.scoring.stored import read_sample
-from tuneoff.tasks.rows import read_records
+from tuneoff.scoring.predictions_file import read_sample
+from tuneoff.tasks.readers import read_records
 
 
 def check(settings: RecordedConfig, folder: Path) -> None:

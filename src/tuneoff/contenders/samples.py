@@ -11,13 +11,13 @@ import re
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from tuneoff.contender_settings import RecordedConfig
-from tuneoff.contenders import ContenderContext
-from tuneoff.contenders.measuring import order_timed_first
+from tuneoff.config.base import Sampling
+from tuneoff.config.contenders import RecordedConfig
+from tuneoff.contenders.base import ContenderContext
+from tuneoff.contenders.latency import order_timed_first
 from tuneoff.errors import DataError
 from tuneoff.records import Example, Prediction, ScoredRow
-from tuneoff.rundir import ContenderDir
-from tuneoff.settings import Sampling
+from tuneoff.storage.run_dir import ContenderDir
 
 Question = tuple[Example, int]
 _LATER_SAMPLE = re.compile(r"sample-(\d+)/(.*)", re.DOTALL)

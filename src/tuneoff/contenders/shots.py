@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneoff import prompts
-from tuneoff.contender_settings import LocalConfig, PromptedConfig
-from tuneoff.contenders import ContenderContext
+from tuneoff.config.contenders import LocalConfig, PromptedConfig
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.records import Example
 
 AnsweringConfig = LocalConfig | PromptedConfig

@@ -9,19 +9,19 @@ from __future__ import annotations
 import datetime
 from typing import Any, TypedDict
 
-from tuneoff import machine
-from tuneoff.config import BakeOff
-from tuneoff.contender_settings import HostedConfig, PromptedConfig
-from tuneoff.costs.pricebook import (
+from tuneoff import environment
+from tuneoff.config.contenders import HostedConfig, PromptedConfig
+from tuneoff.config.schema import BakeOff
+from tuneoff.costs.price_book import (
     Price,
     PriceBook,
     build_price_book,
     explain_no_price,
     find_model_price,
 )
-from tuneoff.costs.pricefile import Method
+from tuneoff.costs.price_file import Method
 from tuneoff.errors import ConfigError
-from tuneoff.providers.sdk import is_loopback
+from tuneoff.providers.http_errors import is_loopback
 from tuneoff.scoring.questions import ScoringModel
 
 PaidConfig = HostedConfig | PromptedConfig
@@ -48,7 +48,7 @@ def explain_refusal_today(settings: Any, prices: PriceBook) -> str | None:
     """
     if not is_hosted(settings):
         return None
-    today = machine.today()
+    today = environment.today()
     return explain_ended(settings, prices, today) or explain_missing_price(settings, prices, today)
 
 

@@ -18,12 +18,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tuneoff import machine
-from tuneoff.costs.arithmetic import price_known_tokens, price_max_tokens, price_tokens
-from tuneoff.costs.pricebook import Price
+from tuneoff import environment
+from tuneoff.costs.price_book import Price
+from tuneoff.costs.token_costs import price_known_tokens, price_max_tokens, price_tokens
 from tuneoff.errors import BudgetError
-from tuneoff.files import append_lines, read_lines
 from tuneoff.results import Cost
+from tuneoff.storage.files import append_lines, read_lines
 
 AUTHORIZED, SETTLED, PRICED, FORGOTTEN = "authorized", "settled", "priced", "forgotten"
 # Owner of the steps of forgotten contenders: they count against the budget, and for no contender.
@@ -241,7 +241,7 @@ class Ledger:
 
     def _write(self, event: str, **facts: Any) -> None:
         """Append an event and report the new sums."""
-        now = machine.now().isoformat(timespec="seconds")
+        now = environment.now().isoformat(timespec="seconds")
         append_lines(self._events, [{"at": now, "event": event, **facts}])
         self._tell()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.answer_check import TunedContender
+from tuneoff.bakeoff.answer_check import TunedContender
 from tuneoff.errors import ContenderError
 from tuneoff.export.options import Dtype
 from tuneoff.models.head import is_tied, untie_head

@@ -10,21 +10,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tuneoff.answer_check import (
+from tuneoff.bakeoff.answer_check import (
     ROUNDED_SAMPLE_SIZE,
     MetricEvaluator,
     TunedContender,
     load_tuned_contenders,
 )
-from tuneoff.contender_settings import LocalConfig, TrainConfig
-from tuneoff.contenders import ContenderContext
+from tuneoff.config.contenders import LocalConfig, TrainConfig
+from tuneoff.contenders.base import ContenderContext
 from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.models.loading import choose_dtype, load_model, load_tokenizer
-from tuneoff.opening import load_stored_bakeoff
 from tuneoff.progress import SilentProgress
 from tuneoff.prompts import CHAT_PASS_THROUGH
-from tuneoff.rundir import ContenderDir
 from tuneoff.scoring import Options, load_scorer
+from tuneoff.storage.resume import load_stored_bakeoff
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import chat
 from tuneoff.tokenization.chat_template import find_job_date
 
@@ -109,7 +109,7 @@ def add_served_answers(tuned: TunedContender) -> TunedContender:
     """Return a served model with the server's answers."""
     import peft
 
-    from tuneoff.contenders.answering import generate_answers
+    from tuneoff.contenders.local_inference import generate_answers
 
     if tuned.was != "served" or not tuned.work.test:
         return tuned

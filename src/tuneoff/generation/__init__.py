@@ -1,1 +1,0 @@
-"""Answering prompts with open models."""

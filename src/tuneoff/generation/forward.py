@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tuneoff.generation.shared_attention import SHARED_ATTENTION
-from tuneoff.generation.shared_cache import SharedKVCache
-from tuneoff.models.packing import unwrap_causal_lm
-from tuneoff.models.tree_attention import UnsupportedAttentionError
+from tuneoff.inference.attention import SHARED_ATTENTION
+from tuneoff.inference.kv_cache import SharedKVCache
+from tuneoff.prefix_sharing.attention import UnsupportedAttentionError
+from tuneoff.prefix_sharing.micro_batch import unwrap_causal_lm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.generation.ending import StopCriteria
+from tuneoff.inference.stopping import StopCriteria
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:

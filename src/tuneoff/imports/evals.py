@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import GraderConfig
+from tuneoff.config.schema import GraderConfig
 from tuneoff.errors import ConfigError, DataError, MissingExtraError
-from tuneoff.files import format_line, write_text
 from tuneoff.imports.eval_export import (
     EvalExport,
     EvalOutput,
@@ -38,6 +37,7 @@ from tuneoff.scoring.grader_templates import (
 )
 from tuneoff.scoring.graders import build_grader
 from tuneoff.scoring.model_grader import ModelGrader
+from tuneoff.storage.files import format_line, write_text
 from tuneoff.tasks.training_rows import find_fault
 
 Values = Mapping[str, Any]

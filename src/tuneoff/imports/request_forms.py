@@ -30,7 +30,7 @@ from tuneoff.imports.log_fields import (
     find_user,
     has_value,
 )
-from tuneoff.tasks.rows import parse_json
+from tuneoff.tasks.readers import parse_json
 from tuneoff.tasks.training_rows import ROLES, find_lone_surrogate
 
 Row = Mapping[str, Any]

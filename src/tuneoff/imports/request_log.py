@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.files import format_line
 from tuneoff.imports.log_spool import LogSpool, Side, SpooledRow
 from tuneoff.imports.options import ImportOptions
 from tuneoff.imports.personal_data import find_personal_data, redact
@@ -33,6 +32,7 @@ from tuneoff.imports.request_forms import (
 )
 from tuneoff.imports.sources import read_rows
 from tuneoff.records import Example
+from tuneoff.storage.files import format_line
 from tuneoff.tasks.splits import build_input_key, keep_letters
 from tuneoff.tasks.training_rows import split_answer
 

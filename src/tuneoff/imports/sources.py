@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from tuneoff.errors import DataError
-from tuneoff.tasks.rows import parse_json
+from tuneoff.tasks.readers import parse_json
 from tuneoff.tasks.text_lines import BYTE_ORDER_MARK
 
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneoff.errors import DataError
-from tuneoff.tokens import find_file
+from tuneoff.tokenization.offline import find_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

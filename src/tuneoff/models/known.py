@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tuneoff.tokens import find_file
+from tuneoff.tokenization.offline import find_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

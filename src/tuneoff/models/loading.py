@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuneoff.contender_settings import SHIPPED_BASE, Rendering
+from tuneoff.config.contenders import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
 from tuneoff.models.head import correct_tie_flag
 from tuneoff.tokenization.chat_template import find_template_source
-from tuneoff.tokens import find_file, has_eos_token
+from tuneoff.tokenization.offline import find_file, has_eos_token
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.models.activations import FLOAT32, estimate_activations
 from tuneoff.models.parameters import Parameters, inspect_parameters
 

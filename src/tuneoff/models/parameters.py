@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tuneoff.contender_settings import LoraConfig
+from tuneoff.config.contenders import LoraConfig
 from tuneoff.errors import ConfigError
 
 if TYPE_CHECKING:

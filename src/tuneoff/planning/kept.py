@@ -13,15 +13,15 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from tuneoff.contender_settings import HostedConfig, LocalConfig
-from tuneoff.contenders.trainings import list_variants
+from tuneoff.bakeoff.plan.plan import plan_examples
+from tuneoff.bakeoff.prepare import ResolvedBakeOff
+from tuneoff.config.contenders import HostedConfig, LocalConfig
+from tuneoff.contenders.variants import list_variants
 from tuneoff.costs.contender_prices import is_free_local_server
 from tuneoff.errors import TuneoffError
-from tuneoff.opening import dump_resolved
-from tuneoff.planning import plan_examples
-from tuneoff.prepare import ResolvedBakeOff
 from tuneoff.records import Example, PlannedRecord, Split
-from tuneoff.rundir import RunDir
+from tuneoff.storage.resume import dump_resolved
+from tuneoff.storage.run_dir import RunDir
 
 
 def save_plan(

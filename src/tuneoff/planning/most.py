@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tuneoff.config import BakeOff
-from tuneoff.contenders import ContenderContext, load_contender
+from tuneoff.bakeoff.budget import compute_max_usd, list_judging_models
+from tuneoff.config.schema import BakeOff
+from tuneoff.contenders.base import ContenderContext, load_contender
 from tuneoff.costs.contender_prices import find_judge_price, is_hosted
-from tuneoff.costs.pricebook import PriceBook
-from tuneoff.spending import compute_max_usd, list_judging_models
+from tuneoff.costs.price_book import PriceBook
 
 
 def compute_max_run_usd(bakeoff: BakeOff, work: ContenderContext, prices: PriceBook) -> Decimal:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tuneoff.planning.schema import MoreSeeds, Plan, PlannedContender
-from tuneoff.report.pairs import join_names
+from tuneoff.bakeoff.plan.schema import MoreSeeds, Plan, PlannedContender
+from tuneoff.report.comparisons import join_names
 from tuneoff.scoring.margins import MarginExamples
 from tuneoff.scoring.power import MEASURED_DEVIATION
 
@@ -14,7 +14,7 @@ def render_plan(plan: Plan) -> str:
     """Render the plan as plain text."""
     from rich.table import Table
 
-    from tuneoff.summary import render_plain
+    from tuneoff.cli.tables import render_plain
 
     shown = Table(title=f"{plan.task}, prices of {plan.as_of}", title_justify="left")
     shown.add_column("contender", no_wrap=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
-from tuneoff.costs import serving
-from tuneoff.costs.serving import HostedMonthlyCost, OwnedMonthlyCost
-from tuneoff.pricing import PricedContender
+from tuneoff.costs import monthly as serving
+from tuneoff.costs.accounting import PricedContender
+from tuneoff.costs.monthly import HostedMonthlyCost, OwnedMonthlyCost
 from tuneoff.results import BreakEven, CurvePair, Hosting, Sensitivity
 
 OTHER_UTILIZATIONS = ("0.1", "0.25", "0.5", "0.75", "1")

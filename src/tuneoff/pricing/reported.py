@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from decimal import Decimal
 
-from tuneoff.contender_settings import RecordedConfig, ReportedTraining
-from tuneoff.costs.arithmetic import HOUR_SECONDS, price_hours, price_training
-from tuneoff.costs.pricebook import PriceBook, add_hour_price, find_model_price, format_hour_source
+from tuneoff.config.contenders import RecordedConfig, ReportedTraining
+from tuneoff.costs.price_book import PriceBook, add_hour_price, find_model_price, format_hour_source
+from tuneoff.costs.token_costs import HOUR_SECONDS, price_hours, price_training
 from tuneoff.results import Cost
 
 # USD, how they were computed, the sources of the price, and unit prices by name.

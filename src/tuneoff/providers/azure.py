@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tuneoff.errors import ConfigError
 from tuneoff.providers import openai
-from tuneoff.providers.recording import Cassette
+from tuneoff.providers.cassette import Cassette
 
 KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
 check, schedule = openai.check, openai.schedule

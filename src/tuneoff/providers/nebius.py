@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneoff.providers import openai
-from tuneoff.providers.recording import Cassette
+from tuneoff.providers.cassette import Cassette
 
 KEY_VARIABLE = "NEBIUS_API_KEY"
 check, schedule = openai.check, openai.schedule

@@ -20,10 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneoff.billing import compute_default_epochs
-from tuneoff.contender_settings import HostedConfig
+from tuneoff.config.contenders import HostedConfig
 from tuneoff.errors import ConfigError, MissingExtraError, RejectedError
-from tuneoff.providers import (
+from tuneoff.providers import openai_batches, openai_models
+from tuneoff.providers.base import (
     FILE_FAILED,
     Batches,
     Checkpoint,
@@ -38,12 +38,9 @@ from tuneoff.providers import (
     TunedModel,
     iterate_pages,
     normalize_job_status,
-    openai_batches,
-    openai_models,
 )
-from tuneoff.providers.reach import ConnectionStatus
-from tuneoff.providers.recording import SECONDS_HEADER, Cassette, ReplayTransport
-from tuneoff.providers.sdk import (
+from tuneoff.providers.cassette import SECONDS_HEADER, Cassette, ReplayTransport
+from tuneoff.providers.http_errors import (
     is_loopback,
     load_key,
     parse_rate_limit_pause,
@@ -51,7 +48,9 @@ from tuneoff.providers.sdk import (
     redact_values,
     translate_errors,
 )
+from tuneoff.providers.reach import ConnectionStatus
 from tuneoff.providers.usage import read_usage
+from tuneoff.tokenization.openai import compute_default_epochs
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PAGE_SIZE, MAX_PAGES = 100, 200

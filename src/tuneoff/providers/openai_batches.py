@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tuneoff.errors import RejectedError
-from tuneoff.providers import (
+from tuneoff.providers.base import (
     BATCH_FINISHED,
     CHAT_URL,
     FILE_FAILED,
@@ -23,7 +23,7 @@ from tuneoff.providers import (
     iterate_pages,
     normalize_batch_status,
 )
-from tuneoff.providers.sdk import MAX_MESSAGE_LENGTH, UNREADABLE, redact, translate_errors
+from tuneoff.providers.http_errors import MAX_MESSAGE_LENGTH, UNREADABLE, redact, translate_errors
 from tuneoff.providers.usage import read_usage
 
 if TYPE_CHECKING:

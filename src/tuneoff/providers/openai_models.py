@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Iterable
 from typing import Any
 
-from tuneoff.providers import TunedModel
+from tuneoff.providers.base import TunedModel
 
 TUNED_PREFIX, CHECKPOINT_MARK = "ft:", ":ckpt-"
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuneoff.contender_settings import HostedConfig
+from tuneoff.config.contenders import HostedConfig
 from tuneoff.errors import NOT_DEPLOYED, ConfigError, MissingExtraError, RejectedError
-from tuneoff.providers import (
+from tuneoff.providers.base import (
     FILE_FAILED,
     Batches,
     Checkpoint,
@@ -32,15 +32,15 @@ from tuneoff.providers import (
     StepLoss,
     TunedModel,
 )
-from tuneoff.providers.reach import ConnectionStatus
-from tuneoff.providers.recording import SECONDS_HEADER, Cassette, ReplayTransport
-from tuneoff.providers.sdk import (
+from tuneoff.providers.cassette import SECONDS_HEADER, Cassette, ReplayTransport
+from tuneoff.providers.http_errors import (
     load_key,
     parse_rate_limit_pause,
     redact,
     redact_values,
     translate_errors,
 )
+from tuneoff.providers.reach import ConnectionStatus
 from tuneoff.providers.together_shapes import (
     is_job_of_spec,
     parse_event,

@@ -10,8 +10,8 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tuneoff.providers import JOB_FINISHED, Event, Job, JobSpec, StepLoss, normalize_job_status
-from tuneoff.providers.sdk import redact
+from tuneoff.providers.base import JOB_FINISHED, Event, Job, JobSpec, StepLoss, normalize_job_status
+from tuneoff.providers.http_errors import redact
 
 MAX_CLOCK_SKEW_SECONDS = 120
 NANODOLLARS_PER_USD = 1_000_000_000

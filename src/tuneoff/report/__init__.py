@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneoff.report.recommend import recommend
-from tuneoff.rundir import RunDir
+from tuneoff.report.recommendation import recommend
+from tuneoff.storage.run_dir import RunDir
 
 __all__ = ["recommend", "write_report"]
 
@@ -22,6 +22,6 @@ def write_report(run: RunDir, with_examples: bool = True) -> tuple[Path, Path]:
     Raises:
         RunDirectoryError: the run directory holds no usable results.json.
     """
-    from tuneoff.report.pages import write_pages
+    from tuneoff.report.render import write_pages
 
     return write_pages(run, with_examples)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.report.charts import GREY, WIDTH, Spec, assign_colors, finish_chart
+from tuneoff.report.charts.base import GREY, WIDTH, Spec, assign_colors, finish_chart
 from tuneoff.results import BreakEven, ContenderResult, Results
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tuneoff.records import Example, ScoredRow, from_dict
-from tuneoff.report.rows import JsonlIndex
 from tuneoff.results import ContenderResult
-from tuneoff.rundir import ContenderDir, RunDir
 from tuneoff.scoring.aggregate import find_error_class
+from tuneoff.storage.jsonl_index import JsonlIndex
+from tuneoff.storage.run_dir import ContenderDir, RunDir
 
 Pattern = tuple[bool, ...]
 # The number of examples in Markdown, which are also the page's first ones.

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from tuneoff.report import format as f
 from tuneoff.report.baselines import describe_baseline
-from tuneoff.report.pairs import find_comparison, get_metric_value
+from tuneoff.report.comparisons import find_comparison, get_metric_value
 from tuneoff.results import Baseline, Caveat, Comparison, ContenderResult, Recommendation
+from tuneoff.scoring.base import MetricKind
 from tuneoff.scoring.paired import MIN_UNITS
-from tuneoff.scoring.rows import MetricKind
 
 POOR_SCORE = 0.5
 NUMBER_WORDS = (

@@ -8,7 +8,7 @@ from typing import Any
 from tuneoff.report import format as f
 from tuneoff.results import Comparison, ContenderResult, CorrectedScore, LabelStats, Results
 from tuneoff.scoring.corrected import MIN_LABELS
-from tuneoff.scoring.judge import Judge
+from tuneoff.scoring.llm_judge import Judge
 from tuneoff.scoring.paired import MIN_UNITS
 
 JUDGE_WORDS = ("not worse", "undecided", "worse")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tuneoff.report import format as f
-from tuneoff.report import owning
+from tuneoff.report import ownership
 from tuneoff.results import BreakEven, ContenderResult, Cost, Results, Sensitivity
 
 View = dict[str, Any]
@@ -45,7 +45,7 @@ def build_money_view(results: Results, contenders: Sequence[ContenderResult]) ->
         "columns": [label for label, _ in (*before, *after)] + ["all trainings"] * every,
         "rows": [_build_row(c, before, after, every) for c in shown],
         "notes": [(c.name, lines) for c in shown if (lines := _describe_basis(c.cost))],
-        "ratios": owning.describe_ratios(shown),
+        "ratios": ownership.describe_ratios(shown),
         "load": _describe_load(results),
         "judge": _describe_judge(results),
         "pays": _build_break_even(results.break_even),
@@ -130,7 +130,7 @@ def _build_break_even(pairs: Sequence[BreakEven]) -> View:
     return {
         "pairs": [(pair.own, pair.hosted) for pair in shown],
         "rows": rows if shown else [],
-        "sentences": [owning.describe_crossing(pair) for pair in shown],
+        "sentences": [ownership.describe_crossing(pair) for pair in shown],
         "left_out": max(0, len(pairs) - MAX_PAIRS),
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneoff.report import format as f
-from tuneoff.report.pairs import format_numbers, format_same_numbers, format_training_numbers
+from tuneoff.report.comparisons import format_numbers, format_same_numbers, format_training_numbers
 from tuneoff.scoring.parity import Parity
 
 # The outcome after new trainings of those of the two that are trained.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuneoff.config import Requirements
+from tuneoff.config.schema import Requirements
 from tuneoff.report import format as f
 from tuneoff.results import ContenderResult
 

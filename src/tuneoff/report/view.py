@@ -12,15 +12,15 @@ from typing import Any
 import yaml
 
 from tuneoff.records import TrainingRecord
+from tuneoff.report import comparisons
 from tuneoff.report import format as f
-from tuneoff.report import pairs
 from tuneoff.report.baselines import render_baselines
 from tuneoff.report.headline import render_headline
 from tuneoff.report.labels import build_label_view, list_contradictions
 from tuneoff.report.ladder import build_ladder
 from tuneoff.report.method import describe_methods
 from tuneoff.report.money import build_money_view
-from tuneoff.report.table import build_table, format_seeds
+from tuneoff.report.tables import build_table, format_seeds
 from tuneoff.results import AllTrainings, Comparison, ContenderResult, LatencyStats, Results
 
 View = dict[str, Any]
@@ -317,15 +317,15 @@ def _build_pairs(results: Results) -> View:
     rows = []
     for pair in results.comparisons:
         share = shares.get(pair.metric, True)
-        words = pairs.describe_comparison(pair, share)
+        words = comparisons.describe_comparison(pair, share)
         rows.append(
             {
                 "words": words[0].upper() + words[1:] if words.startswith("no ") else words,
-                "anew": pairs.describe_training(pair, share),
+                "anew": comparisons.describe_training(pair, share),
                 "metric": f.words(pair.metric),
                 "p": f.p_value(pair.p_adjusted),
                 "difference": f.difference(pair.difference, share),
-                "interval": f.interval(*pairs.select_bounds(pair), share),
+                "interval": f.interval(*comparisons.select_bounds(pair), share),
                 "a": pair.a,
                 "b": pair.b,
                 "verdict": _describe_verdict(pair),
@@ -340,7 +340,9 @@ def _build_pairs(results: Results) -> View:
         "rows": rows,
         "test": ", ".join(tests),
         "explained": HOLM_NOTE if old else STEP_DOWN_NOTE,
-        "training": pairs.list_training_notes(results, shares.get(results.primary_metric, True)),
+        "training": comparisons.list_training_notes(
+            results, shares.get(results.primary_metric, True)
+        ),
         "flips": _list_flips(results),
     }
 
@@ -363,7 +365,7 @@ def _describe_verdict(pair: Comparison) -> str:
         return f"{pair.a if pair.verdict == 'a better' else pair.b} is better"
     if pair.outcome is None:
         return "tie"
-    return pairs.describe_same(pair) if pair.outcome == "same" else "cannot be told"
+    return comparisons.describe_same(pair) if pair.outcome == "same" else "cannot be told"
 
 
 def _build_errors(contenders: Sequence[ContenderResult]) -> View:

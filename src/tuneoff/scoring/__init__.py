@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from tuneoff import discovery
-from tuneoff.scoring.rows import Options, Scorer, ScoringInput
+from tuneoff import plugins
+from tuneoff.scoring.base import Options, Scorer, ScoringInput
 
 __all__ = [
     "RULES",
@@ -30,7 +30,7 @@ NEEDS = ("METRICS", "PRIMARY", "score_rows")
 
 def list_scorer_ids() -> tuple[str, ...]:
     """Return the ids of tuneoff's own scorers, sorted."""
-    return tuple(discovery.list_ids(__name__, NEEDS))
+    return tuple(plugins.list_ids(__name__, NEEDS))
 
 
 def load_scorer(id: str) -> Scorer:
@@ -39,7 +39,7 @@ def load_scorer(id: str) -> Scorer:
     Raises:
         ConfigError: there is no such scorer, or it lacks a required name.
     """
-    return cast("Scorer", discovery.find(__name__, id, "scorer", NEEDS))
+    return cast("Scorer", plugins.find(__name__, id, "scorer", NEEDS))
 
 
 def get_primary_metric(scorer: Scorer, options: Options) -> str:

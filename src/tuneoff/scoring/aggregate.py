@@ -13,8 +13,8 @@ from typing import Any
 
 from tuneoff.records import ScoredRow
 from tuneoff.results import Score
+from tuneoff.scoring.base import MetricKind
 from tuneoff.scoring.intervals import compute_score_interval
-from tuneoff.scoring.rows import MetricKind
 
 MAX_GROUPS = 24
 _HARDNESS_LEVELS = ("easy", "medium", "hard", "extra")

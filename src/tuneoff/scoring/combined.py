@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tuneoff.errors import ConfigError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.rows import MetricKind, Options, Scorer, ScoringInput, find_reason_left_out
+from tuneoff.scoring.base import MetricKind, Options, Scorer, ScoringInput, find_reason_left_out
 
 
 class CombinedScorer:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from tuneoff.records import ScoredRow
 from tuneoff.results import CurvePoint
 from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring.base import MetricKind
 from tuneoff.scoring.pairs import compare_all
-from tuneoff.scoring.rows import MetricKind
 
 TrainingScores = tuple[float, int, Mapping[str, ScoredRow]]
 

@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.answer_text import find_in_language
-from tuneoff.scoring.calls import Call, GrammarError, parse_call
-from tuneoff.scoring.rows import (
+from tuneoff.scoring.base import (
     MetricKind,
     Options,
     ScoringInput,
@@ -26,6 +25,7 @@ from tuneoff.scoring.rows import (
     build_unanswered,
     explain_no_answer,
 )
+from tuneoff.scoring.calls import Call, GrammarError, parse_call
 from tuneoff.scoring.text import compute_matches
 
 METRICS: Mapping[str, MetricKind] = {

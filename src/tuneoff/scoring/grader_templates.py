@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuneoff.errors import ConfigError
-from tuneoff.scoring.rows import ScoringInput
+from tuneoff.scoring.base import ScoringInput
 
 _BRACES = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _FIELD = re.compile(r"\s*(item|sample)((?:\s*\.\s*[^.\[\]{}'\"]+|\[\s*\d+\s*\]|\[(['\"]).*?\3\])+)")

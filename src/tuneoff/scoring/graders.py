@@ -19,6 +19,15 @@ from typing import Any, Protocol
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import grader_forms as forms
+from tuneoff.scoring.base import (
+    MetricKind,
+    Options,
+    ScoringInput,
+    build_unanswered,
+    explain_no_answer,
+    shorten_text,
+)
+from tuneoff.scoring.custom import MAX_TRIED
 from tuneoff.scoring.formula import Formula
 from tuneoff.scoring.grader_templates import (
     GraderTemplate,
@@ -26,15 +35,6 @@ from tuneoff.scoring.grader_templates import (
     build_item,
     build_sample,
     read_answer,
-)
-from tuneoff.scoring.own import MAX_TRIED
-from tuneoff.scoring.rows import (
-    MetricKind,
-    Options,
-    ScoringInput,
-    build_unanswered,
-    explain_no_answer,
-    shorten_text,
 )
 from tuneoff.scoring.similarity import SIMILARITIES, check_fuzzy_match
 

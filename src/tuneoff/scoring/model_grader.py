@@ -18,12 +18,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import GraderConfig
+from tuneoff.config.base import PriceConfig
+from tuneoff.config.schema import GraderConfig
 from tuneoff.errors import ConfigError
-from tuneoff.files import read_lines
-from tuneoff.providers import Provider
+from tuneoff.providers.base import Provider
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import grader_forms as forms
+from tuneoff.scoring.base import (
+    MetricKind,
+    Options,
+    QuestionBudget,
+    ScoringInput,
+    build_unanswered,
+    explain_no_answer,
+)
 from tuneoff.scoring.grader_templates import (
     GraderTemplate,
     MissingFieldError,
@@ -48,15 +56,7 @@ from tuneoff.scoring.questions import (
     hash_question,
     score_in_order,
 )
-from tuneoff.scoring.rows import (
-    MetricKind,
-    Options,
-    QuestionBudget,
-    ScoringInput,
-    build_unanswered,
-    explain_no_answer,
-)
-from tuneoff.settings import PriceConfig
+from tuneoff.storage.files import read_lines
 
 UNREAD_VERDICT = "the grader did not say"
 _TEXT_PARTS = ("input_text", "output_text", "text")

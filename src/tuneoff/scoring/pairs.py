@@ -26,7 +26,7 @@ from tuneoff.scoring.flips import JointFlips
 from tuneoff.scoring.holm import adjust_by_holm
 from tuneoff.scoring.intervals import SIGNIFICANCE_LEVEL, align_with_p_value
 from tuneoff.scoring.paired import MeasuredPair, Pair, Values, flip_pairs, measure_pairs
-from tuneoff.scoring.way_of_training import Way, add_ways, find_seeds
+from tuneoff.scoring.training_variance import Way, add_ways, find_seeds
 
 # The version of intervals and tests (docs/scoring.md); 1 before the joint flips.
 TESTS_VERSION = 2

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tuneoff.config.base import PriceConfig
 from tuneoff.errors import ProviderError
-from tuneoff.files import append_lines, read_lines
-from tuneoff.providers import Provider, Reply, connect
-from tuneoff.providers.calls import retry
+from tuneoff.providers.base import Provider, Reply, connect
+from tuneoff.providers.retries import retry
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.rows import QuestionBudget, ScoringInput
-from tuneoff.settings import PriceConfig
+from tuneoff.scoring.base import QuestionBudget, ScoringInput
+from tuneoff.storage.files import append_lines, read_lines
 
 # Tokens around each turn of a question; and the most tokens of a reply, which may reason aloud
 # first.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tuneoff.records import ScoredRow
 from tuneoff.scoring.answer_text import strip_fence
-from tuneoff.scoring.rows import (
+from tuneoff.scoring.base import (
     MetricKind,
     Options,
     ScoringInput,

@@ -13,28 +13,16 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from tuneoff.errors import ConfigError
-from tuneoff.server import (
-    batch_run,
-    batches,
-    chat,
-    errors,
-    files,
-    jobs,
-    leftovers,
-    metrics,
-    models,
-    openapi,
-    page,
-    shapes,
-)
-from tuneoff.server.backend import InferenceBackend
+from tuneoff.inference.backend import InferenceBackend
+from tuneoff.inference.transformers_backend import TransformersBackend
+from tuneoff.server import batch_worker, cleanup, errors, metrics, openapi, page, schemas
 from tuneoff.server.claims import JobLocks
-from tuneoff.server.guard import RequestGuard
-from tuneoff.server.host import TransformersBackend
+from tuneoff.server.middleware import RequestGuard
+from tuneoff.server.routes import batches, chat, files, jobs, models
 from tuneoff.server.same_place import RequestNormalizer
 from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import Store
-from tuneoff.server.workers import WorkerSupervisor
+from tuneoff.server.supervisor import WorkerSupervisor
 
 GRACE_SECONDS = 10
 
@@ -51,9 +39,9 @@ def build_app(settings: ServerConfig, host: InferenceBackend | None = None) -> F
         """Start the backend, the workers and the batch task, and stop them at the end."""
         app.state.host = host or TransformersBackend()
         app.state.claims = JobLocks(settings.data_dir)
-        await run_in_threadpool(leftovers.clean_files, app.state.store)
+        await run_in_threadpool(cleanup.clean_files, app.state.store)
         workers = WorkerSupervisor(settings) if settings.bases else None
-        answering = asyncio.create_task(batch_run.answer_batches(app))
+        answering = asyncio.create_task(batch_worker.answer_batches(app))
         yield
         answering.cancel()
         with suppress(asyncio.CancelledError):
@@ -85,7 +73,7 @@ def build_app(settings: ServerConfig, host: InferenceBackend | None = None) -> F
         app.include_router(module.router)
 
     @app.get("/health")
-    async def health() -> shapes.Health:
+    async def health() -> schemas.Health:
         return {"status": "ok"}
 
     openapi.install_openapi(app, settings)
@@ -110,7 +98,7 @@ def run_app(
     """Run the server until it is interrupted."""
     import uvicorn
 
-    from tuneoff.server.connection import DeadlineConnection, compute_max_connections
+    from tuneoff.server.connection_limits import DeadlineConnection, compute_max_connections
 
     options: dict[str, Any] = {
         "http": DeadlineConnection, "ws": "none", "server_header": False, "log_level": "error",

@@ -11,12 +11,12 @@ import json
 import time
 from typing import Any
 
-from tuneoff.files import remove_folder
 from tuneoff.records import LossRow
-from tuneoff.rundir import ContenderDir
-from tuneoff.server import shapes
+from tuneoff.server import schemas
 from tuneoff.server.job import build_model_name
 from tuneoff.server.store import Store, generate_id
+from tuneoff.storage.files import remove_folder
+from tuneoff.storage.run_dir import ContenderDir
 
 # Checkpoints kept for a job; the hosted API keeps as many.
 MAX_CHECKPOINTS = 3
@@ -31,7 +31,7 @@ def add_checkpoint(store: Store, job_id: str, facts: dict[str, Any], loss: LossR
     name = build_model_name(facts["model"], facts["organization_id"], facts["suffix"], job_id)
     name = f"{name}:ckpt-step-{loss.step}"
     validation = loss.validation if facts["validation_file"] else None
-    metrics: shapes.CheckpointMetrics = {
+    metrics: schemas.CheckpointMetrics = {
         "step": loss.step,
         "train_loss": loss.train,
         "valid_loss": validation,
@@ -65,7 +65,7 @@ def drop_unknown_checkpoints(store: Store, job_id: str) -> None:
             remove_folder(folder)
 
 
-def render_checkpoint(row: dict[str, Any]) -> shapes.Checkpoint:
+def render_checkpoint(row: dict[str, Any]) -> schemas.Checkpoint:
     """Return a stored checkpoint as the API shows it."""
     return {
         "id": row["id"],

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tuneoff.billing import compute_default_epochs
-from tuneoff.contender_settings import LocalConfig, LoraConfig, TrainConfig
-from tuneoff.server import shapes
+from tuneoff.config.contenders import LocalConfig, LoraConfig, TrainConfig
+from tuneoff.server import schemas
 from tuneoff.server.asked import Text, reject_with
+from tuneoff.tokenization.openai import compute_default_epochs
 
 ACTIVE_STATES = ("queued", "running", "paused")
 Auto = Literal["auto"]
@@ -121,7 +121,7 @@ def build_contender_config(
     )
 
 
-def render_job(row: dict[str, Any]) -> shapes.Job:
+def render_job(row: dict[str, Any]) -> schemas.Job:
     """Return a stored job as the API shows it."""
     facts = json.loads(row["facts"])
     numbers = facts["resolved"]

@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from tuneoff.server import shapes
-from tuneoff.server.guard import OPEN_PATHS
+from tuneoff.server import schemas as shapes
+from tuneoff.server.middleware import OPEN_PATHS
 from tuneoff.server.settings import ServerConfig
 
-# Errors of every route (see `server/guard.py`); 400 replaces FastAPI's 422.
+# Errors of every route (see `server/middleware.py`); 400 replaces FastAPI's 422.
 COMMON_ERRORS = shapes.describe_errors(400, 401, 403, 413, 429, 431)
 # All errors of an operation are JSON, whatever its other responses are.
 _ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}

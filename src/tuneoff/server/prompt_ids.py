@@ -8,12 +8,12 @@ from dataclasses import replace
 from fastapi import Request as HttpRequest
 
 from tuneoff import prompts
+from tuneoff.inference.backend import LoadedModelInfo
+from tuneoff.inference.loaded_model import ServedModel
 from tuneoff.models.embedding import find_unknown_token
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.server.asked import ChatCreate, Sampled
-from tuneoff.server.backend import LoadedModelInfo
-from tuneoff.server.base import ServedModel
 from tuneoff.server.errors import ApiError
 from tuneoff.server.prompt_limits import (
     PIECE_CHARACTERS,

@@ -1,7 +1,7 @@
 """Refuses prompts that are too long before they cost time and memory.
 
 A long prompt is counted piece by piece, and only up to the allowed length. The decision uses the
-tokens of the pieces counted so far and the minimum for the rest (`server/least_tokens.py`). Long
+tokens of the pieces counted so far and the minimum for the rest (`server/token_bounds.py`). Long
 prompts are processed one at a time, off the event loop; work for a disconnected client stops.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import anyio.to_thread
 from starlette.requests import ClientDisconnect
 
-from tuneoff.server.least_tokens import TokenLowerBound
+from tuneoff.server.token_bounds import TokenLowerBound
 
 T = TypeVar("T")
 # Longer bodies (in bytes) and texts (in characters) wait for their turn.

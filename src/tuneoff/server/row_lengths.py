@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneoff.contenders.lengths import find_too_long
+from tuneoff.contenders.length_check import find_too_long
 from tuneoff.records import Example
 from tuneoff.tasks.training_rows import split_answer
-from tuneoff.tokens import load_counter
+from tuneoff.tokenization.offline import load_counter
 
 # Bytes checked while a client waits: some seconds. Longer files are checked when their job starts.
 MAX_BYTES = 4 * 1024**2

@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneoff import machine
-from tuneoff.contender_settings import SHIPPED_BASE
+from tuneoff import environment
+from tuneoff.config.contenders import SHIPPED_BASE
 from tuneoff.errors import ConfigError
+from tuneoff.inference.loaded_model import ServedModel
 from tuneoff.models.loading import check_eos_token, resolve_base
-from tuneoff.server.base import ServedModel
 
 KEYS_VARIABLE = "TUNEOFF_API_KEYS"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -40,7 +40,7 @@ class ServerConfig:
     """Limit of queued jobs."""
     workers: int | None = None
     """Number of training processes; None: one for each device."""
-    today: datetime.date = field(default_factory=lambda: machine.today())
+    today: datetime.date = field(default_factory=lambda: environment.today())
     """The date for chat templates that ask for one, as long as the server runs: of bases, and of
     jobs created here."""
 

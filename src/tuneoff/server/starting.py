@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tuneoff.server import app, backend
-from tuneoff.server.run import start_run_backend
+from tuneoff.inference import backend
+from tuneoff.server import app
+from tuneoff.server.run_models import start_run_backend
 from tuneoff.server.settings import KEYS_VARIABLE, build_server_config
 
 

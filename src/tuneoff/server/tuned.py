@@ -9,14 +9,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneoff.files import remove_folder
-from tuneoff.rundir import ContenderDir
-from tuneoff.server import shapes
-from tuneoff.server.base import ServedModel
+from tuneoff.inference.loaded_model import ServedModel
+from tuneoff.server import schemas
 from tuneoff.server.errors import ApiError, build_not_found
 from tuneoff.server.job import format_base_argument
 from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import Store
+from tuneoff.storage.files import remove_folder
+from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tokenization.chat_template import find_job_date
 
 
@@ -102,7 +102,7 @@ def _get_adapter_dir(store: Store, tuned: StoredModel) -> Path:
     return directory.adapter if tuned.step is None else directory.epoch(tuned.step)
 
 
-def render_model(tuned: StoredModel, settings: ServerConfig) -> shapes.Model:
+def render_model(tuned: StoredModel, settings: ServerConfig) -> schemas.Model:
     """Return a model as the API shows it, with two more fields: its base, and whether that is
     served."""
     return {

@@ -20,12 +20,13 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.base import Columns
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.prompts import CHAT_PASS_THROUGH, Template
 from tuneoff.records import Example, Split
-from tuneoff.settings import Columns
-from tuneoff.tasks import DataPaths, Splits, training_rows
+from tuneoff.tasks import training_rows
+from tuneoff.tasks.base import DataPaths, Splits
 from tuneoff.tasks.columns import (
     TURN_KEYS,
     ColumnUsage,
@@ -33,7 +34,7 @@ from tuneoff.tasks.columns import (
     find_columns,
     make_example,
 )
-from tuneoff.tasks.rows import DataRow, Record, get_row_id, read_records
+from tuneoff.tasks.readers import DataRow, Record, get_row_id, read_records
 from tuneoff.tasks.splits import carve, compute_carved_size, count_repeated_inputs, find_repeated_id
 from tuneoff.tasks.text_lines import Warn, ignore_warning
 

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tuneoff.config.base import Columns
 from tuneoff.errors import DataError
 from tuneoff.records import Example
-from tuneoff.settings import Columns
-from tuneoff.tasks.rows import (
+from tuneoff.tasks.readers import (
     DataRow,
     Record,
     get_optional_text,

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import ConfigError
 from tuneoff.prompts import Template
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.tasks import DataPaths, Splits
-from tuneoff.tasks.rows import DataRow, get_required_text, load_from_hub, read_records
+from tuneoff.tasks.base import DataPaths, Splits
+from tuneoff.tasks.readers import DataRow, get_required_text, load_from_hub, read_records
 from tuneoff.tasks.samples import functional
 
 SCORER = "functional"

@@ -13,8 +13,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tuneoff.databases import find_committed
 from tuneoff.errors import DataError
+from tuneoff.storage.databases import find_committed
 
 
 def serialize_schema(file: Path) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, cast
 
+from tuneoff.config.base import Limit
 from tuneoff.errors import DataError
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.settings import Limit
 from tuneoff.tasks.training_rows import LONE_SURROGATE, find_lone_surrogate
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneoff.config import TaskConfig
+from tuneoff.config.base import Columns, Limit
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import ConfigError
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.settings import Columns, Limit
-from tuneoff.tasks import DataPaths
+from tuneoff.tasks.base import DataPaths
 from tuneoff.tasks.chat import iterate_examples, warn_chosen_columns
 from tuneoff.tasks.splits import (
     build_input_key,

@@ -26,13 +26,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneoff.config import TaskConfig
-from tuneoff.databases import find_database
+from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example
-from tuneoff.tasks import DataPaths, Splits
-from tuneoff.tasks.rows import DataRow, get_required_text, load_from_hub, read_records
+from tuneoff.storage.databases import find_database
+from tuneoff.tasks.base import DataPaths, Splits
+from tuneoff.tasks.readers import DataRow, get_required_text, load_from_hub, read_records
 from tuneoff.tasks.samples import sql
 from tuneoff.tasks.schema import serialize_schema
 from tuneoff.tasks.splits import carve_groups, exclude_inputs

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tuneoff import machine
+from tuneoff import environment
 from tuneoff.errors import TuneoffError
 from tuneoff.prompts import Roles, list_roles
 from tuneoff.tokenization.adaptation import Adaptation, adapt_template
@@ -65,7 +65,7 @@ class ChatTemplate:
         source, problem = plan(self.source, self._names, roles, add_generation_prompt)
         if problem is not None:
             raise TemplateError(problem)
-        day = self.today or machine.today()
+        day = self.today or environment.today()
         moment = datetime.datetime.combine(day, datetime.time())
         try:
             return render_source(
@@ -76,12 +76,12 @@ class ChatTemplate:
 
     def describe(self, conversations: Collection[Roles]) -> list[str]:
         """Return clauses that say what is adapted for conversations of these roles."""
-        day = self.today or machine.today()
+        day = self.today or environment.today()
         return list(self.adaptation.select_for(conversations).describe(day))
 
     def build_exported(self, conversations: Collection[Roles]) -> str:
         """Return the template's text, adapted for conversations of these roles."""
-        day = self.today or machine.today()
+        day = self.today or environment.today()
         return adapt_template(self.source, self.adaptation.select_for(conversations), day)
 
     @property

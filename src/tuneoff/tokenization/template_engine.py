@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tuneoff import machine
+from tuneoff import environment as machine
 
 if TYPE_CHECKING:
     from jinja2 import Template

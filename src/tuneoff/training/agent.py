@@ -12,8 +12,8 @@ import signal
 import sys
 from pathlib import Path
 
-from tuneoff.files import write_text
-from tuneoff.training.processes import FAILURE_FILE, watch_parent
+from tuneoff.storage.files import write_text
+from tuneoff.training.distributed.launcher import FAILURE_FILE, watch_parent
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     )
     try:
         elastic_launch(config, sys.executable)(
-            "-m", "tuneoff.training.member", str(folder), str(os.getpid())
+            "-m", "tuneoff.training.distributed.worker", str(folder), str(os.getpid())
         )
     except ChildFailedError as error:
         # When one process is killed the others fail too, and their failure may be noticed first.

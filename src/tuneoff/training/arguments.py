@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.contender_settings import LocalConfig, TrainConfig
+from tuneoff.config.contenders import LocalConfig, TrainConfig
 from tuneoff.models.loading import get_device
 from tuneoff.training.convergence import Schedule
-from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup
+from tuneoff.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tuneoff.files import remove_folder
+from tuneoff.storage.files import remove_folder
 
 TOTALS_FILE, STATE_FILE = "effort.json", "trainer_state.json"
 PARTIAL_DIR = ".writing"

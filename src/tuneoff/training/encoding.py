@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from tuneoff import prompts
-from tuneoff.contender_settings import Rendering
+from tuneoff.config.contenders import Rendering
 from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.contender_settings import LocalConfig
+from tuneoff.config.contenders import LocalConfig
 from tuneoff.records import TrainingRecord
-from tuneoff.rundir import ContenderDir
-from tuneoff.training.card import write_card
-from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup
+from tuneoff.storage.run_dir import ContenderDir
+from tuneoff.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from tuneoff.training.model_card import write_card
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -67,11 +67,11 @@ class ModelSaver:
         """Return the full state of a sharded model; None if every process holds it whole."""
         if self.group.size == 1:
             return None
-        from tuneoff.training import sharding
+        from tuneoff.training.distributed import fsdp
 
-        if not sharding.is_sharded(self.model):
+        if not fsdp.is_sharded(self.model):
             return None
-        return sharding.gather_state(sharding.get_saved_state(self.model), self.group)
+        return fsdp.gather_state(fsdp.get_saved_state(self.model), self.group)
 
     def _weights(self, final: Path, state: Any) -> Path:
         """Write the weights into a temporary folder beside the final one and return it."""

@@ -39,8 +39,8 @@ from transformers import (
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from tuneoff.errors import ContenderError
-from tuneoff.models.packing import MicroBatch, install_micro_batch_loss
-from tuneoff.training import sharding
+from tuneoff.prefix_sharing.micro_batch import MicroBatch, install_micro_batch_loss
+from tuneoff.training.batching import MicroBatcher
 from tuneoff.training.checkpoints import (
     PARTIAL_DIR,
     STATE_FILE,
@@ -49,10 +49,10 @@ from tuneoff.training.checkpoints import (
     parse_checkpoint_step,
     publish_checkpoint,
 )
+from tuneoff.training.distributed import fsdp
+from tuneoff.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
-from tuneoff.training.group import SINGLE_PROCESS, ProcessGroup
-from tuneoff.training.order import ExampleSampler
-from tuneoff.training.packer import MicroBatcher
+from tuneoff.training.sampler import ExampleSampler
 
 # Nats above the loss of a uniform guess over the vocabulary.
 MAX_EXCESS_LOSS = 1.0
@@ -277,8 +277,8 @@ class BakeOffTrainer(Trainer):
             whole: Any = self.model
             optimizer: Any = self.optimizer
             self._full_state = (
-                sharding.gather_state(sharding.get_saved_state(whole), self.group),
-                sharding.gather_state(optimizer.state_dict(), self.group),
+                fsdp.gather_state(fsdp.get_saved_state(whole), self.group),
+                fsdp.gather_state(optimizer.state_dict(), self.group),
             )
         if self.group.first:
             self.totals.write(folder / PARTIAL_DIR / format_checkpoint_name(step))
@@ -309,7 +309,7 @@ class BakeOffTrainer(Trainer):
             return
         scheduler: Any = self.lr_scheduler
         read = partial(torch.load, map_location="cpu", weights_only=True)
-        sharding.load_optimizer(self.optimizer, read(Path(checkpoint) / OPTIMIZER_NAME))
+        fsdp.load_optimizer(self.optimizer, read(Path(checkpoint) / OPTIMIZER_NAME))
         scheduler.load_state_dict(read(Path(checkpoint) / SCHEDULER_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -317,7 +317,7 @@ class BakeOffTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             whole: Any = self.model
-            sharding.load_weights(whole, Path(resume_from_checkpoint), self.group)
+            fsdp.load_weights(whole, Path(resume_from_checkpoint), self.group)
 
     def _load_best_model(self) -> None:
         if self.group.size == 1:
@@ -367,7 +367,7 @@ def build_trainer(
     )
     trainer.order, trainer.packer, trainer.validation = order, packer, validation
     trainer.totals, trainer.say, trainer.on_saved = effort, say, on_saved
-    trainer.group, trainer.sharded = group, group.size > 1 and sharding.is_sharded(model)
+    trainer.group, trainer.sharded = group, group.size > 1 and fsdp.is_sharded(model)
     # Transformers seeds all processes alike.
     group.seed_dropout(arguments.seed)
     if effort.most_tokens is not None:

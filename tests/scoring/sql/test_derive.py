@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.sql import score_rows
-from tuneoff.scoring.sql.derive import collect_constants, derive_suites
+from tuneoff.scoring.sql.derived_databases import collect_constants, derive_suites
+from tuneoff.scoring.sql.scorer import score_rows
 
 SCHEMA = """
 CREATE TABLE port (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);

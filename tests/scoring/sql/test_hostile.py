@@ -15,7 +15,7 @@ import pytest
 from asking import REFERENCE, ask, make_database, open_pool, request
 from hostile import HOSTILE
 
-from tuneoff.scoring.sql.pool import WorkerLimits, WorkerPool, WorkerProcess
+from tuneoff.scoring.sql.worker_pool import WorkerLimits, WorkerPool, WorkerProcess
 
 LIMIT_SECONDS = 0.5
 TRIES = 4

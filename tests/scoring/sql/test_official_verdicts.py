@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.rows import ScoringMode
-from tuneoff.scoring.sql import METRICS, score_rows
+from tuneoff.scoring.base import ScoringMode
 from tuneoff.scoring.sql.official import (
     is_ordered,
     is_same_result,
@@ -19,8 +18,9 @@ from tuneoff.scoring.sql.official import (
     prepare_prediction,
 )
 from tuneoff.scoring.sql.sandbox import QueryStopped, connect, select
+from tuneoff.scoring.sql.scorer import METRICS, score_rows
 from tuneoff.scoring.sql.set_match import classify_hardness
-from tuneoff.scoring.sql.spider_grammar import parse_spider
+from tuneoff.scoring.sql.spider_parser import parse_spider
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tuneoff.scoring.sql.set_match import classify_hardness, group_columns, is_set_match
-from tuneoff.scoring.sql.spider_grammar import NotSpider, parse_spider, tokenize
+from tuneoff.scoring.sql.spider_parser import NotSpider, parse_spider, tokenize
 
 COLUMNS = {
     "ship": ["id", "name", "built", "port_id"],

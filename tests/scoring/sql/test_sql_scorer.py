@@ -12,8 +12,8 @@ import pytest
 from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.rows import ScoringMode, find_reason_left_out
-from tuneoff.scoring.sql import METRICS, failing, groups, score_rows
+from tuneoff.scoring.base import ScoringMode, find_reason_left_out
+from tuneoff.scoring.sql.scorer import METRICS, failing, groups, score_rows
 
 GOLD = "SELECT name ,  age FROM singer WHERE age  >  20"
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from tuneoff.scoring.sql.judging import judge
+from tuneoff.scoring.sql.judge import judge
 from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.sandbox import connect, select
 from tuneoff.scoring.sql.ties import find_tie_groups

@@ -26,7 +26,7 @@ from tuneoff.scoring.sql.sandbox import (
     connect,
     select,
 )
-from tuneoff.scoring.sql.spider_grammar import NotSpider, SpiderQuery, parse_spider
+from tuneoff.scoring.sql.spider_parser import NotSpider, SpiderQuery, parse_spider
 from tuneoff.scoring.sql.ties import find_tie_groups
 
 # LRU cache: the most references, and about the most bytes of all together.

@@ -18,13 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from tuneoff.scoring.sql.spider_grammar import (
-    Condition,
-    Conditions,
-    SpiderColumn,
-    SpiderQuery,
-    Term,
-)
+from tuneoff.scoring.sql.spider_parser import Condition, Conditions, SpiderColumn, SpiderQuery, Term
 
 Keys = Mapping[str, str]
 

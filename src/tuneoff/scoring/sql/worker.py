@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneoff.scoring.sql import sandbox
-from tuneoff.scoring.sql.judging import judge
+from tuneoff.scoring.sql.judge import judge
 from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.reference import ReferenceFailedError
 from tuneoff.scoring.sql.sandbox import QueryStopped

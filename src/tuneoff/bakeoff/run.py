@@ -1,0 +1,519 @@
+"""A run from start to end: prepare → tune → predict → score → collect → report.
+
+Each stage reads what earlier ones wrote and writes its own file. The same call again continues
+where the last one stopped: a tuned contender is not tuned again, an answered example is not
+answered again. A contender with several seeds, or with a learning curve, is tuned, answers and is
+scored once per training variant (`contenders/variants.py`).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tuneoff.bakeoff import data_update, prepare, references
+from tuneoff.bakeoff.baselines import score_baselines
+from tuneoff.bakeoff.budget import (
+    attach_budgets,
+    build_grader_budgets,
+    build_judge_budget,
+    list_judging_models,
+)
+from tuneoff.bakeoff.label_results import add_labels
+from tuneoff.bakeoff.prepare import ResolvedBakeOff
+from tuneoff.bakeoff.results import collect_results
+from tuneoff.bakeoff.schedule import (
+    Executor,
+    SequentialExecutor,
+    prompt_for_running_jobs,
+    run_contenders,
+    start_remote_jobs,
+)
+from tuneoff.config.base import Reasoning
+from tuneoff.config.schema import BakeOff
+from tuneoff.contenders.base import Contender, ContenderContext, describe_prompts
+from tuneoff.contenders.samples import count_samples, list_scored, list_unanswered, split_by_sample
+from tuneoff.contenders.variants import TrainingVariant, format_failure, list_variants
+from tuneoff.costs.contender_prices import is_hosted
+from tuneoff.costs.ledger import TRAINING, Ledger
+from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, explain_unknown
+from tuneoff.models import bases
+from tuneoff.models.loading import release_memory
+from tuneoff.planning.kept import save_plan
+from tuneoff.progress import OVER_BUDGET, WAITING, Progress, SilentProgress
+from tuneoff.records import SPLITS, Example, ScoredRow, ServingRecord, Split
+from tuneoff.report import format, write_report
+from tuneoff.report.model_card import write_cards
+from tuneoff.results import Results
+from tuneoff.scoring import RULES, Options, llm_judge
+from tuneoff.scoring.aggregate import average_samples
+from tuneoff.scoring.base import ThoughtCounter, build_left_out, build_scoring_inputs
+from tuneoff.storage.resume import open_run_dir, save_config
+from tuneoff.storage.run_dir import ContenderDir, RunDir, lock_run_dir
+
+DEFAULT_FOLDER = Path("runs")
+# Wrong answers whose results are stored for the report.
+MAX_DETAILS = 500
+FRESH_DATA_HINT = "; this run takes corrected files with --fresh-data"
+
+
+def run(
+    bakeoff: BakeOff,
+    run_dir: Path | str | None = None,
+    *,
+    only: str | None = None,
+    fresh: bool = False,
+    yes: bool = False,
+    replay: Path | str | None = None,
+    fresh_data: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    command: str = "tuneoff.run",
+) -> Results:
+    """Run a bake-off, or continue it, write its report, and return the results.
+
+    Args:
+        run_dir: where everything is written; `runs/NAME` if left out.
+        only: run this contender alone.
+        fresh: forget the earlier work of that contender (or, without `only`, of the whole run). The
+            forgotten contender's settings, or the whole file and its data, may have changed.
+        yes: a provider's model without a price may be used, and is not counted.
+        replay: a recorded run (`record: true`), whose exchanges replace the providers.
+        fresh_data: take the data files anew. Answers whose inputs changed are requested again,
+            others are scored again; where that costs money, `yes` agrees to it.
+        executor: does contenders' work; this process, one after another, if left out.
+
+    Raises:
+        UserError: the file, the data or the run directory cannot be used; nothing was done.
+        BudgetError: a paid step could pass `budget_usd`; what was done before is in the report.
+    """
+    progress = progress or SilentProgress()
+    parts = prepare.resolve(bakeoff)
+    for judge_settings in list_judging_models(bakeoff):
+        llm_judge.check_ready(judge_settings)
+    names = [contender.name for contender in bakeoff.contenders]
+    if only is not None and only not in names:
+        raise ConfigError(f"--only: {explain_unknown('contender', only, names)}.")
+    if fresh_data and (fresh or only is not None):
+        other = "--fresh" if fresh else "--only"
+        raise ConfigError(
+            f"--fresh-data is for every contender and keeps their work; drop {other}."
+        )
+    run = RunDir(Path(run_dir) if run_dir is not None else DEFAULT_FOLDER / bakeoff.name)
+    if run.path.exists() and not run.path.is_dir():
+        raise RunDirectoryError(f"{run.path}: this is a file; give a folder as --run-dir.")
+    with lock_run_dir(run.path):
+        if fresh_data and run.has_data():
+            open_run_dir(run.path, bakeoff)
+            data_update.resume_fresh_data(run)
+            data_update.apply_fresh_data(parts, run, yes, progress)
+        return _run_locked(
+            parts,
+            run,
+            names,
+            only,
+            fresh,
+            yes,
+            replay,
+            executor or SequentialExecutor(),
+            progress,
+            command,
+        )
+
+
+def _run_locked(
+    parts: ResolvedBakeOff,
+    run: RunDir,
+    names: Sequence[str],
+    only: str | None,
+    fresh: bool,
+    yes: bool,
+    replay: Path | str | None,
+    executor: Executor,
+    progress: Progress,
+    command: str,
+) -> Results:
+    """Run the contenders of a locked run directory and return the results."""
+    bakeoff = parts.bakeoff
+    if fresh and only is None and (run.path / "bakeoff.yaml").exists():
+        _check_nothing_paid(run)
+        # Nothing is forgotten for a file that cannot be run.
+        references.check_references(parts, prepare.load_examples(parts)[0]["test"])
+        run.clear()
+    examples, unusable = _load_examples(parts, run, progress, only if fresh else None)
+    chosen = [c for c in bakeoff.contenders if only in (None, c.name)]
+    options = _build_options(parts, run, examples["test"], chosen, progress, unusable)
+    usable = [e for e in examples["test"] if e.id not in options.left_out]
+    if len(names) > 1 and usable:
+        progress.say(prepare.describe_test_power(parts, usable))
+    recorded = None if replay is None else RunDir(Path(replay))
+    work = {name: _build_context(parts, examples, run, name, progress, recorded) for name in names}
+    ledger = Ledger(run.events, bakeoff.budget_usd, progress.spent)
+    for contender in chosen:
+        progress.status(contender.name, WAITING)
+    forgotten = only if fresh else None
+    work = attach_budgets(bakeoff, chosen, work, ledger, yes, forgotten, executor.kind_of)
+    options = _attach_judge_budgets(options, bakeoff, ledger, progress)
+    if fresh and only is not None:
+        run.contender(only).clear()
+        ledger.forget(only)
+        save_config(run.path, bakeoff)
+    save_plan(parts, examples, run)
+    budget_error: BudgetError | None = None
+    try:
+        start_remote_jobs(chosen, work, executor)
+        carry_out = partial(_run_contender, parts, run, work, options, executor)
+        run_contenders(carry_out, chosen, work, executor)
+    except BudgetError as error:
+        budget_error = error
+    except KeyboardInterrupt:
+        prompt_for_running_jobs(chosen, work, executor)
+        raise
+    bases.drop_cached_base()
+    _report_uncertain_costs(run, progress)
+    score_baselines(parts, run, examples, options, progress)
+    results = add_labels(run, collect_results(parts, run, examples, options, command))
+    _report_older_rules(bakeoff, run, progress)
+    run.write_results(results)
+    write_report(run)
+    write_cards(run, results)
+    if budget_error is not None:
+        raise budget_error
+    run.event("finished")
+    return results
+
+
+def _check_nothing_paid(run: RunDir) -> None:
+    """Raise if `--fresh` of the whole run would forget paid work.
+
+    That includes contenders that the file no longer names.
+    """
+    begun = {folder.path.name for folder in run.contenders() if folder.has_paid_work()}
+    paid_for = sorted(begun | Ledger(run.events).names())
+    if run.judgements.exists():
+        raise RunDirectoryError(
+            f"{run.path}: --fresh would forget what a judge said, which was paid for; add --only "
+            "NAME to begin one contender anew, or give another --run-dir."
+        )
+    if paid_for:
+        raise RunDirectoryError(
+            f"{run.path}: --fresh would forget what was paid for (contender "
+            f"{', '.join(paid_for)}); add --only NAME to pay for one again, or give another "
+            "--run-dir."
+        )
+
+
+def _report_uncertain_costs(run: RunDir, progress: Progress) -> None:
+    """Report costs that may have been billed."""
+    ledger = Ledger(run.events)
+    jobs = ledger.spent(what=TRAINING).uncertain
+    answers = ledger.spent().uncertain - jobs
+    for what, usd in (
+        ("jobs that were not seen to end", jobs),
+        ("answers that were lost", answers),
+    ):
+        if usd:
+            progress.say(
+                f"{what} may have been billed: up to ${usd:.4f} more than the costs that are "
+                "shown; your provider's bill says."
+            )
+
+
+def _report_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
+    """Report contenders scored by older rules; `--only` leaves the scores of the others."""
+    firsts = {
+        c.name: list_variants(c)[0].directory(run.contender(c.name)) for c in bakeoff.contenders
+    }
+    old = [
+        name
+        for name, folder in firsts.items()
+        if folder.has_scores() and folder.scoring_rules() != RULES
+    ]
+    if old:
+        progress.say(
+            f"warning: {', '.join(old)}: scored by older rules than now; run without --only to "
+            "score every contender by the same."
+        )
+
+
+def _load_examples(
+    parts: ResolvedBakeOff, run: RunDir, progress: Progress, fresh: str | None
+) -> tuple[Mapping[Split, Sequence[Example]], Mapping[str, str] | None]:
+    """Return the run's own examples, or load and store the task's, with their unusable references.
+
+    The unusable references are None if they were not searched for.
+    """
+    if run.has_data():
+        open_run_dir(run.path, parts.bakeoff, fresh)
+        run.save_today()
+        data_update.resume_fresh_data(run)
+        own = {split: run.examples(split) for split in SPLITS}
+        data_update.warn_if_different(parts, run, own, progress)
+        return own, None
+    examples, warnings = prepare.load_examples(parts)
+    unusable, doubts = references.check_references(parts, examples["test"])
+    warnings += doubts
+    open_run_dir(run.path, parts.bakeoff)
+    run.save_today()
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+        run.event("warning", text=warning)
+    for split in SPLITS:
+        rows = (data_update.build_row(example, parts) for example in examples[split])
+        run.write_examples(split, rows)
+    return examples, unusable
+
+
+def _build_options(
+    parts: ResolvedBakeOff,
+    run: RunDir,
+    test: Sequence[Example],
+    chosen: Sequence[Any],
+    progress: Progress,
+    unusable: Mapping[str, str] | None,
+) -> Options:
+    """Return how answers are scored, with missing databases made and unusable references left out.
+
+    Args:
+        unusable: unusable references, where they were just searched for.
+
+    Raises:
+        DataError: too many references cannot be used, and there is work left to do.
+    """
+    folder = parts.task.databases(parts.settings, parts.place, run.data / "databases")
+    count = parts.settings.derived_databases
+    derived = references.derive_test_databases(parts, folder, test, run.data / "derived", count)
+    options = replace(prepare.build_options(parts, folder, derived), judgements=run.judgements)
+    left_out = unusable
+    if left_out is None or derived is not None:  # these references were not checked yet
+        left_out = references.find_unusable(parts, test, options)
+    if left_out:
+        if not all(_is_answered(run, settings, test) for settings in chosen):
+            references.refuse_many(parts, left_out, len(test), FRESH_DATA_HINT)
+        warning = references.explain_left_out(parts, left_out, len(test), FRESH_DATA_HINT)
+        progress.say(f"warning: {warning}")
+        run.event("warning", text=warning)
+    return replace(options, left_out=left_out)
+
+
+def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
+    """Return whether every example has an answer from each variant of a contender."""
+    folders = (
+        variant.directory(run.contender(settings.name)) for variant in list_variants(settings)
+    )
+    return not any(list_unanswered(settings, folder.answers(), test) for folder in folders)
+
+
+def _attach_judge_budgets(
+    options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress
+) -> Options:
+    """Return the same options with the budgets of judges and graders that ask a model."""
+    purse, unpriced = build_judge_budget(bakeoff, ledger)
+    purses, more = build_grader_budgets(bakeoff, ledger)
+    for sentence in dict.fromkeys([unpriced, *more]):
+        if sentence is not None:
+            progress.say(f"warning: {sentence}")
+    return replace(options, purse=purse, grader_purses=purses)
+
+
+def _build_context(
+    parts: ResolvedBakeOff,
+    examples: Mapping[Split, Sequence[Example]],
+    run: RunDir,
+    name: str,
+    progress: Progress,
+    recorded: RunDir | None,
+) -> ContenderContext:
+    """Return a contender's context."""
+    return ContenderContext(
+        folder=parts.bakeoff.folder,
+        train=examples["train"],
+        validation=examples["validation"],
+        test=examples["test"],
+        template=replace(parts.template, today=run.today()),
+        prompt=parts.settings.prompt,
+        max_new_tokens=parts.max_new_tokens,
+        directory=run.contender(name),
+        progress=progress,
+        name=parts.bakeoff.name,
+        replay=None if recorded is None else recorded.contender(name),
+        measure=parts.bakeoff.measure,
+    )
+
+
+def _run_contender(
+    parts: ResolvedBakeOff,
+    run: RunDir,
+    work: Mapping[str, ContenderContext],
+    options: Options,
+    executor: Executor,
+    settings: Any,
+) -> None:
+    """Run each training variant of one contender; a failure is recorded, and others continue."""
+    contender_work = work[settings.name]
+    training = TrainingVariant(settings)
+    try:
+        kind = executor.kind_of(settings)
+        for training in list_variants(settings):
+            _run_variant(parts, run, kind, training, training.work(contender_work), options)
+        _measure_serving(run, kind, list_variants(settings)[0], contender_work)
+        contender_work.directory.write_error(None)
+        contender_work.progress.status(
+            settings.name, _format_standing(parts, settings, contender_work, options)
+        )
+    except BudgetError as error:
+        contender_work.directory.write_error(str(error))
+        contender_work.progress.status(settings.name, OVER_BUDGET)
+        run.event("over budget", contender=settings.name, error=str(error))
+        raise
+    except Exception as error:  # a contender's failure is data, not a crash
+        text = format_failure(training, error)
+        contender_work.directory.write_error(text)
+        run.event("failed", contender=settings.name, error=text, traceback=traceback.format_exc())
+        contender_work.progress.status(settings.name, f"failed: {text}")
+    finally:
+        release_memory()
+
+
+def _format_standing(
+    parts: ResolvedBakeOff, settings: Any, work: ContenderContext, options: Options
+) -> str:
+    """Return a contender's score by the deciding metric; of several seeds, the first one's."""
+    metric = parts.get_deciding_metric(options)
+    rows = average_samples(list_scored(settings, _get_first_dir(settings, work)))
+    values = [float(row.scores[metric]) for row in rows.values() if metric in row.scores]
+    if not values:
+        return "done"
+    mean = sum(values) / len(values)
+    return f"{format.words(metric)} {format.score(mean, format.is_share(mean))}"
+
+
+def _get_first_dir(settings: Any, work: ContenderContext) -> ContenderDir:
+    """Return the folder of a contender's first variant."""
+    return list_variants(settings)[0].work(work).directory
+
+
+def _run_variant(
+    parts: ResolvedBakeOff,
+    run: RunDir,
+    kind: Contender,
+    training: TrainingVariant,
+    work: ContenderContext,
+    options: Options,
+) -> None:
+    """Tune, answer and score one training variant."""
+    settings = training.settings
+    run.event("tune", contender=settings.name)
+    kind.tune(settings, work)
+    release_memory()
+    run.event("answer", contender=settings.name)
+    _answer_examples(kind, settings, work)
+    release_memory()
+    run.event("score", contender=settings.name)
+    _score_answers(parts, settings, work, options)
+
+
+def _measure_serving(
+    run: RunDir, kind: Contender, first: TrainingVariant, work: ContenderContext
+) -> None:
+    """Measure the latency of the first variant's model; if that fails, only costs are unknown.
+
+    An own model is timed once. A provider's answers were timed already, so nothing is left to do.
+    """
+    serving, variant_work = getattr(kind, "serving", None), first.work(work)
+    before, own = variant_work.directory.serving(), not is_hosted(first.settings)
+    if serving is None or (own and before is not None and not _needs_timing(before, variant_work)):
+        return
+    if own:
+        run.event("measure", contender=work.directory.path.name)
+    try:
+        record = serving(first.settings, variant_work)
+    except Exception as error:  # the scores are valid without it
+        text = format_failure(first, error)
+        run.event("not measured", contender=work.directory.path.name, error=text)
+        work.progress.say(f"warning: {first.settings.name}: its speed was not measured: {text}")
+    else:
+        if record is not None and record != before:
+            variant_work.directory.write_serving(record)
+
+
+def _needs_timing(before: ServingRecord, work: ContenderContext) -> bool:
+    """Return whether an own model still has to be timed, because `measure` was false."""
+    return work.measure and not before.alone and before.saturated > 0
+
+
+def _answer_examples(kind: Contender, settings: Any, work: ContenderContext) -> None:
+    """Answer what is not answered yet; each batch is written as it arrives."""
+    answered = work.directory.answers()
+    questions = list_unanswered(settings, answered, work.test)
+    ids = {example.id for example, _ in questions}
+    left = [example for example in work.test if example.id in ids]
+    total = len(work.test) * count_samples(settings, answered)
+    done = total - len(questions)
+    before = work.directory.prompt()
+    if left or (answered and before is None):
+        record = describe_prompts(kind, settings, work)
+        if answered and before is not None and before.prompt_sha256 != record.prompt_sha256:
+            work.progress.say(
+                f"warning: {settings.name}: its {len(answered)} earlier answers are to other "
+                "prompts, for an earlier version chose shots otherwise; --fresh --only "
+                f"{settings.name} asks all of them alike."
+            )
+        work.directory.write_prompt(record)
+    if not left:
+        return
+    step = work.progress.stage(f"{settings.name}: answering", total)
+    for batch in kind.answer(settings, work, left):
+        work.directory.append_predictions(batch)
+        done += len(batch)
+        step(min(done, total))  # recorded answers show only now how many samples there are
+    cut = sum(p.finish_reason == "length" for p in work.directory.answers().values())
+    if cut:
+        reasoning = settings.max_reasoning_tokens if isinstance(settings, Reasoning) else 0
+        more = f" and reasoning_tokens ({reasoning})" if reasoning else ""
+        work.progress.say(
+            f"warning: {settings.name}: {cut} answers were cut at task.max_new_tokens "
+            f"({work.max_new_tokens}){more}."
+        )
+
+
+def _score_answers(
+    parts: ResolvedBakeOff, settings: Any, work: ContenderContext, options: Options
+) -> None:
+    """Score a contender's answers and store scores, rules and details."""
+    name = settings.name
+    answers = split_by_sample(settings, work.directory)
+    if not any(answers):
+        return
+    unusable = options.left_out
+    usable = [e for e in work.test if e.id not in unusable]
+    rows = [build_scoring_inputs(usable, of_sample) for of_sample in answers]
+    details: list[Mapping[str, Any]] = []
+
+    def keep(result: Mapping[str, Any]) -> None:
+        if len(details) < MAX_DETAILS:
+            details.append(result)
+
+    counter = ThoughtCounter(options.mode)
+    for row in chain(*rows):
+        counter.add(row)
+    for warning in counter.warnings():
+        work.progress.say(f"warning: {name}: {warning}")
+    step = work.progress.stage(f"{name}: scoring", sum(map(len, rows)))
+    scored = list[ScoredRow]()
+    for sample, sample_rows in enumerate(rows):
+        sample_options = replace(
+            options, details=None if sample else keep
+        )  # the report shows the first
+        for scored_row in parts.scorer.score_rows(sample_rows, sample_options):
+            scored.append(replace(scored_row, sample=sample))
+            step(len(scored))
+    without = (build_left_out(e.id, unusable[e.id]) for e in work.test if e.id in unusable)
+    work.directory.write_scores([*scored, *without])
+    work.directory.write_scoring_rules(RULES)
+    work.directory.write_details(details)

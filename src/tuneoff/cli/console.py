@@ -1,0 +1,84 @@
+"""How commands use the terminal: JSON on stdout, progress and questions on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from tuneoff.models.head import ignore_tie_warnings
+from tuneoff.progress import LineProgress, Progress
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    from pydantic_core import to_jsonable_python
+
+    text = json.dumps(to_jsonable_python(_convert_decimals(value)), ensure_ascii=False, indent=2)
+    # Half of a surrogate pair cannot be written as UTF-8, only as a JSON escape.
+    typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text))
+
+
+def _convert_decimals(value: Any) -> Any:
+    """Return a value with each `Decimal` as a float: in JSON, money is a number."""
+    from decimal import Decimal
+
+    if isinstance(value, dict):
+        return {key: _convert_decimals(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_convert_decimals(inner) for inner in value]
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def show_quiet_progress() -> Any:
+    """Return a context manager that shows progress on stderr; silence libraries unless --debug."""
+    if not os.environ.get("TUNEOFF_DEBUG"):
+        silence_libraries()
+    return show_progress()
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Show progress on stderr: a live view in a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield LineProgress()
+        return
+    from tuneoff.cli.live_view import LiveView
+
+    live = LiveView()
+    with live.shown:
+        yield live
+
+
+def silence_libraries() -> None:
+    """Silence the messages of libraries that a user can do nothing about."""
+    import logging
+    import warnings
+
+    from tuneoff import hub_news
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    hub_news.shorten_hub_errors()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    # Libraries warn of each other's renamed parameters; a user can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+    ignore_tie_warnings()
+
+
+def confirm(question: str) -> None:
+    """Ask a question; end the command unless the answer is yes."""
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("--fresh deletes work; say --yes as well.")
+    typer.confirm(question, abort=True, err=True)
