@@ -133,7 +133,7 @@ def against(
     if not is_serve_available():
         return {"skipped": "transformers serve lacks packages: pip install transformers[serving]"}
     model = merged(folder / "merged")
-    ours = [sys.executable, "-c", "from tuneoff.cli import main; main()", "serve",
+    ours = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "serve",
             "--base", str(model), "--data-dir", str(folder / "data")]  # fmt: skip
     theirs = [sys.executable, "-c", "from transformers.cli.transformers import main; main()",
               "serve", str(model), "--host", "127.0.0.1", "--device", "cpu",

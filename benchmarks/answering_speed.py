@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tuneoff.generation import plain
 
 from tuneoff.config.contenders import LocalConfig, TrainConfig
 from tuneoff.config.schema import TaskConfig
+from tuneoff.generation import plain
 from tuneoff.inference import engine, engine_check
 from tuneoff.inference.generate import BATCH_SIZE
 from tuneoff.inference.stopping import StopCriteria, build_stop_criteria
@@ -39,7 +39,7 @@ from tuneoff.records import Example, Prediction
 from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
 from tuneoff.tasks.base import DataPaths
-from tuneoff.training.encoding import encode_prompt
+from tuneoff.tokenization.examples import encode_prompt
 from tuneoff.training.fine_tune import tune
 
 Prompts = list[tuple[str, list[int]]]

@@ -80,7 +80,7 @@ def measure(way: str) -> Found:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "b.yaml"
         file.write_text(FILE, encoding="utf-8")
-        cli = "from tuneoff.cli import main; main()"
+        cli = "from tuneoff.cli.main import main; main()"
         command = [sys.executable, "-c", cli, "run", str(file), "--run-dir", f"{folder}/run"]
         try:
             subprocess.run(

@@ -38,8 +38,8 @@ from tuneoff.prefix_sharing import tree as prefix_tree
 from tuneoff.prefix_sharing.attention import TreeAttention
 from tuneoff.prefix_sharing.micro_batch import build_tree_batch, install_micro_batch_loss
 from tuneoff.prefix_sharing.tree import PrefixTree, WeightedSequence
+from tuneoff.tokenization.examples import EncodedExample
 from tuneoff.training.batching import MIN_SHARED_TOKENS, MicroBatcher, build_weighted_sequence
-from tuneoff.training.encoding import EncodedExample
 from tuneoff.training.model_setup import prepare_model
 
 CPU = torch.device("cpu")

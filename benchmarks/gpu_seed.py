@@ -49,7 +49,7 @@ from tuneoff.config.contenders import SHIPPED_BASE, LocalConfig
 from tuneoff.config.schema import BakeOff
 from tuneoff.costs import price_book
 from tuneoff.models.loading import choose_rendering, load_tokenizer, release_memory, resolve_base
-from tuneoff.training.encoding import encode_prompt
+from tuneoff.tokenization.examples import encode_prompt
 
 STEPS, SEEDS_PRICE = 400, 0.475
 ARTICLE = {
@@ -84,8 +84,8 @@ def main() -> None:
 
 def _answering(options: argparse.Namespace) -> dict[str, Any]:
     import torch
-    from tuneoff.generation import plain
 
+    from tuneoff.generation import plain
     from tuneoff.inference import engine
     from tuneoff.inference.generate import BATCH_SIZE
     from tuneoff.inference.stopping import StopCriteria, find_end_tokens

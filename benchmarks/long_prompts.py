@@ -85,7 +85,7 @@ def served(data_dir: Path, base: str) -> Iterator[tuple[int, psutil.Process]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "serve", "--port",
+    command = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "serve", "--port",
                str(port), "--data-dir", str(data_dir), "--base", base]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:

@@ -53,9 +53,9 @@ def measure(name: str) -> dict[str, Any]:
     from tuneoff.storage.run_dir import ContenderDir
     from tuneoff.tasks.base import load_task
     from tuneoff.tasks.samples import functional, sql
+    from tuneoff.tokenization.examples import EncodedExample
     from tuneoff.training import fine_tune
     from tuneoff.training.batching import MicroBatcher
-    from tuneoff.training.encoding import EncodedExample
 
     kind, most, fields = SETTINGS[name]
     fields = fields | {"train": STEPS | fields.get("train", {})}

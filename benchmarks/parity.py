@@ -45,7 +45,12 @@ def write_answers(folder: Path) -> dict[str, Path]:
 def measure(*arguments: object) -> tuple[float, float]:
     """Return the seconds of wall and of CPU time that a command takes."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-c",
+        "from tuneoff.cli.main import main; main()",
+        *map(str, arguments),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

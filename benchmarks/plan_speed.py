@@ -77,7 +77,7 @@ def measure(examples: int, local: bool) -> dict[str, Any]:
             "name: x\ntask: {id: chat, train: train.jsonl}\ncontenders:\n"
             f"  - {{name: hosted, id: hosted, model: gpt-4.1-mini-2025-04-14}}\n{own}"
         )
-        cli = "from tuneoff.cli import main; main()"
+        cli = "from tuneoff.cli.main import main; main()"
         command = [sys.executable, "-c", cli, "plan", str(file), "--json", "--no-measure"]
         began = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)

@@ -98,7 +98,7 @@ def measure(folder: Path, requests: int) -> dict[str, Any]:
     """Imports a log of so many requests in a process of its own, and returns what that took."""
     log, out = folder / f"{requests}.jsonl", folder / f"out-{requests}"
     write_log(log, requests)
-    cli = "from tuneoff.cli import main; main()"
+    cli = "from tuneoff.cli.main import main; main()"
     command = [sys.executable, "-c", cli, "import", str(log), "--out", str(out), "--json"]
     began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE)

@@ -67,7 +67,7 @@ def main() -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "serve",
+        command = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "serve",
                    "--port", str(port), "--data-dir", folder]  # fmt: skip
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:

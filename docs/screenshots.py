@@ -71,7 +71,7 @@ def server(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "serve",
+    command = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "serve",
                "--port", str(port), "--data-dir", str(folder / "data")]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != "TUNEOFF_API_KEYS"}
     process = subprocess.Popen(command, env=environment)

@@ -16,7 +16,7 @@ IMPATIENT = """\
 import time
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(seconds, 0.05))
-from tuneoff.cli import main
+from tuneoff.cli.main import main
 main()
 """
 BAKEOFF = """\

@@ -23,7 +23,7 @@ from tuneoff.providers.base import Reply
 from tuneoff.records import Example, Prediction
 from tuneoff.scoring import Options, ScoringInput, load_scorer
 from tuneoff.storage.run_dir import RunDir
-from tuneoff.training.encoding import IGNORE_INDEX, encode_example
+from tuneoff.tokenization.examples import IGNORE_INDEX, encode_example
 
 ANSWER = "\n\tdef f():\n    return 1\n\n"
 PROMPT = [{"role": "user", "content": "Write f."}]

@@ -130,7 +130,7 @@ def test_a_kill_loses_nothing_and_the_report_shows_what_people_said(
     asked = to_ask(run, 30)
     keys = [key_of(question) for question in asked]
     with subprocess.Popen(
-        [sys.executable, "-c", "from tuneoff.cli import main; main()", "label", str(run.path)],
+        [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "label", str(run.path)],
         stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         env=os.environ,
     ) as killed:  # fmt: skip

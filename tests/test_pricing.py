@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from tuneoff.pricing.breakeven import compute_break_evens
 
 from tuneoff import environment
 from tuneoff.config.load import parse
@@ -22,6 +21,7 @@ from tuneoff.costs.accounting import (
     find_hosting,
     find_price_day,
 )
+from tuneoff.costs.break_even import compute_break_evens
 from tuneoff.errors import ConfigError
 from tuneoff.records import ServingRecord, TrainingRecord
 from tuneoff.results import LatencyStats

@@ -94,7 +94,7 @@ def test_a_run_in_a_terminal(tiny_base: Path, tmp_path: Path) -> None:
     )
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 140, 0, 0))
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "run", str(file)]
+    command = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "run", str(file)]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "140"},

@@ -18,8 +18,8 @@ from tuneoff.records import Example
 from tuneoff.tasks import functional_representation, text_to_sql
 from tuneoff.tasks.samples import functional, sql
 from tuneoff.tokenization.chat_template import TemplateError
+from tuneoff.tokenization.examples import encode_example, encode_prompt
 from tuneoff.tokenization.offline import UNLIMITED_POSITIONS, TokenCounter, load_counter
-from tuneoff.training.encoding import encode_example, encode_prompt
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m['content'] | trim }}\n{% endfor %}"

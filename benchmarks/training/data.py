@@ -22,7 +22,7 @@ from tuneoff.bakeoff import prepare
 from tuneoff.config.contenders import SHIPPED_BASE, LocalConfig
 from tuneoff.config.schema import BakeOff, TaskConfig
 from tuneoff.models.loading import choose_rendering, count_positions, load_tokenizer, resolve_base
-from tuneoff.training.encoding import EncodedExample, encode_example
+from tuneoff.tokenization.examples import EncodedExample, encode_example
 
 UNLIMITED = 2**31
 ROOT = Path(__file__).resolve().parents[2]

@@ -303,7 +303,7 @@ def test_whoever_stops_the_client_finds_the_batch_again(
 
     proxy.change = resting
     file = written(tmp_path, proxy, tiny_base, f"batch: true, {PRICE}")
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "run", str(file),
+    command = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "run", str(file),
                "--run-dir", str(tmp_path / "run")]  # fmt: skip
     with (tmp_path / "log").open("wb") as log:
         client = subprocess.Popen(

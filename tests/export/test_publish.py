@@ -28,7 +28,7 @@ def publish(there: Hub, tmp_path: Path, *arguments: object, token: str = TOKEN):
     environment |= {"HF_ENDPOINT": there.url, "HF_HOME": str(tmp_path / "hf")}
     if token:
         environment["HF_TOKEN"] = token
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "publish"]
+    command = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "publish"]
     return subprocess.run(
         [*command, *map(str, arguments)], env=environment, text=True, capture_output=True,
         timeout=180, check=False,

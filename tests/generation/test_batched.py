@@ -13,7 +13,12 @@ from tuneoff.models.loading import choose_rendering, load_model, load_tokenizer,
 from tuneoff.records import Prediction
 from tuneoff.tasks import functional_representation as task
 from tuneoff.tasks.samples import functional
-from tuneoff.training.encoding import IGNORE_INDEX, encode_completion, encode_example, encode_prompt
+from tuneoff.tokenization.examples import (
+    IGNORE_INDEX,
+    encode_completion,
+    encode_example,
+    encode_prompt,
+)
 
 EXAMPLES = functional.generate()["test"][:7]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from transformers import GenerationConfig
-from tuneoff.generation.token_bytes import find_token_bytes
 
+from tuneoff.generation.token_bytes import find_token_bytes
 from tuneoff.inference.detokenizer import IncrementalDetokenizer
 from tuneoff.inference.stopping import (
     ENDS_ANSWER,

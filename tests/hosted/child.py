@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 
-from tuneoff.contenders import batch_inference, hosted, hosted_following, idempotency
+from tuneoff.contenders import batch_inference, hosted, idempotency, job_polling
 from tuneoff.providers import retries
 
 SECONDS = {
@@ -22,7 +22,7 @@ SECONDS = {
 # (module, name, seconds)
 PAUSES = [
     (module, name, seconds)
-    for module in (retries, idempotency, hosted_following, batch_inference)
+    for module in (retries, idempotency, job_polling, batch_inference)
     for name, seconds in SECONDS.items()
     if hasattr(module, name)
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.contenders.hosted_following import NEAR_END_POLL_SECONDS, compute_poll_seconds
+from tuneoff.contenders.job_polling import NEAR_END_POLL_SECONDS, compute_poll_seconds
 
 NOW = 1_800_000_000.0
 

@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("together", reason="the SDK of Together is not installed (extra together)")
 
 import tuneoff
-from tuneoff.contenders import hosted_following, idempotency
+from tuneoff.contenders import idempotency, job_polling
 from tuneoff.costs.ledger import ANSWERING, TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError
 from tuneoff.progress import SilentProgress
@@ -72,8 +72,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOGETHER_API_KEY", KEY)
-    monkeypatch.setattr(hosted_following, "MIN_POLL_SECONDS", 0.02)
-    monkeypatch.setattr(hosted_following, "MAX_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(job_polling, "MIN_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(job_polling, "MAX_POLL_SECONDS", 0.05)
     monkeypatch.setattr(idempotency, "LISTING_POLL_SECONDS", 0.05)
     monkeypatch.setattr(idempotency, "LISTING_LAG_SECONDS", 1.0)
     monkeypatch.setattr(idempotency, "UPLOAD_LAG_SECONDS", 0.2)
@@ -206,7 +206,7 @@ def test_a_killed_client_goes_on(tmp_path: Path, server: Server) -> None:
     """Killed while the job runs, and once more before the create's answer is written down."""
     server.ask("set", held="running")
     file = written(tmp_path, server, "deployment: acme/numbers")
-    command = [sys.executable, "-c", "from tuneoff.cli import main; main()", "run", str(file),
+    command = [sys.executable, "-c", "from tuneoff.cli.main import main; main()", "run", str(file),
                "--run-dir", str(tmp_path / "run"), "--yes"]  # fmt: skip
     client = subprocess.Popen(
         command, env={**os.environ, "TOGETHER_API_KEY": KEY}, stderr=subprocess.DEVNULL

@@ -34,7 +34,7 @@ def server(
     if keys is not None:
         environment["TUNEOFF_API_KEYS"] = keys
     command = [
-        sys.executable, "-c", "from tuneoff.cli import main; main()", "serve",
+        sys.executable, "-c", "from tuneoff.cli.main import main; main()", "serve",
         "--port", str(port), "--data-dir", str(data_dir), *arguments,
     ]  # fmt: skip
     with (log or data_dir.with_suffix(".log")).open("ab") as stream:

@@ -114,7 +114,7 @@ def test_trained_tokens_are_those_a_hosted_job_is_billed_for(
     from tuneoff.models.loading import choose_rendering, load_tokenizer
     from tuneoff.prompts import CHAT_PASS_THROUGH
     from tuneoff.records import Example
-    from tuneoff.training.encoding import encode_example
+    from tuneoff.tokenization.examples import encode_example
 
     tokenizer = load_tokenizer(str(tiny_base))
     rendering = choose_rendering(tokenizer, None)

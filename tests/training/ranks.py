@@ -20,6 +20,7 @@ from tuneoff.prefix_sharing import micro_batch
 from tuneoff.prefix_sharing.micro_batch import install_micro_batch_loss
 from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
+from tuneoff.tokenization.examples import EncodedExample, encode_example
 from tuneoff.training.arguments import build_training_arguments
 from tuneoff.training.batching import MicroBatcher
 from tuneoff.training.checkpoints import TrainingTotals
@@ -29,7 +30,6 @@ from tuneoff.training.distributed.process_group import (
     join_process_group,
     leave_process_group,
 )
-from tuneoff.training.encoding import EncodedExample, encode_example
 from tuneoff.training.fine_tune import tune
 from tuneoff.training.model_setup import prepare_model
 from tuneoff.training.sampler import ExampleSampler

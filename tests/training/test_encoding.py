@@ -12,7 +12,7 @@ from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
 from tuneoff.tasks import functional_representation, text_to_sql
-from tuneoff.training.encoding import (
+from tuneoff.tokenization.examples import (
     encode_completion,
     encode_example,
     encode_prompt,

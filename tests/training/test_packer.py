@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tuneoff.tokenization.examples import IGNORE_INDEX, EncodedExample
 from tuneoff.training.batching import MicroBatcher
-from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
 
 CPU = torch.device("cpu")
 START = tuple(range(20))

@@ -125,7 +125,7 @@ def _run_server(port: int, data_dir: Path) -> Iterator[None]:
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     log = data_dir / "server.log"
-    start = "from tuneoff.cli import main; main()"
+    start = "from tuneoff.cli.main import main; main()"
     command = [sys.executable, "-c", start, "serve", "--port", str(port),
                "--data-dir", str(data_dir)]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != KEYS_VARIABLE}

@@ -22,9 +22,9 @@ from tuneoff.contenders.latency import drop_warm_up, split_by_load, summarize_la
 from tuneoff.contenders.samples import compute_disagreement, list_scored
 from tuneoff.contenders.variants import TrainingVariant, find_way, list_variants
 from tuneoff.costs.accounting import Measurements, PricedContender, RunPricing, find_hosting
+from tuneoff.costs.break_even import compute_break_evens
 from tuneoff.costs.contender_prices import is_hosted
 from tuneoff.costs.token_costs import sum_usd
-from tuneoff.pricing.breakeven import compute_break_evens
 from tuneoff.prompts import hash_content
 from tuneoff.records import (
     SPLITS,

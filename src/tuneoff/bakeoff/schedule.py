@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from tuneoff.contenders.base import Contender, ContenderContext, load_contender
-from tuneoff.contenders.hosted_following import is_job_running
+from tuneoff.contenders.job_polling import is_job_running
 from tuneoff.contenders.variants import TrainingVariant, format_failure
 from tuneoff.errors import BudgetError
 from tuneoff.providers.retries import use_short_retries

@@ -95,8 +95,8 @@ def plan(
 ) -> None:
     """Tokens, money, hours and memory before anything is spent; over budget is exit code 3."""
     from tuneoff.bakeoff.plan.plan import plan as planned_of
+    from tuneoff.cli.plan_tables import render_plan
     from tuneoff.config.load import load
-    from tuneoff.planning.text import render_plan
 
     bakeoff = load(file)
     if any(contender.id == "local" for contender in bakeoff.contenders):

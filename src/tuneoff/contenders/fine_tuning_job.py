@@ -17,9 +17,9 @@ from typing import Any
 from tuneoff import prompts
 from tuneoff.config.contenders import HostedConfig
 from tuneoff.contenders.base import ContenderContext, Reservation, choose_template
-from tuneoff.contenders.hosted_following import wait_for_job
 from tuneoff.contenders.hosted_inference import count_max_prompt_tokens, has_openai_encoding
 from tuneoff.contenders.idempotency import find_or_create, find_or_upload, wait_until_processed
+from tuneoff.contenders.job_polling import wait_for_job
 from tuneoff.errors import ContenderError, DataError, RejectedError
 from tuneoff.providers import base
 from tuneoff.providers.base import Job, JobSpec, Provider
@@ -56,7 +56,7 @@ def run_job(settings: HostedConfig, work: ContenderContext, provider: Provider) 
         ProviderError: the provider rejected it, or cannot be reached; an existing job continues.
         BudgetError: the job would cost too much.
     """
-    from tuneoff.contenders.hosted_record import save_job_result
+    from tuneoff.contenders.job_record import save_job_result
 
     job = wait_for_job(settings, work, provider, submit_job(settings, work, provider))
     ticket = _authorize_training(settings, work)

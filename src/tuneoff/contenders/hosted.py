@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuneoff import prompts
 from tuneoff.config.contenders import HostedConfig
-from tuneoff.contenders import fine_tuning_job, hosted_following, latency
+from tuneoff.contenders import fine_tuning_job, job_polling, latency
 from tuneoff.contenders.base import ContenderContext, choose_template
 from tuneoff.contenders.batching import get_batch_api, request_batched_answers
 from tuneoff.contenders.hosted_inference import (
@@ -73,9 +73,9 @@ def begin(settings: HostedConfig, work: ContenderContext) -> None:
 
 def interrupted(settings: HostedConfig, work: ContenderContext) -> None:
     """Ask, after Ctrl-C, whether a running job should be cancelled."""
-    if work.replay is None and hosted_following.is_job_running(work):
+    if work.replay is None and job_polling.is_job_running(work):
         with closing(connect_provider(settings, work)) as provider:
-            hosted_following.cancel_or_detach(settings, work, provider)
+            job_polling.cancel_or_detach(settings, work, provider)
 
 
 def tune(settings: HostedConfig, work: ContenderContext) -> None:

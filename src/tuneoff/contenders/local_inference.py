@@ -15,7 +15,7 @@ from tuneoff.inference.generate import generate_answers as answer_batches
 from tuneoff.models.loading import choose_rendering, count_positions, load_tokenizer, resolve_base
 from tuneoff.records import Example, Prediction, PromptRecord
 from tuneoff.tokenization.chat_template import load_chat_template
-from tuneoff.training.encoding import encode_prompt, truncate_prompt
+from tuneoff.tokenization.examples import encode_prompt, truncate_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

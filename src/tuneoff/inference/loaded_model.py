@@ -265,7 +265,7 @@ class LoadedModel:
 def _compute_capacity(model: Any, tokenizer: Any, positions: int, promised_bytes: int) -> Capacity:
     """Return the capacity that fits into memory even if every request has the maximum length."""
     from tuneoff.inference.engine_check import count_tokens_that_fit, explain_unsupported
-    from tuneoff.training.encoding import encode_plain_text
+    from tuneoff.tokenization.examples import encode_plain_text
 
     explain_unsupported(
         model, [encode_plain_text(tokenizer, "a trial")], 1

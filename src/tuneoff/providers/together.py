@@ -41,7 +41,7 @@ from tuneoff.providers.http_errors import (
     translate_errors,
 )
 from tuneoff.providers.reach import ConnectionStatus
-from tuneoff.providers.together_shapes import (
+from tuneoff.providers.together_responses import (
     is_job_of_spec,
     parse_event,
     parse_job,

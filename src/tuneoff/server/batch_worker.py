@@ -26,9 +26,9 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
-from tuneoff.server.asked import ChatCreate
 from tuneoff.server.claims import BATCH_LOCK, JobLocks
 from tuneoff.server.errors import ApiError, build_invalid_value, build_server_error
+from tuneoff.server.request_schemas import ChatCreate
 from tuneoff.server.routes import chat
 from tuneoff.server.routes.batches import ENDPOINT, UNFINISHED
 from tuneoff.server.store import BATCH, BATCH_OUTPUT, Store, generate_id

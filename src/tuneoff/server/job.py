@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tuneoff.config.contenders import LocalConfig, LoraConfig, TrainConfig
 from tuneoff.server import schemas
-from tuneoff.server.asked import Text, reject_with
+from tuneoff.server.request_schemas import Text, reject_with
 from tuneoff.tokenization.openai import compute_default_epochs
 
 ACTIVE_STATES = ("queued", "running", "paused")

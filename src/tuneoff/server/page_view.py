@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tuneoff.report import format as f
-from tuneoff.server import tuned
 from tuneoff.server.job import ACTIVE_STATES
 from tuneoff.server.loss_curve import build_loss_curve
+from tuneoff.server.routes import tuned
 from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import FINE_TUNE, Store
 from tuneoff.storage.run_dir import ContenderDir

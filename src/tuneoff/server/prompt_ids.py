@@ -13,7 +13,6 @@ from tuneoff.inference.loaded_model import ServedModel
 from tuneoff.models.embedding import find_unknown_token
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import Example
-from tuneoff.server.asked import ChatCreate, Sampled
 from tuneoff.server.errors import ApiError
 from tuneoff.server.prompt_limits import (
     PIECE_CHARACTERS,
@@ -21,6 +20,7 @@ from tuneoff.server.prompt_limits import (
     encode_in_turn,
     refuse_too_long,
 )
+from tuneoff.server.request_schemas import ChatCreate, Sampled
 from tuneoff.tokenization.chat_template import TemplateError, load_chat_template
 from tuneoff.tokenization.text_tokenizer import SpellingError
 
@@ -104,7 +104,7 @@ def encode_chat(base: LoadedModelInfo, served: ServedModel, example: Example) ->
         ApiError: the chat template refuses the turns, or they cannot be encoded.
     """
     from tuneoff.models.loading import choose_rendering
-    from tuneoff.training.encoding import encode_prompt
+    from tuneoff.tokenization.examples import encode_prompt
 
     rendering = choose_rendering(base.tokenizer, None)
     template = replace(CHAT_PASS_THROUGH, today=served.today)
@@ -122,7 +122,7 @@ def encode_text_prompt(base: LoadedModelInfo, text: str) -> list[int]:
     Raises:
         ApiError: it cannot be encoded.
     """
-    from tuneoff.training.encoding import encode_plain_text
+    from tuneoff.tokenization.examples import encode_plain_text
 
     try:
         return encode_plain_text(base.tokenizer, text)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from tuneoff.prefix_sharing import tree
 from tuneoff.prefix_sharing.tree import WeightedSequence
+from tuneoff.tokenization.examples import IGNORE_INDEX, EncodedExample
 from tuneoff.training.dividing import balance
-from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
 
 if TYPE_CHECKING:
     import torch

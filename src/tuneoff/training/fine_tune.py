@@ -29,6 +29,7 @@ from tuneoff.prompts import Template, collect_roles
 from tuneoff.records import Example, LossRow, Split, TrainingRecord
 from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tokenization.chat_template import write_adapted_template
+from tuneoff.tokenization.examples import EncodedExample, count_content_tokens, encode_example
 from tuneoff.training import memory
 from tuneoff.training.batching import SHAPE_MULTIPLE, MicroBatcher
 from tuneoff.training.convergence import (
@@ -44,7 +45,6 @@ from tuneoff.training.distributed.process_group import (
     ProcessGroup,
     join_process_group,
 )
-from tuneoff.training.encoding import EncodedExample, count_content_tokens, encode_example
 from tuneoff.training.model_card import render_template_notes
 from tuneoff.training.saving import ModelSaver, OnEpoch
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ContenderError
 from tuneoff.storage.run_dir import ContenderDir
+from tuneoff.tokenization.examples import EncodedExample
 from tuneoff.training.batching import MicroBatcher
 from tuneoff.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from tuneoff.training.encoding import EncodedExample
 
 if TYPE_CHECKING:
     import torch

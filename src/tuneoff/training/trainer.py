@@ -40,6 +40,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from tuneoff.errors import ContenderError
 from tuneoff.prefix_sharing.micro_batch import MicroBatch, install_micro_batch_loss
+from tuneoff.tokenization.examples import IGNORE_INDEX, EncodedExample
 from tuneoff.training.batching import MicroBatcher
 from tuneoff.training.checkpoints import (
     PARTIAL_DIR,
@@ -51,7 +52,6 @@ from tuneoff.training.checkpoints import (
 )
 from tuneoff.training.distributed import fsdp
 from tuneoff.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from tuneoff.training.encoding import IGNORE_INDEX, EncodedExample
 from tuneoff.training.sampler import ExampleSampler
 
 # Nats above the loss of a uniform guess over the vocabulary.

@@ -18,7 +18,7 @@ from tuneoff.config.contenders import LocalConfig
 from tuneoff.models.loading import choose_dtype, choose_rendering, count_positions, load_tokenizer
 from tuneoff.prompts import Template
 from tuneoff.records import Example
-from tuneoff.training.encoding import EncodedExample, encode_example
+from tuneoff.tokenization.examples import EncodedExample, encode_example
 from tuneoff.training.fine_tune import build_micro_batcher, compute_max_tokens, resolve_max_length
 
 if TYPE_CHECKING:

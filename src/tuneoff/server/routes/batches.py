@@ -13,9 +13,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuneoff.server import schemas
-from tuneoff.server.asked import Text
 from tuneoff.server.errors import ApiError, build_not_found
 from tuneoff.server.json_body import JsonRoute
+from tuneoff.server.request_schemas import Text
 from tuneoff.server.store import BATCH, Store, generate_id
 
 router = APIRouter(

@@ -26,8 +26,7 @@ from tuneoff.inference.backend import InferenceBackend, LoadedModelInfo
 from tuneoff.inference.loaded_model import ServedModel
 from tuneoff.inference.requests import GONE, Delta, GenerationRequest, TokenLogprob
 from tuneoff.records import Example
-from tuneoff.server import schemas, tuned
-from tuneoff.server.asked import ChatCreate, Sampled, TextCreate
+from tuneoff.server import schemas
 from tuneoff.server.errors import ApiError, build_not_found
 from tuneoff.server.json_body import JsonRoute
 from tuneoff.server.prompt_ids import (
@@ -39,6 +38,8 @@ from tuneoff.server.prompt_ids import (
     render_chat,
 )
 from tuneoff.server.prompt_limits import run_while_connected
+from tuneoff.server.request_schemas import ChatCreate, Sampled, TextCreate
+from tuneoff.server.routes import tuned
 from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import Store
 from tuneoff.tokenization.decode import decode_token

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from tuneoff.server import cleanup, schemas, tuned
+from tuneoff.server import cleanup, schemas
 from tuneoff.server.errors import ApiError
+from tuneoff.server.routes import tuned
 from tuneoff.server.settings import ServerConfig
 from tuneoff.server.store import Store
 
