@@ -30,8 +30,7 @@ import torch
 
 from tuneoff.config.contenders import LocalConfig, TrainConfig
 from tuneoff.config.schema import TaskConfig
-from tuneoff.generation import plain
-from tuneoff.inference import engine, engine_check
+from tuneoff.inference import engine, engine_check, generate
 from tuneoff.inference.generate import BATCH_SIZE
 from tuneoff.inference.stopping import StopCriteria, build_stop_criteria
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model, load_tokenizer
@@ -140,13 +139,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         most = task.MAX_NEW_TOKENS
         return ending.noted, lambda prompts: way.answer(model, ending, prompts, most, size)
 
-    singly, alone = arm(plain, 1)
+    singly, alone = arm(generate, 1)
     sweep = {
-        size: speed(f"generate, batch {size}", prompts[:SWEPT], arm(plain, size)[1])
+        size: speed(f"generate, batch {size}", prompts[:SWEPT], arm(generate, size)[1])
         for size in arguments.sizes
     }
     best = max(sweep, key=lambda size: sweep[size])
-    theirs, batched = arm(plain, best)
+    theirs, batched = arm(generate, best)
     ours, own = arm(engine, arguments.batch_size)
     arms = {
         "ours": (prompts, own),

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from sqlglot import exp, parse_one
 
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.sql.derived_databases import derive_suites
 from tuneoff.scoring.sql.sandbox import connect
 from tuneoff.scoring.sql.scorer import score_rows

@@ -85,8 +85,7 @@ def main() -> None:
 def _answering(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from tuneoff.generation import plain
-    from tuneoff.inference import engine
+    from tuneoff.inference import engine, generate
     from tuneoff.inference.generate import BATCH_SIZE
     from tuneoff.inference.stopping import StopCriteria, find_end_tokens
 
@@ -96,10 +95,10 @@ def _answering(options: argparse.Namespace) -> dict[str, Any]:
     shape = options.shape or "7b"
     model = shapes.build(shape, torch.device(options.device), dtype, "none").eval()
     some = prompts[:: max(1, len(prompts) // options.alone)][: options.alone]
-    for _ in plain.generate_with_transformers(model, ending, some[:1], new, 1):
+    for _ in generate.generate_with_transformers(model, ending, some[:1], new, 1):
         pass  # prepares kernels
     alone = _speed(
-        "one_by_one", some, plain.generate_with_transformers(model, ending, some, new, 1)
+        "one_by_one", some, generate.generate_with_transformers(model, ending, some, new, 1)
     )
     shared = engine.generate_with_engine(model, ending, prompts, new, BATCH_SIZE)
     found: dict[str, Any] = {

@@ -3,7 +3,7 @@
 Purpose: `tuneoff.models.memory` says before a model is loaded what training takes; this says
 how far it is off. Each setting trains three steps of 64 examples of a sample task in a process
 of its own; measured is the peak of resident memory since before the base was loaded
-(`tuneoff.training.memory`), estimated is the same for the largest pack that was computed.
+(`tuneoff.training.callbacks`), estimated is the same for the largest pack that was computed.
 
 Units: bytes; `ratio` is estimate / measured, so above 1 is on the safe side.
 

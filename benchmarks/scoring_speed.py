@@ -22,7 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.sql.scorer import score_rows
 
 ROOT = Path(__file__).parent.parent

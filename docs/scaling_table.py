@@ -1,8 +1,8 @@
 """The tables of docs/scaling.md: how hours, memory and USD grow with examples and model size.
 
 Everything is derived, by the formulas that `tuneoff plan` uses (`models/memory.py`,
-`planning/flops.py`) and the shipped price book; nothing is loaded and nothing is fetched. What was
-measured is only held beside it, in the last table.
+`bakeoff/plan/local.py`) and the shipped price book; nothing is loaded and nothing is fetched. What
+was measured is only held beside it, in the last table.
 
     python docs/scaling_table.py            prints the tables
     python docs/scaling_table.py --write    puts them into docs/scaling.md
@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, LlamaConfig
-from tuneoff.planning.flops import TERA, UTILIZATION, count_operations
 
+from tuneoff.bakeoff.plan.local import TERA, UTILIZATION, count_operations
 from tuneoff.config.contenders import LocalConfig, LoraConfig, TrainConfig
 from tuneoff.costs import price_book
 from tuneoff.models.loading import SHIPPED_BASE_DIR

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from tuneoff.errors import DataError
-from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.base import ScoringMode
+from tuneoff.scoring.base import Options, ScoringInput, ScoringMode
 from tuneoff.scoring.sql.derived_databases import derive_suites
 from tuneoff.scoring.sql.scorer import failing, groups, score_rows
 from tuneoff.storage.databases import find_committed, find_original, hash_databases
-from tuneoff.tasks.schema import serialize_schema
+from tuneoff.tasks.text_to_sql import serialize_schema
 
 
 def content(folder: Path) -> dict[str, bytes]:

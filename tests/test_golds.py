@@ -11,8 +11,8 @@ import pytest
 
 from tuneoff.config.schema import TaskConfig
 from tuneoff.records import SPLITS
-from tuneoff.scoring import Options, ScoringInput, load_scorer
 from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring.base import Options, ScoringInput, load_scorer
 from tuneoff.tasks.base import DataPaths, load_task
 
 

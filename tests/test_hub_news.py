@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tuneoff.hub_news import HubErrorFilter
+from tuneoff.cli.console import HubErrorFilter
 
 # The library waits between its tries, all in all for a minute.
 IMPATIENT = """\

@@ -21,7 +21,7 @@ from tuneoff.models.loading import load_tokenizer
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.providers.base import Reply
 from tuneoff.records import Example, Prediction
-from tuneoff.scoring import Options, ScoringInput, load_scorer
+from tuneoff.scoring.base import Options, ScoringInput, load_scorer
 from tuneoff.storage.run_dir import RunDir
 from tuneoff.tokenization.examples import IGNORE_INDEX, encode_example
 

@@ -14,8 +14,7 @@ from tuneoff.bakeoff import run as bakeoff
 from tuneoff.errors import ConfigError, DataError, RunDirectoryError
 from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction
-from tuneoff.scoring import RULES
-from tuneoff.scoring.base import build_scoring_inputs
+from tuneoff.scoring.base import RULES, build_scoring_inputs
 from tuneoff.storage.run_dir import RunDir
 from tuneoff.tasks.samples import sql
 

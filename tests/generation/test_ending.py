@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from transformers import GenerationConfig
 
-from tuneoff.generation.token_bytes import find_token_bytes
-from tuneoff.inference.detokenizer import IncrementalDetokenizer
+from tuneoff.inference.detokenizer import IncrementalDetokenizer, find_token_bytes
 from tuneoff.inference.stopping import (
     ENDS_ANSWER,
     MAY_STOP,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tuneoff.generation.token_bytes import find_token_bytes
+from tuneoff.inference.detokenizer import find_token_bytes
 
 TEXT = "naïve café, 東京 costs 5 €, 🙂🙃\nend\ufffd."
 

@@ -6,8 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from tuneoff.generation import plain
-
+from tuneoff.inference import generate
 from tuneoff.inference.stopping import StopCriteria
 from tuneoff.records import Prediction
 
@@ -86,7 +85,7 @@ def one_by_one(
     whole = StopCriteria(ending.tokenizer, ending.ends, ())
     found = {}
     for id, ids in prompts:
-        new = plain.generate_batch(model, whole, [ids], most)[0]
+        new = generate.generate_batch(model, whole, [ids], most)[0]
         found[id] = essence(ending.prediction(id, len(ids), new, 0.0))
     return found
 

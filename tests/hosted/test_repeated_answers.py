@@ -16,8 +16,7 @@ from world import run as carry_out
 
 import tuneoff
 from tuneoff.cli.tables import render_results
-from tuneoff.contenders.batch_inference import BatchJobs
-from tuneoff.contenders.batching import _collect_extra_answers
+from tuneoff.contenders.batch_inference import BatchJobs, _collect_extra_answers
 from tuneoff.contenders.samples import name_requests, read_request
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, ConfigError, DataError

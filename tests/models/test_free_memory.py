@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tuneoff.models import free_memory
+from tuneoff.models import memory
 
 
 def write(folder: Path, **files: object) -> None:
@@ -20,7 +20,7 @@ def test_the_tightest_limit_above_the_process_counts(tmp_path: Path) -> None:
     write(tmp_path / "a", memory__max=1000, memory__current=400, memory__stat="inactive_file 100")
     write(tmp_path / "a" / "b", memory__max=5000, memory__current=300, memory__stat="anon 5")
     (tmp_path / "own").write_text("0::/a/b\n")
-    assert sorted(free_memory._find_cgroup_free(tmp_path, tmp_path / "own")) == [700, 4700]
+    assert sorted(memory._find_cgroup_free(tmp_path, tmp_path / "own")) == [700, 4700]
 
 
 def test_version_1_is_read_too(tmp_path: Path) -> None:
@@ -31,12 +31,12 @@ def test_version_1_is_read_too(tmp_path: Path) -> None:
         memory__stat="total_inactive_file 0",
     )
     (tmp_path / "own").write_text("4:memory:/a\n3:cpu:/a\n0::/\n")
-    assert list(free_memory._find_cgroup_free(tmp_path, tmp_path / "own")) == [0]
+    assert list(memory._find_cgroup_free(tmp_path, tmp_path / "own")) == [0]
 
 
 def test_without_groups_there_is_no_limit(tmp_path: Path) -> None:
-    assert list(free_memory._find_cgroup_free(tmp_path, tmp_path / "none")) == []
+    assert list(memory._find_cgroup_free(tmp_path, tmp_path / "none")) == []
 
 
 def test_something_is_free_here() -> None:
-    assert 0 < free_memory.measure_available_bytes(torch.device("cpu")) < 2**50
+    assert 0 < memory.measure_available_bytes(torch.device("cpu")) < 2**50

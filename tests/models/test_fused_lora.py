@@ -11,7 +11,7 @@ import torch
 from models.architectures import model as random_model
 from models.architectures import without_dropout
 
-from tuneoff.models.fused_lora import fuse_lora
+from tuneoff.models.lora import fuse_lora
 
 EXACT, ROUNDED = 1e-5, 0.05
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [3, 4, 5, 6, 7, 8, 9]])

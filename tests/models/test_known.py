@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuneoff.config.contenders import LoraConfig
-from tuneoff.models.known import find_base_config, load_architectures
-from tuneoff.models.loading import SHIPPED_BASE_DIR
+from tuneoff.models.loading import SHIPPED_BASE_DIR, find_base_config, load_architectures
 from tuneoff.models.parameters import inspect_parameters
 
 

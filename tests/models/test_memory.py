@@ -16,12 +16,12 @@ from transformers import (
 )
 
 from tuneoff.config.contenders import LocalConfig
-from tuneoff.models.activations import estimate_activations
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_model
 from tuneoff.models.memory import (
     MAX_TOKENS,
     MemoryEstimate,
     count_micro_batch_tokens,
+    estimate_activations,
     estimate_memory,
 )
 from tuneoff.models.parameters import inspect_parameters, resolve_target_modules

@@ -16,7 +16,7 @@ import torch
 from models.architectures import WIDE
 from models.architectures import model as random_model
 
-from tuneoff.models import bases
+from tuneoff.models import loading
 from tuneoff.models.loading import load_model
 from tuneoff.prefix_sharing.probe import explain_unshareable
 
@@ -79,11 +79,11 @@ def validated(made: Any) -> None:
 @pytest.mark.parametrize("quantization", ["int8", "nf4"])
 def test_whatever_came_before(base: str, quantization: Any) -> None:
     truth = expected(base, quantization)
-    borrowed = bases.borrow_base(base, quantization, torch.float32)
+    borrowed = loading.borrow_base(base, quantization, torch.float32)
     with torch.no_grad():  # a prompted contender answers on it
         borrowed.eval().generate(IDS[:1], max_new_tokens=2, do_sample=False)  # type: ignore[operator]
-    bases.release_base(base, quantization, torch.float32, borrowed)
-    again = bases.borrow_base(base, quantization, torch.float32)
+    loading.release_base(base, quantization, torch.float32, borrowed)
+    again = loading.borrow_base(base, quantization, torch.float32)
     assert again is borrowed
     after_answering = adapted(again)
     assert_same(after_answering, truth)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tuneoff.planning.kept import save_plan
 
 import tuneoff
 from tuneoff.bakeoff import prepare
+from tuneoff.bakeoff.plan.plan import save_plan
 from tuneoff.errors import ConfigError
 from tuneoff.storage.run_dir import RunDir
 
@@ -60,7 +60,7 @@ def test_it_is_worked_out_again_only_for_another_file(
     kept = run.contender("mini").planned()
     assert kept is not None
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.planning.kept.plan_examples", None)
+        patch.setattr("tuneoff.bakeoff.plan.plan.plan_examples", None)
         save_plan(parts, examples, run)
     dearer = "price: {training_usd_per_million_tokens: 50}}"
     changed = parts_of(tmp_path, HOSTED.replace("}", f", {dearer}"))
@@ -81,7 +81,7 @@ def test_what_cannot_be_planned_keeps_no_run_from_going_on(
     def gone(*_: object) -> None:
         raise ConfigError("the base is not there any more.")
 
-    monkeypatch.setattr("tuneoff.planning.kept.plan_examples", gone)
+    monkeypatch.setattr("tuneoff.bakeoff.plan.plan.plan_examples", gone)
     save_plan(parts, examples, run)
     assert run.contender("mini").planned() is None
     assert "the base is not there any more" in run.events.read_text()

@@ -21,8 +21,12 @@ from tuneoff.errors import (
     UnknownOutcomeError,
     UnreachableError,
 )
-from tuneoff.providers import reach, retries
-from tuneoff.providers.reach import REPORT_AGAIN_SECONDS, ConnectionStatus, explain_no_connection
+from tuneoff.providers import http_errors, retries
+from tuneoff.providers.http_errors import (
+    REPORT_AGAIN_SECONDS,
+    ConnectionStatus,
+    explain_no_connection,
+)
 from tuneoff.providers.retries import AdaptiveLimiter, LimiterClosedError, compute_backoff, retry
 
 WAIT_SECONDS = 30
@@ -32,7 +36,7 @@ WAIT_SECONDS = 30
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still until a test moves it."""
     found = SimpleNamespace(now=1000.0)
-    for module in (retries, reach):
+    for module in (retries, http_errors):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: found.now))
     return found
 

@@ -19,10 +19,8 @@ from tuneoff.report import example_browser, write_report
 from tuneoff.report.charts.base import build_loss_chart
 from tuneoff.report.charts.breakdown import build_breakdown_chart, has_intervals, list_chart_keys
 from tuneoff.report.charts.cost import build_cost_chart, find_pareto_front
-from tuneoff.report.differences import mark_differences
-from tuneoff.report.ladder import build_ladder
-from tuneoff.report.spreadsheet import COLUMNS, render_csv
-from tuneoff.report.tables import build_table
+from tuneoff.report.example_browser import mark_differences
+from tuneoff.report.tables import COLUMNS, build_ladder, build_table, render_csv
 from tuneoff.report.view import build_view, rank_contenders
 from tuneoff.results import Cost, LatencyStats, Score
 from tuneoff.storage.run_dir import RunDir

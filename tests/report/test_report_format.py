@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from tuneoff.report import format as f
-from tuneoff.report import markdown
+from tuneoff.report import render
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_clean_text_can_be_written(text: str) -> None:
 
 @given(anything)
 def test_a_fence_holds_anything(text: str) -> None:
-    tokens = MarkdownIt("commonmark").parse(str(markdown.format_fence(text)))
+    tokens = MarkdownIt("commonmark").parse(str(render.format_fence(text)))
     assert [token.type for token in tokens] == ["fence"]
     assert tokens[0].content.rstrip("\n") == f.clean(text).rstrip("\n")
 
@@ -73,7 +73,7 @@ def test_a_fence_holds_anything(text: str) -> None:
 @given(anything)
 def test_escaped_text_is_one_plain_cell(text: str) -> None:
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
-    tokens = parser.parse(f"| a | b |\n| - | - |\n| x {markdown.escape(text)} | y |\n")
+    tokens = parser.parse(f"| a | b |\n| - | - |\n| x {render.escape(text)} | y |\n")
     cells = [token for token in tokens if token.type == "inline"]
     assert [cells[3].content, len(cells)] == ["y", 4]
     kinds = {child.type for child in cells[2].children or ()}

@@ -12,7 +12,7 @@ from made_results import METRIC, contender, results, training
 
 from tuneoff.report import format as f
 from tuneoff.report import write_report
-from tuneoff.report.break_even import build_break_even_chart
+from tuneoff.report.charts.cost import build_break_even_chart
 from tuneoff.report.money import MAX_PAIRS, build_money_view
 from tuneoff.results import (
     AllTrainings,

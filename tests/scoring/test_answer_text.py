@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.scoring import Options, ScoringInput, functional, text
+from tuneoff.scoring import functional, text
 from tuneoff.scoring.answer_text import find_in_language, strip_fence, strip_thoughts
-from tuneoff.scoring.base import ThoughtCounter
+from tuneoff.scoring.base import Options, ScoringInput, ThoughtCounter
 from tuneoff.scoring.custom import FileMetric
 
 CALL = "depict(hut[Velora], stove[peat])"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneoff.scoring.calls import Call, GrammarError, Slot, parse_call, render_call
+from tuneoff.scoring.functional import Call, GrammarError, Slot, parse_call, render_call
 
 NAMES = st.from_regex(r"[\w.-]+", fullmatch=True)
 VALUES = st.none() | st.text(st.characters(exclude_characters="]", codec="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuneoff.records import ScoredRow
-from tuneoff.scoring.curve import build_learning_curve
+from tuneoff.scoring.aggregate import build_learning_curve
 from tuneoff.scoring.intervals import compute_wilson_interval
 
 

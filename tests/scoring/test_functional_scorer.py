@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.base import find_reason_left_out
+from tuneoff.scoring.base import Options, ScoringInput, find_reason_left_out
 from tuneoff.scoring.functional import METRICS, REORDERED, failing, score_rows
 
 GOLD = "inform(name[Dirt: Showdown], genres[sport, racing], has_mac_release[no])"

@@ -21,8 +21,7 @@ from tuneoff.errors import BudgetError, ConfigError, ProviderError
 from tuneoff.progress import SilentProgress
 from tuneoff.records import ScoredRow
 from tuneoff.results import Results
-from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.base import QuestionBudget
+from tuneoff.scoring.base import Options, QuestionBudget, ScoringInput
 from tuneoff.scoring.llm_judge import MOST_REPLY, Judge, check_ready
 
 pytest.importorskip("openai")

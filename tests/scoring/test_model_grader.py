@@ -18,7 +18,7 @@ from tuneoff.config.schema import BakeOff, GraderConfig, TaskConfig
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, DataError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.llm_judge import find_unread_reply
 from tuneoff.scoring.model_grader import ModelGrader, parse_result
 

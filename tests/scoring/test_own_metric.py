@@ -8,9 +8,8 @@ import pytest
 
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, ScoringInput, load_scorer
-from tuneoff.scoring.combined import combine_scorers
-from tuneoff.scoring.custom import FileMetric
+from tuneoff.scoring.base import Options, ScoringInput, load_scorer
+from tuneoff.scoring.custom import FileMetric, combine_scorers
 
 ROWS = [
     ScoringInput("1", "Lima", "It is Lima", {"level": 1}, inputs={"question": "Capital of Peru?"}),

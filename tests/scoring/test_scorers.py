@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from tuneoff.errors import ConfigError
-from tuneoff.scoring import Options, ScoringInput, get_primary_metric, list_scorer_ids, load_scorer
+from tuneoff.scoring.base import (
+    Options,
+    ScoringInput,
+    get_primary_metric,
+    list_scorer_ids,
+    load_scorer,
+)
 
 
 def test_the_scorers_of_tuneoff() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.text import METRICS, normalize_text, score_rows
 
 

@@ -17,7 +17,7 @@ from tuneoff.inference.continuous_batching import ContinuousBatchingEngine
 from tuneoff.inference.loaded_model import ServedModel
 from tuneoff.inference.requests import Delta, GenerationRequest
 from tuneoff.inference.transformers_backend import TransformersBackend
-from tuneoff.models import free_memory
+from tuneoff.models import memory as free_memory
 from tuneoff.models.parameters import count_parameters
 from tuneoff.server.errors import ApiError
 from tuneoff.server.prompt_ids import refuse_unembedded

@@ -14,9 +14,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from tuneoff.server import cleanup, errors
-from tuneoff.server.claims import JobLocks
 from tuneoff.server.routes import jobs
-from tuneoff.server.store import Store
+from tuneoff.server.store import JobLocks, Store
 from tuneoff.storage.run_dir import ContenderDir
 
 DAY_SECONDS = 24 * 3600

@@ -11,10 +11,9 @@ import peft
 import pytest
 import torch
 from generation.tiny import VOCABULARY, ending, model_of
-from tuneoff.generation import plain
-from tuneoff.generation.forward import use_shared_attention
 
-from tuneoff.inference import engine_check, prefix_cache
+from tuneoff.inference import engine_check, generate, prefix_cache
+from tuneoff.inference.attention import use_shared_attention
 from tuneoff.inference.continuous_batching import ContinuousBatchingEngine
 from tuneoff.inference.requests import Delta, GenerationRequest
 from tuneoff.models.lora import MixedLora, explain_unmixable
@@ -65,12 +64,12 @@ class Model:
 
     def alone(self, adapter: str | None, ids: list[int]) -> list[int]:
         if self.wrapped is None:
-            return plain.generate_batch(self.model, ending(()), [ids], MOST)[0]
+            return generate.generate_batch(self.model, ending(()), [ids], MOST)[0]
         if adapter is None:
             with self.wrapped.disable_adapter():
-                return plain.generate_batch(self.model, ending(()), [ids], MOST)[0]
+                return generate.generate_batch(self.model, ending(()), [ids], MOST)[0]
         self.wrapped.set_adapter(adapter)
-        return plain.generate_batch(self.model, ending(()), [ids], MOST)[0]
+        return generate.generate_batch(self.model, ending(()), [ids], MOST)[0]
 
 
 def ask(

@@ -15,9 +15,14 @@ from running import examples, request, server, upload
 
 pytest.importorskip("fastapi")
 from tuneoff.records import LossRow
-from tuneoff.server.loss_curve import HEIGHT, MAX_POINTS, build_loss_curve
 from tuneoff.server.page import ASSETS, DEFAULT_LIMIT
-from tuneoff.server.page_view import format_age, format_file_size
+from tuneoff.server.page_view import (
+    HEIGHT,
+    MAX_POINTS,
+    build_loss_curve,
+    format_age,
+    format_file_size,
+)
 from tuneoff.server.store import Store
 from tuneoff.storage.run_dir import ContenderDir
 

@@ -16,13 +16,12 @@ import pytest
 from running import examples, request, server, upload
 
 pytest.importorskip("fastapi")
-from tuneoff.server.claims import JobLocks
-from tuneoff.server.store import Store
+from tuneoff.server.store import JobLocks, Store
 from tuneoff.server.supervisor import build_environment
 
 WAIT_SECONDS = 240
 HOLD = (
-    "import sys, time; from pathlib import Path; from tuneoff.server.claims import Claims\n"
+    "import sys, time; from pathlib import Path; from tuneoff.server.store import Claims\n"
     "claims = Claims(Path(sys.argv[1])); print(claims.take(7), flush=True); time.sleep(600)"
 )
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from tuneoff.scoring.base import ScoringMode
 from tuneoff.scoring.sql.judge import FORM_METRICS
-from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
-from tuneoff.scoring.sql.worker_pool import WorkerLimits, WorkerPool
+from tuneoff.scoring.sql.worker_pool import DatabaseFile, JudgeRequest, WorkerLimits, WorkerPool
 from tuneoff.storage.databases import find_database
 from tuneoff.tasks.samples import sql
 

@@ -15,7 +15,7 @@ from tuneoff.errors import ConfigError, DataError
 from tuneoff.records import Example
 from tuneoff.tasks import chat, functional_representation, splits, text_to_sql
 from tuneoff.tasks.base import DataPaths, load_task
-from tuneoff.tasks.schema import serialize_schema
+from tuneoff.tasks.text_to_sql import serialize_schema
 
 
 def test_a_task_may_be_a_python_file(tmp_path: Path) -> None:

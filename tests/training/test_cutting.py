@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tuneoff.errors import DataError
 from tuneoff.records import Example
-from tuneoff.training.cutting import truncate_fully, truncate_to_fit
+from tuneoff.tokenization.examples import truncate_fully, truncate_to_fit
 
 
 def words(text: str) -> Sequence[int]:

@@ -21,9 +21,9 @@ from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ConfigError
 from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import functional_representation as task
+from tuneoff.training.batching import balance
 from tuneoff.training.distributed import launcher
 from tuneoff.training.distributed.process_group import SINGLE_PROCESS
-from tuneoff.training.dividing import balance
 from tuneoff.training.fine_tune import tune
 
 CLOSE = 1e-5

@@ -121,7 +121,7 @@ def test_a_kill_after_patience_ran_out_trains_no_step_more(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.training.saving.ModelSaver.finish", killed)
+        patch.setattr("tuneoff.training.checkpoints.ModelSaver.finish", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny_base, tmp_path, chosen)
     record = run(tiny_base, tmp_path, chosen)
@@ -216,7 +216,7 @@ def test_little_memory_means_small_packs(
     """With next to nothing free, one example at a time; the batch and its result stay."""
     chosen = settings(method="full", train={"learning_rate": 1e-3})
     told(tiny_base, tmp_path / "much", chosen)
-    monkeypatch.setattr("tuneoff.models.free_memory.measure_available_bytes", lambda device: 0)
+    monkeypatch.setattr("tuneoff.models.memory.measure_available_bytes", lambda device: 0)
     record, _ = told(tiny_base, tmp_path / "little", chosen)
     assert losses(tmp_path / "little") == pytest.approx(losses(tmp_path / "much"), rel=1e-4)
     assert (record.tokens_computed or 0) > 4 * 8 * 60

@@ -23,8 +23,13 @@ from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.models.loading import resolve_base
 from tuneoff.progress import SilentProgress
 from tuneoff.records import Example, Prediction
-from tuneoff.scoring import Options, Scorer, ScoringInput, get_primary_metric
-from tuneoff.scoring.base import find_reason_left_out
+from tuneoff.scoring.base import (
+    Options,
+    Scorer,
+    ScoringInput,
+    find_reason_left_out,
+    get_primary_metric,
+)
 from tuneoff.storage.resume import load_stored_bakeoff
 from tuneoff.storage.run_dir import ContenderDir, RunDir
 

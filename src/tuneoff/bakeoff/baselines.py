@@ -15,8 +15,8 @@ from tuneoff.bakeoff.prepare import ResolvedBakeOff, build_free_scorer
 from tuneoff.progress import Progress
 from tuneoff.records import BaselineRecord, Example, Prediction, ScoredRow, Split
 from tuneoff.results import Baseline
-from tuneoff.scoring import RULES, Options, ScoringInput
 from tuneoff.scoring.aggregate import aggregate
+from tuneoff.scoring.base import RULES, Options, ScoringInput
 from tuneoff.scoring.baselines import (
     MOST_FREQUENT,
     NEAREST,

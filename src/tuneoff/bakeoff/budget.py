@@ -1,7 +1,9 @@
-"""The budget of a run, checked before anything is paid: prices, models that have ended, and the
-maximum that all steps together can cost.
+"""The budget of a run, checked before anything is paid.
 
-A run pays today's prices, whatever `as_of` says. A server on this machine has no price.
+`compute_max_run_usd` is the maximum that all steps of a new run can cost: all answers are missing,
+and no job was sent. It needs neither a run directory nor a key. `attach_budgets` gives each
+contender its share of the ledger. Amounts are USD at today's prices, whatever `as_of` says, because
+those are paid. A server on this machine has no price.
 """
 
 from __future__ import annotations
@@ -281,3 +283,33 @@ def _is_reasoning_unasked(settings: PromptedConfig) -> bool:
         and openai
         and REASONING_MODELS.match(get_base(str(settings.model))) is not None
     )
+
+
+def compute_max_run_usd(bakeoff: BakeOff, work: ContenderContext, prices: PriceBook) -> Decimal:
+    """Return the maximum, in USD, that providers can bill for all contenders together.
+
+    Args:
+        work: all examples; `directory` is that of a run which was not begun.
+    """
+    return sum(
+        (
+            compute_max_usd(load_contender(settings.id), settings, work, prices)
+            for settings in bakeoff.contenders
+            if is_hosted(settings)
+        ),
+        Decimal(),
+    )
+
+
+def warn_about_judges(bakeoff: BakeOff, prices: PriceBook) -> list[str]:
+    """Return warnings about judges: their cost depends on answers that do not exist yet."""
+    warnings = []
+    for settings in list_judging_models(bakeoff):
+        price, unpriced = find_judge_price(settings, prices)
+        if price is not None:
+            warnings.append(
+                f"what the judge {settings.model} will cost is in no figure here; each of its "
+                "questions asks leave by itself."
+            )
+        warnings += [unpriced] if unpriced else []
+    return warnings

@@ -1,8 +1,8 @@
 """People's labels of answers that a judge scored.
 
 Rows are ordered by a hash of seed and id. The first 30 are therefore a random sample, and stay the
-first 30 when more are labelled. A person gets the judge's question (`scoring/llm_judge.py`), and sees
-neither which contender answered nor which text is the reference. If several seeds or samples
+first 30 when more are labelled. A person gets the judge's question (`scoring/llm_judge.py`), and
+sees neither which contender answered nor which text is the reference. If several seeds or samples
 answered a row, each different answer is one question. Questions with a known result are recorded
 when their row is complete: a missing answer is worse than the reference, and an answer equal to the
 reference is equal.

@@ -18,9 +18,8 @@ from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.progress import SilentProgress
 from tuneoff.prompts import Template
 from tuneoff.records import SPLITS, Example, Split
-from tuneoff.scoring import Options, Scorer, get_primary_metric, load_scorer
-from tuneoff.scoring.combined import combine_scorers
-from tuneoff.scoring.custom import FileMetric
+from tuneoff.scoring.base import Options, Scorer, get_primary_metric, load_scorer
+from tuneoff.scoring.custom import FileMetric, combine_scorers
 from tuneoff.scoring.grader_forms import ModelGraderForm, is_grader_file, read_grader
 from tuneoff.scoring.graders import GraderMetric, build_grader
 from tuneoff.scoring.llm_judge import Judge

@@ -16,7 +16,7 @@ from tuneoff.bakeoff import prepare
 from tuneoff.bakeoff.prepare import ResolvedBakeOff
 from tuneoff.errors import DataError
 from tuneoff.records import Example
-from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.sql.derived_databases import derive_suites
 
 # The share of unusable references above which the run does not start.

@@ -47,17 +47,16 @@ from tuneoff.results import (
     Score,
     UnreadReplies,
 )
-from tuneoff.scoring import Options, ScoringInput
 from tuneoff.scoring.aggregate import (
     Breakdown,
     aggregate,
     average_samples,
     average_seeds,
+    build_learning_curve,
     compute_seed_values,
     count_error_classes,
 )
-from tuneoff.scoring.base import find_reason_left_out
-from tuneoff.scoring.curve import build_learning_curve
+from tuneoff.scoring.base import Options, ScoringInput, find_reason_left_out
 from tuneoff.scoring.intervals import compute_wilson_interval
 from tuneoff.scoring.llm_judge import Judge, find_unread_reply
 from tuneoff.scoring.pairs import TESTS_VERSION, compare_all

@@ -25,6 +25,7 @@ from tuneoff.bakeoff.budget import (
     list_judging_models,
 )
 from tuneoff.bakeoff.label_results import add_labels
+from tuneoff.bakeoff.plan.plan import save_plan
 from tuneoff.bakeoff.prepare import ResolvedBakeOff
 from tuneoff.bakeoff.results import collect_results
 from tuneoff.bakeoff.schedule import (
@@ -42,17 +43,22 @@ from tuneoff.contenders.variants import TrainingVariant, format_failure, list_va
 from tuneoff.costs.contender_prices import is_hosted
 from tuneoff.costs.ledger import TRAINING, Ledger
 from tuneoff.errors import BudgetError, ConfigError, RunDirectoryError, explain_unknown
-from tuneoff.models import bases
+from tuneoff.models import loading
 from tuneoff.models.loading import release_memory
-from tuneoff.planning.kept import save_plan
 from tuneoff.progress import OVER_BUDGET, WAITING, Progress, SilentProgress
 from tuneoff.records import SPLITS, Example, ScoredRow, ServingRecord, Split
 from tuneoff.report import format, write_report
 from tuneoff.report.model_card import write_cards
 from tuneoff.results import Results
-from tuneoff.scoring import RULES, Options, llm_judge
+from tuneoff.scoring import llm_judge
 from tuneoff.scoring.aggregate import average_samples
-from tuneoff.scoring.base import ThoughtCounter, build_left_out, build_scoring_inputs
+from tuneoff.scoring.base import (
+    RULES,
+    Options,
+    ThoughtCounter,
+    build_left_out,
+    build_scoring_inputs,
+)
 from tuneoff.storage.resume import open_run_dir, save_config
 from tuneoff.storage.run_dir import ContenderDir, RunDir, lock_run_dir
 
@@ -174,7 +180,7 @@ def _run_locked(
     except KeyboardInterrupt:
         prompt_for_running_jobs(chosen, work, executor)
         raise
-    bases.drop_cached_base()
+    loading.drop_cached_base()
     _report_uncertain_costs(run, progress)
     score_baselines(parts, run, examples, options, progress)
     results = add_labels(run, collect_results(parts, run, examples, options, command))

@@ -18,7 +18,6 @@ from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.progress import Progress, SilentProgress, Step
 from tuneoff.records import ScoredRow, to_dict, to_row
 from tuneoff.results import TESTS_RULE, Score
-from tuneoff.scoring import RULES, Options, Scorer, get_primary_metric, load_scorer
 from tuneoff.scoring.aggregate import (
     Breakdown,
     ScoreTotals,
@@ -27,11 +26,16 @@ from tuneoff.scoring.aggregate import (
     sort_by_count,
 )
 from tuneoff.scoring.base import (
+    RULES,
     MetricKind,
+    Options,
+    Scorer,
     ScoringInput,
     ScoringMode,
     ThoughtCounter,
     find_reason_left_out,
+    get_primary_metric,
+    load_scorer,
 )
 from tuneoff.scoring.pairs import TESTS_VERSION
 from tuneoff.scoring.predictions_file import References, check_rows, read_rows

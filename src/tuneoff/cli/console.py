@@ -1,14 +1,22 @@
-"""How commands use the terminal: JSON on stdout, progress and questions on stderr."""
+"""How commands use the terminal: JSON on stdout, progress and questions on stderr.
+
+Options that several commands have are defined here. Libraries are silenced; what the hub's library
+logs about a hub that does not answer (two lines per try, for each file) is shortened, because the
+error that follows is shown anyway.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -61,10 +69,8 @@ def silence_libraries() -> None:
     import logging
     import warnings
 
-    from tuneoff import hub_news
-
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    hub_news.shorten_hub_errors()
+    shorten_hub_errors()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -82,3 +88,43 @@ def confirm(question: str) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("--fresh deletes work; say --yes as well.")
     typer.confirm(question, abort=True, err=True)
+
+
+HUB_LOGGER = "huggingface_hub.utils._http"
+_FAILED_TRY = re.compile(r"^(?P<why>.*?) thrown while requesting \S+ (?P<url>\S+)")
+_RETRY = re.compile(r"^Retrying in ")
+
+
+class HubErrorFilter(logging.Filter):
+    """Passes one short line per host for failed tries, and every other message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = set[str | None]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message is logged; shorten the first failed try at a host."""
+        said = record.getMessage()
+        thrown = _FAILED_TRY.match(said)
+        if thrown is None:
+            return not _RETRY.match(said)
+        # Only the host is logged: an address may hold a signature.
+        host = urlsplit(thrown["url"]).hostname
+        why = thrown["why"].strip("'")
+        record.msg, record.args = f"{host} does not answer ({why}); trying again for a while", ()
+        new = host not in self._told
+        self._told.add(host)
+        return new
+
+
+def shorten_hub_errors() -> None:
+    """Install the filter on the hub library's logger."""
+    logger = logging.getLogger(HUB_LOGGER)
+    if not any(isinstance(each, HubErrorFilter) for each in logger.filters):
+        logger.addFilter(HubErrorFilter())
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+RunDirectory = Annotated[
+    Path | None, typer.Option("--run-dir", help="Where the run lies [default: runs/NAME].")
+]

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tuneoff.cli.console import print_json
-from tuneoff.cli.options import Json
+from tuneoff.cli.console import Json, print_json
 
 
 def import_(

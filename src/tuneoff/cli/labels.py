@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tuneoff.cli.console import print_json
-from tuneoff.cli.options import Json
+from tuneoff.cli.console import Json, print_json
 
 if TYPE_CHECKING:
     from tuneoff.bakeoff.labels import Label, LabelQuestion, LabelVerdict

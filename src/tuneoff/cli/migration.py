@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tuneoff.cli.console import print_json, show_quiet_progress
-from tuneoff.cli.options import Json
+from tuneoff.cli.console import Json, print_json, show_quiet_progress
 
 
 def migrate(

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tuneoff.cli.console import print_json, silence_libraries
-from tuneoff.cli.options import Json
+from tuneoff.cli.console import Json, print_json, silence_libraries
 
 TunedIn = Annotated[
     Path, typer.Argument(help="A run directory, or the data directory of `tuneoff serve`.")
@@ -46,7 +45,7 @@ def serve(
     from tuneoff.errors import MissingExtraError
 
     try:
-        from tuneoff.server.starting import serve as run_server
+        from tuneoff.server.app import serve as run_server
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve", "tuneoff serve") from None
     silence_libraries()

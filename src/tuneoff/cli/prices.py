@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tuneoff.cli.console import print_json
-from tuneoff.cli.options import Json
+from tuneoff.cli.console import Json, print_json
 
 PricesFile = Annotated[
     Path | None, typer.Option("--prices", help="Your own prices, before the shipped ones.")
@@ -24,7 +23,7 @@ def prices(
     context: typer.Context, own: PricesFile = None, as_of: AsOf = None, as_json: Json = False
 ) -> None:
     """The price book: USD per million tokens and per hour, with dates and sources."""
-    from tuneoff.prices import list_prices, render_prices
+    from tuneoff.costs.price_check import list_prices, render_prices
 
     if context.invoked_subcommand is not None:
         if own or as_of or as_json:
@@ -39,7 +38,7 @@ def prices(
 
 def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = False) -> None:
     """What is stale, has ended or ends soon; two prices of one day are wrong (exit code 2)."""
-    from tuneoff.prices import collect_findings
+    from tuneoff.costs.price_check import collect_findings
 
     result = collect_findings(own, as_of.date() if as_of else None)
     if as_json:

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from tuneoff.cli.console import (
+    Json,
+    RunDirectory,
     confirm,
     print_json,
     show_progress,
     show_quiet_progress,
     silence_libraries,
 )
-from tuneoff.cli.options import Json, RunDirectory
 from tuneoff.progress import Progress
 
 # The address that `--ray` without one stands for: the running cluster.

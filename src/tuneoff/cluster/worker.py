@@ -22,7 +22,7 @@ from typing import Any
 from tuneoff.cluster.storage import TrainingStorage
 from tuneoff.contenders.base import ContenderContext, describe_prompts, load_contender
 from tuneoff.errors import ContenderError, TuneoffError
-from tuneoff.models import bases
+from tuneoff.models import loading
 from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.models.loading import release_memory
 from tuneoff.progress import SilentProgress, Step
@@ -226,7 +226,7 @@ def _open_workspace(
         try:
             yield errand.settings, work, storage
         finally:
-            bases.drop_cached_base()
+            loading.drop_cached_base()
             release_memory()
 
 

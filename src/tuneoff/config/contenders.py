@@ -68,8 +68,8 @@ class TrainConfig(Config):
     """Examples per forward pass; it must divide `batch_size`. Default: as many as fit into memory.
     """
     grouping: Literal["random", "by_length", "by_prefix"] = "random"
-    """Which examples form a batch (`training/sampler.py`): `random`, `by_length` (similar lengths) or
-    `by_prefix` (shared beginnings, so that fewer tokens are computed)."""
+    """Which examples form a batch (`training/sampler.py`): `random`, `by_length` (similar lengths)
+    or `by_prefix` (shared beginnings, so that fewer tokens are computed)."""
     share_prefixes: bool = True
     """Compute a prefix that several examples share once. `false` computes ordinary padded batches.
     """

@@ -10,7 +10,7 @@ from tuneoff import prompts
 from tuneoff.config.contenders import HostedConfig
 from tuneoff.contenders import fine_tuning_job, job_polling, latency
 from tuneoff.contenders.base import ContenderContext, choose_template
-from tuneoff.contenders.batching import get_batch_api, request_batched_answers
+from tuneoff.contenders.batch_inference import get_batch_api, request_batched_answers
 from tuneoff.contenders.hosted_inference import (
     connect_provider,
     count_max_answering_tokens,

@@ -20,10 +20,14 @@ from tuneoff.models.loading import check_eos_token, choose_rendering, resolve_ba
 from tuneoff.prompts import Template
 from tuneoff.records import Example, Split
 from tuneoff.tokenization.chat_template import TemplateError
-from tuneoff.tokenization.examples import TRUNCATION_HINT
+from tuneoff.tokenization.examples import (
+    TRUNCATION_HINT,
+    describe_truncation,
+    explain_no_room,
+    truncate_fully,
+)
 from tuneoff.tokenization.offline import TokenCounter, load_counter
 from tuneoff.tokenization.text_tokenizer import SpellingError
-from tuneoff.training.cutting import describe_truncation, explain_no_room, truncate_fully
 from tuneoff.training.fine_tune import resolve_max_length
 
 # Special tokens around a text.

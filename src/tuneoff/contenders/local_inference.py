@@ -32,7 +32,7 @@ def generate_answers(
     examples: Sequence[Example],
 ) -> Iterator[list[Prediction]]:
     """Yield greedy answers to the examples, a batch at a time."""
-    from tuneoff.models.fused_lora import fuse_lora
+    from tuneoff.models.lora import fuse_lora
 
     tokens = encode_prompts(settings, work, tokenizer, examples)
     stop = choose_stop_texts(settings, work, tokenizer)
@@ -49,7 +49,7 @@ def time_single_requests(
     examples: Sequence[Example],
 ) -> Iterator[float]:
     """Yield the seconds of each answer as the only request, tokenization included."""
-    from tuneoff.models.fused_lora import fuse_lora
+    from tuneoff.models.lora import fuse_lora
 
     stop = choose_stop_texts(settings, work, tokenizer)
     max_new_tokens, say = work.max_new_tokens, work.progress.say

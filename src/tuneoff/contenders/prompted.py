@@ -14,7 +14,7 @@ from tuneoff import prompts
 from tuneoff.config.contenders import PromptedConfig
 from tuneoff.contenders import latency, vllm_inference
 from tuneoff.contenders.base import ContenderContext, choose_template
-from tuneoff.contenders.batching import get_batch_api, request_batched_answers
+from tuneoff.contenders.batch_inference import get_batch_api, request_batched_answers
 from tuneoff.contenders.hosted_inference import (
     connect_provider,
     count_max_answering_tokens,
@@ -26,7 +26,7 @@ from tuneoff.contenders.local_inference import describe_prompts, generate_answer
 from tuneoff.contenders.samples import is_answered, list_questions
 from tuneoff.contenders.shots import select_shots
 from tuneoff.inference import vllm
-from tuneoff.models import bases
+from tuneoff.models import loading
 from tuneoff.models.loading import choose_dtype, load_tokenizer, resolve_base
 from tuneoff.providers import base as providers
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
@@ -85,9 +85,9 @@ def answer(
         )
         return
     dtype = choose_dtype("auto")
-    model = bases.borrow_base(base, settings.quantization, dtype)
+    model = loading.borrow_base(base, settings.quantization, dtype)
     yield from generate_answers(settings, work, model, load_tokenizer(base), examples)
-    bases.release_base(base, settings.quantization, dtype, model)
+    loading.release_base(base, settings.quantization, dtype, model)
 
 
 def serving(settings: PromptedConfig, work: ContenderContext) -> ServingRecord | None:
@@ -102,9 +102,9 @@ def serving(settings: PromptedConfig, work: ContenderContext) -> ServingRecord |
             settings, work, vllm_inference.ModelWeights(base, base)
         )
     dtype = choose_dtype("auto")
-    model = bases.borrow_base(base, settings.quantization, dtype)
+    model = loading.borrow_base(base, settings.quantization, dtype)
     record = latency.measure_local(settings, work, model, load_tokenizer(base))
-    bases.release_base(base, settings.quantization, dtype, model)
+    loading.release_base(base, settings.quantization, dtype, model)
     return record
 
 

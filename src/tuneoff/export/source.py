@@ -22,7 +22,7 @@ from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.models.loading import choose_dtype, load_model, load_tokenizer
 from tuneoff.progress import SilentProgress
 from tuneoff.prompts import CHAT_PASS_THROUGH
-from tuneoff.scoring import Options, load_scorer
+from tuneoff.scoring.base import Options, load_scorer
 from tuneoff.storage.resume import load_stored_bakeoff
 from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks import chat

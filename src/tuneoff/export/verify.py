@@ -26,7 +26,7 @@ from tuneoff.bakeoff.answer_check import (
 from tuneoff.contenders.base import choose_template
 from tuneoff.contenders.local_inference import encode_prompts
 from tuneoff.export import llama_cpp
-from tuneoff.generation import plain
+from tuneoff.inference import generate
 from tuneoff.inference.stopping import build_stop_criteria
 from tuneoff.models.loading import (
     choose_dtype,
@@ -142,7 +142,7 @@ def _check_with_transformers(
     answers = []
     for start in range(0, len(asked), BATCH_SIZE):
         batch = asked[start : start + BATCH_SIZE]
-        for row in plain.generate_batch(model, ending, batch, tuned.work.max_new_tokens):
+        for row in generate.generate_batch(model, ending, batch, tuned.work.max_new_tokens):
             text = ending.prediction("", 0, row, 0).prediction
             answers.append((cut_at_end(row, ending.ends), text))
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tuneoff.generation.forward import ForwardPass
+from tuneoff.inference.attention import ForwardPass
 from tuneoff.inference.engine import Engine
 from tuneoff.inference.prefix_cache import PrefixCache, PrefixMatch, PromptHistory
 from tuneoff.inference.prefix_groups import SharedPrefix, group_prompts

@@ -20,8 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tuneoff.generation.forward import ForwardPass, build_positions, use_shared_attention
-from tuneoff.inference.attention import MAX_BATCHED_PREFILL
+from tuneoff.inference.attention import (
+    MAX_BATCHED_PREFILL,
+    ForwardPass,
+    build_positions,
+    use_shared_attention,
+)
 from tuneoff.inference.engine_check import count_rows_that_fit
 from tuneoff.inference.kv_cache import ForwardPlan, SharedKVCache
 from tuneoff.inference.prefix_groups import SequenceSlot, SharedPrefix, group_prompts

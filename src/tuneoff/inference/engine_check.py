@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from tuneoff.generation.forward import ForwardPass, build_positions, use_shared_attention
+from tuneoff.inference.attention import ForwardPass, build_positions, use_shared_attention
 from tuneoff.inference.kv_cache import ForwardPlan, SharedKVCache
-from tuneoff.models.free_memory import measure_available_bytes
+from tuneoff.models.memory import measure_available_bytes
 from tuneoff.prefix_sharing.attention import UnsupportedAttentionError
 from tuneoff.prefix_sharing.micro_batch import unwrap_causal_lm
 

@@ -85,9 +85,9 @@ class LoadedModel:
     def __init__(self, served: ServedModel, promised_bytes: int = 0) -> None:
         """Load the base model; `promised_bytes` of the free memory belong to others."""
         from tuneoff.inference.generate import count_embedding_rows
-        from tuneoff.models.free_memory import measure_available_bytes
         from tuneoff.models.loading import choose_dtype, count_positions, load_model, load_tokenizer
         from tuneoff.models.lora import MixedLora
+        from tuneoff.models.memory import measure_available_bytes
 
         self.tokenizer: PreTrainedTokenizerBase = load_tokenizer(served.base)
         dtype = choose_dtype(served.precision)
@@ -183,7 +183,7 @@ class LoadedModel:
 
     def _step(self, engine: ContinuousBatchingEngine) -> None:
         """Run one step of the engine; when it is idle, free what it can."""
-        from tuneoff.generation.forward import use_shared_attention
+        from tuneoff.inference.attention import use_shared_attention
 
         try:
             with use_shared_attention(self.model):

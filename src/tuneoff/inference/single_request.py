@@ -1,9 +1,9 @@
 """One answer with `transformers.generate`, for models that the engine cannot serve exactly.
 
-Tokens are chosen, stopped and reported as in the engine (`inference/requests.py`): a logits processor
-chooses the token, a stopping criterion ends the answer. `generate` returns nothing before its end,
-so it runs on its own thread. That thread is blocked except while `advance` waits for the next
-token, so other users of the model get their turns in between.
+Tokens are chosen, stopped and reported as in the engine (`inference/requests.py`): a logits
+processor chooses the token, a stopping criterion ends the answer. `generate` returns nothing before
+its end, so it runs on its own thread. That thread is blocked except while `advance` waits for the
+next token, so other users of the model get their turns in between.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
-from tuneoff.generation.plain import build_greedy_config
+from tuneoff.inference.generate import build_greedy_config
 from tuneoff.inference.requests import Generation, GenerationRequest
 from tuneoff.inference.stopping import StopCriteria
 

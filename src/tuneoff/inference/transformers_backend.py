@@ -153,8 +153,8 @@ class TransformersBackend:
         """
         if not self._bases:
             return 0
-        from tuneoff.models.free_memory import measure_available_bytes
         from tuneoff.models.loading import choose_dtype, get_device, release_memory
+        from tuneoff.models.memory import measure_available_bytes
         from tuneoff.models.parameters import count_parameters
 
         wanted = (

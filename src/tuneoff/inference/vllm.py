@@ -163,7 +163,7 @@ def run_vllm(engine: VllmOptions) -> Iterator[Any]:
     """
     import torch
 
-    from tuneoff.models import bases
+    from tuneoff.models import loading
     from tuneoff.models.loading import release_memory
 
     if not torch.cuda.is_available():
@@ -171,7 +171,7 @@ def run_vllm(engine: VllmOptions) -> Iterator[Any]:
     set_environment()
     import vllm
 
-    bases.drop_cached_base()
+    loading.drop_cached_base()
     release_memory()
     started = vllm.LLM(**build_engine_arguments(engine))
     try:

@@ -1,7 +1,12 @@
 """Loads open models and tokenizers: the shipped base, a local folder, or a hub id.
 
 Checks without weights (`resolve_base`) import no torch, so that a wrong bake-off file is refused in
-a second, not after ten minutes.
+a second, not after ten minutes. A configuration comes without network access: from the base's own
+file where it is here, else from the list of well-known bases (`architectures.yaml`).
+
+Loading and quantizing a large base takes minutes, and several LoRA contenders of a run often share
+one. So one base is cached (`borrow_base`), and one contender at a time uses it. An adapter leaves
+its base unchanged, so a base can be used again once the adapter is removed.
 """
 
 from __future__ import annotations
@@ -19,6 +24,18 @@ from tuneoff.tokenization.offline import find_file, has_eos_token
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+import json
+from functools import cache
+from typing import TYPE_CHECKING
+
+import yaml
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 
 SHIPPED_BASE_DIR = Path(__file__).parent.parent / "assets" / "tiny-base"
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -280,3 +297,73 @@ def _build_load_error(base: str, error: Exception) -> ConfigError:
         f"base {base!r}: the model could not be loaded ({first}); check the name, the network "
         "and your access, or give a local folder."
     )
+
+
+BaseKey = tuple[str, str, Any]
+_cached_base: dict[BaseKey, PreTrainedModel] = {}
+
+
+def borrow_base(
+    base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype
+) -> PreTrainedModel:
+    """Return the cached base if it is the right one; else drop it and load the base.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+        MissingExtraError: bitsandbytes is needed and not installed.
+    """
+    kept = _cached_base.pop((base, quantization, dtype), None)
+    drop_cached_base()
+    return load_model(base, quantization, dtype) if kept is None else kept
+
+
+def release_base(
+    base: str, quantization: Literal["none", "int8", "nf4"], dtype: torch.dtype, model: Any
+) -> None:
+    """Remove the adapter from a borrowed base and cache the base."""
+    import torch
+
+    if hasattr(model, "peft_config"):
+        model = model.unload()
+    for leftover in ("peft_config", "_hf_peft_config_loaded"):
+        if leftover in vars(model):
+            delattr(model, leftover)
+    # Transformers before 5.23 has only the old name.
+    new = hasattr(model, "activation_checkpointing_disable")
+    (model.activation_checkpointing_disable if new else model.gradient_checkpointing_disable)()
+    for parameter in model.parameters():
+        parameter.grad = None
+    torch.nn.Module.eval(model)
+    drop_cached_base()
+    _cached_base[(base, quantization, dtype)] = model
+
+
+def drop_cached_base() -> None:
+    """Drop the cached base."""
+    _cached_base.clear()
+
+
+ARCHITECTURES = Path(__file__).parent / "architectures.yaml"
+
+
+def find_base_config(base: str) -> PretrainedConfig | None:
+    """Return the configuration of a folder, a cached hub id, or a well-known base.
+
+    None if it is none of these, or of a model type that this version of transformers lacks.
+    """
+    from transformers import CONFIG_MAPPING
+
+    file = find_file(base, "config.json")
+    values = dict(json.loads(file.read_text()) if file else load_architectures().get(base, {}))
+    kind = values.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        return None
+    config: PretrainedConfig = CONFIG_MAPPING[kind].from_dict(values)
+    return config
+
+
+@cache
+def load_architectures() -> dict[str, dict[str, Any]]:
+    """Return the well-known bases and the contents of their config.json."""
+    known: dict[str, dict[str, Any]] = yaml.safe_load(ARCHITECTURES.read_text())
+    return known

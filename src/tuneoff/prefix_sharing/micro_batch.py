@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from tuneoff.models.fused_lora import fuse_lora
+from tuneoff.models.lora import fuse_lora
 from tuneoff.prefix_sharing import attention
 from tuneoff.prefix_sharing import tree as prefix_tree
 from tuneoff.prefix_sharing.attention import Backend, TreeAttention

@@ -22,7 +22,7 @@ from tuneoff import plugins
 
 if TYPE_CHECKING:
     from tuneoff.providers.cassette import Cassette
-    from tuneoff.providers.reach import ConnectionStatus
+    from tuneoff.providers.http_errors import ConnectionStatus
 
 NEEDS = ("check", "connect", "schedule")
 # States of a job that has not ended. Any other state that is not an end is shown and waited on,

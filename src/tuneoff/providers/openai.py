@@ -41,6 +41,7 @@ from tuneoff.providers.base import (
 )
 from tuneoff.providers.cassette import SECONDS_HEADER, Cassette, ReplayTransport
 from tuneoff.providers.http_errors import (
+    ConnectionStatus,
     is_loopback,
     load_key,
     parse_rate_limit_pause,
@@ -48,7 +49,6 @@ from tuneoff.providers.http_errors import (
     redact_values,
     translate_errors,
 )
-from tuneoff.providers.reach import ConnectionStatus
 from tuneoff.providers.usage import read_usage
 from tuneoff.tokenization.openai import compute_default_epochs
 

@@ -34,13 +34,13 @@ from tuneoff.providers.base import (
 )
 from tuneoff.providers.cassette import SECONDS_HEADER, Cassette, ReplayTransport
 from tuneoff.providers.http_errors import (
+    ConnectionStatus,
     load_key,
     parse_rate_limit_pause,
     redact,
     redact_values,
     translate_errors,
 )
-from tuneoff.providers.reach import ConnectionStatus
 from tuneoff.providers.together_responses import (
     is_job_of_spec,
     parse_event,

@@ -1,23 +1,71 @@
 """The example browser: up to 200 example cards with filters, and a file with all examples.
 
 The file `examples.jsonl` lies beside the page if the page has not all of them. The page's script
-filters by the cards' attributes; without it every card is shown.
+filters by the cards' attributes; without it every card is shown. The differences
+between an answer and its reference are marked word by word.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from difflib import SequenceMatcher
+from typing import Any, Literal
 
 from tuneoff.errors import TuneoffError
 from tuneoff.report import format as f
-from tuneoff.report.differences import mark_differences
 from tuneoff.report.examples import AnsweredExamples, ShownAnswer, ShownExample
 from tuneoff.report.view import View, rank_contenders
 from tuneoff.results import Results
 from tuneoff.storage.files import write_lines
 from tuneoff.storage.run_dir import RunDir
+
+Kind = Literal["", "added", "missing"]
+Piece = tuple[Kind, str]
+# A word or a punctuation mark with the blanks after it, at the beginning also those before.
+_WORDS = re.compile(r"(?:\A\s+)?(?:\w+|[^\w\s])\s*")
+# Max equal pairs of words: the time of comparing grows with them, and a text that repeats one word
+# has very many.
+MAX_EQUAL_PAIRS = 20_000
+# Min similarity of the two texts. Below it nearly everything would be marked, which tells nothing.
+MIN_SIMILARITY = 0.3
+
+
+def mark_differences(answer: str, reference: str) -> list[Piece]:
+    """Return an answer in pieces: common, added, and, in their place, missing words; blanks do not
+    count.
+
+    If comparing would tell nothing, the answer is one unmarked piece.
+    """
+    ours, theirs = _WORDS.findall(answer), _WORDS.findall(reference)
+    a, b = [word.strip() for word in theirs], [word.strip() for word in ours]
+    if a == b or not _is_worth_comparing(a, b):
+        return [("", answer)]
+    matcher = SequenceMatcher(None, a, b, autojunk=False)
+    if matcher.ratio() < MIN_SIMILARITY:
+        return [("", answer)]
+    pieces: list[Piece] = []
+    for kind, i, j, k, m in matcher.get_opcodes():
+        if kind == "equal":
+            pieces.append(("", "".join(ours[k:m])))
+        else:
+            both: tuple[Piece, Piece] = (
+                ("missing", "".join(theirs[i:j])),
+                ("added", "".join(ours[k:m])),
+            )
+            pieces += [piece for piece in both if piece[1]]
+    return pieces
+
+
+def _is_worth_comparing(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Return whether two texts have enough in common, and are quick to compare."""
+    times_a, times_b = Counter(a), Counter(b)
+    alike = sum(times * times_b[word] for word, times in times_a.items())
+    common = (times_a & times_b).total()
+    return 2 * common >= MIN_SIMILARITY * (len(a) + len(b)) > 0 and alike <= MAX_EQUAL_PAIRS
+
 
 MAX_CARDS = 200
 # Max bytes of all cards. Of the page's 3 MB, half of what the charts' program leaves.
@@ -44,7 +92,7 @@ def _load_class_names(results: Results) -> Mapping[str, str]:
     """
     if "." in results.task:
         return {}
-    from tuneoff.scoring import load_scorer
+    from tuneoff.scoring.base import load_scorer
     from tuneoff.tasks.base import load_task
 
     try:

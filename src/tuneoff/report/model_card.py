@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.report import format as f
-from tuneoff.report.markdown import escape
+from tuneoff.report.render import escape
 from tuneoff.results import ContenderResult, Results, Score
 from tuneoff.storage.files import write_text
 from tuneoff.storage.run_dir import RunDir

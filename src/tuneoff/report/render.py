@@ -2,7 +2,9 @@
 
 Text from models, data and files is never markup. In HTML, jinja2's autoescape ensures that; a
 content security policy runs only the page's own two scripts, by their hashes, and loads nothing
-from anywhere. In Markdown every value is escaped (`markdown.py`).
+from anywhere. In Markdown `finalize` runs on every value that a template
+shows, and escapes it for a line or a table cell, as autoescape does in HTML.
+`format_code` and `format_fence` show text literally and return `Markup`, which `finalize` passes.
 """
 
 from __future__ import annotations
@@ -10,19 +12,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneoff.report import example_browser, markdown
+from tuneoff.report import example_browser
 from tuneoff.report import format as f
-from tuneoff.report.break_even import build_break_even_chart
 from tuneoff.report.charts import base, learning_curve
 from tuneoff.report.charts.breakdown import build_breakdown_chart, has_intervals
 from tuneoff.report.charts.breakdown import list_chart_keys as breakdown_keys
-from tuneoff.report.charts.cost import build_cost_chart, select_comparable
+from tuneoff.report.charts.cost import build_break_even_chart, build_cost_chart, select_comparable
 from tuneoff.report.examples import FIRST_EXAMPLES, AnsweredExamples
-from tuneoff.report.spreadsheet import render_csv
+from tuneoff.report.tables import render_csv
 from tuneoff.report.view import View, build_view, rank_contenders
 from tuneoff.results import ContenderResult, Results
 from tuneoff.storage.files import write_text
@@ -81,8 +83,8 @@ def _build_browser(
 
 def render_markdown(content: Mapping[str, Any]) -> str:
     """Return the report as Markdown; `charts` in the content are the names of existing files."""
-    environment = _build_environment(autoescape=False, finalize=markdown.finalize)
-    environment.filters |= {"code": markdown.format_code, "fence": markdown.format_fence}
+    environment = _build_environment(autoescape=False, finalize=finalize)
+    environment.filters |= {"code": format_code, "fence": format_fence}
     return str(environment.get_template("report.md.j2").render(content))
 
 
@@ -180,3 +182,44 @@ def _compute_csp_hash(script: str) -> str:
     """Return the hash of a script for the content security policy."""
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+_PUNCTUATION = re.compile(r"([\\`*_{}\[\]#~|$!])")
+
+
+def escape(text: str) -> str:
+    """Return one line of text that no Markdown reader takes for markup."""
+    line = " ".join(f.clean(text).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _PUNCTUATION.sub(r"\\\1", line)
+    # Where a report is pasted, bare addresses would become links, and @names would notify people.
+    return line.replace("://", ":&#47;/").replace("www.", "www&#46;").replace("@", "&#64;")
+
+
+def finalize(value: Any) -> Any:
+    """Return a shown value, escaped if it is a plain string (jinja2's hook)."""
+    return escape(value) if type(value) is str else value
+
+
+def format_code(text: str) -> Any:
+    """Return text as a code span for a table cell, the pipe escaped, line breaks as spaces."""
+    from markupsafe import Markup
+
+    line = " ".join(f.clean(text).split()).replace("|", "\\|")
+    ticks = "`" * (_count_longest_run(line, "`") + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return Markup(f"{ticks}{pad}{line}{pad}{ticks}" if line else "")
+
+
+def format_fence(text: str, language: str = "text") -> Any:
+    """Return text as a fenced block; the fence is longer than any run of backticks in it."""
+    from markupsafe import Markup
+
+    shown = f.clean(text)
+    ticks = "`" * max(3, _count_longest_run(shown, "`") + 1)
+    return Markup(f"{ticks}{language}\n{shown.rstrip(chr(10))}\n{ticks}")
+
+
+def _count_longest_run(text: str, character: str) -> int:
+    """Return the length of the longest run of a character."""
+    return max((len(run) for run in re.findall(re.escape(character) + "+", text)), default=0)

@@ -1,7 +1,16 @@
-"""The table of contenders × figures at the top of the page, with the values to sort it by."""
+"""The report's tables.
+
+- contenders × figures at the top of the page, with the values to sort it by;
+- metrics from strict to lenient: what a contender gains from one to the next differs from the
+  reference in form alone;
+- how each contender was tuned, in a few words, from the run's settings;
+- results.csv, for spreadsheets: a row per contender and metric.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,3 +132,160 @@ def _build_cell(text: str, sort: float | str | None, *under: str) -> Cell:
     """Return a cell: its text, its sort key ("" for nothing: last), and small lines under it."""
     known = sort is not None and text != f.MISSING
     return {"text": text, "sort": str(sort) if known else "", "under": [u for u in under if u]}
+
+
+RUNGS = {
+    "exact_match": "the same characters",
+    "normalized_match": "the same text, but for case, blanks and full stops",
+    "order_insensitive_match": "the same, in whatever order",
+    "sql_normal_form": "the same query, differently spelt",
+    "exact_set_match": "the same clauses",
+    "execution_accuracy": "the same result",
+    "test_suite_accuracy": "the same result on every database of a suite",
+}
+
+
+def build_ladder(contenders: Sequence[ContenderResult]) -> dict[str, Any]:
+    """Return the view of metrics × contenders; without rows if there are fewer than two metrics."""
+    shown = [c for c in contenders if not c.error and any(m in c.scores for m in RUNGS)]
+    rungs = [metric for metric in RUNGS if any(metric in c.scores for c in shown)]
+    rows = [
+        {
+            "metric": f.words(metric),
+            "words": RUNGS[metric],
+            "cells": [_build_ladder_cell(contender, metric) for contender in shown],
+        }
+        for metric in rungs
+    ]
+    return {"names": [c.name for c in shown], "rows": rows if len(rows) > 1 else []}
+
+
+def _build_ladder_cell(contender: ContenderResult, metric: str) -> dict[str, Any]:
+    """Return a cell of the table, with the width of its bar."""
+    score = contender.scores.get(metric)
+    value = score.value if score else None
+    return {"text": f.score(value), "width": None if value is None else round(100 * value, 1)}
+
+
+def describe_methods(results: Results) -> dict[str, str]:
+    """Return contender name → method (`LoRA r 16, all linear layers`, `prompted, 5 shots`).
+
+    The settings come from a file that may be older than this code, so every key may be missing.
+    Without settings the contender's id is the method.
+    """
+    settings = {
+        entry.get("name"): entry
+        for entry in results.settings.get("contenders") or ()
+        if isinstance(entry, Mapping)
+    }
+    task = results.settings.get("task") or {}
+    return {
+        c.name: _describe_method(c.id, settings.get(c.name) or {})
+        + _describe_prompt(settings.get(c.name) or {}, task)
+        for c in results.contenders
+    }
+
+
+def _describe_method(kind: str, settings: Mapping[str, Any]) -> str:
+    """Return how a contender was tuned, without its prompt."""
+    if kind == "local" and settings.get("method") == "lora":
+        return _describe_lora(settings.get("lora") or {}) + _describe_quantization(settings)
+    if kind == "local" and settings.get("method") == "full":
+        return "all parameters"
+    if kind == "hosted" and settings.get("provider"):
+        return f"tuned by {settings['provider']}{_describe_sampling(settings)}"
+    if kind == "prompted":
+        shots = settings.get("shots") or 0
+        how = f"prompted, {shots} shot{'s' * (shots > 1)}" if shots else "prompted only"
+        return how + _describe_sampling(settings)
+    return kind
+
+
+def _describe_sampling(settings: Mapping[str, Any]) -> str:
+    """Return at which temperature, and how often, a provider's model was asked."""
+    temperature, samples = settings.get("temperature"), settings.get("samples") or 1
+    shown = "" if temperature is None else f", temperature {temperature:g}"
+    return shown + (f", {samples} answers each" if samples > 1 else "")
+
+
+def _describe_prompt(settings: Mapping[str, Any], task: Mapping[str, Any]) -> str:
+    """Return whether the instruction was dropped: the contender decides, then the task."""
+    short = (settings.get("prompt") or task.get("prompt")) == "short"
+    return ", short prompt" if short else ""
+
+
+def _describe_lora(lora: Mapping[str, Any]) -> str:
+    """Return the adapter's rank and layers."""
+    where = lora.get("target_modules")
+    named = where.replace("-", " ") if isinstance(where, str) else ", ".join(where or ())
+    layers = {"all linear": "all linear layers", "attention": "attention layers"}.get(named, named)
+    rank = f"LoRA r {lora['r']}" if "r" in lora else "LoRA"
+    return f"{rank}, {layers}" if layers else rank
+
+
+def _describe_quantization(settings: Mapping[str, Any]) -> str:
+    """Return how the base was quantized; empty if it was not."""
+    quantization = settings.get("quantization", "none")
+    return "" if quantization == "none" else f", {quantization} base"
+
+
+COLUMNS = (
+    "contender",
+    "id",
+    "model",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "n",
+    "errors",
+    "training_usd",
+    "training_seconds",
+    "serving_usd_per_1k_requests",
+    "seconds_p50",
+    "ends",
+    "error",
+)
+
+
+def render_csv(contenders: Sequence[ContenderResult]) -> str:
+    """Return one row per contender and metric, and one for a contender without scores.
+
+    Values are those of results.json; one that was not measured is empty.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for contender in contenders:
+        scores: dict[str, Score | None] = dict(contender.scores) or {"": None}
+        for metric, score in scores.items():
+            writer.writerow(
+                [_escape_formula(value) for value in _build_csv_row(contender, metric, score)]
+            )
+    return stream.getvalue()
+
+
+def _build_csv_row(contender: ContenderResult, metric: str, score: Score | None) -> list[Any]:
+    """Return a row of the table."""
+    figures = (score.value, score.low, score.high, score.n, score.errors) if score else (None,) * 5
+    return [
+        contender.name,
+        contender.id,
+        contender.model,
+        metric,
+        *figures,
+        contender.cost.training_usd,
+        contender.training.seconds if contender.training else None,
+        contender.cost.serving_usd_per_1k_requests,
+        contender.serving.seconds_p50,
+        contender.ends,
+        contender.error,
+    ]
+
+
+def _escape_formula(value: Any) -> Any:
+    """Return text that a spreadsheet takes for text: a beginning like a formula's gets a quote
+    before it."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value

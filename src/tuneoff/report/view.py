@@ -17,10 +17,8 @@ from tuneoff.report import format as f
 from tuneoff.report.baselines import render_baselines
 from tuneoff.report.headline import render_headline
 from tuneoff.report.labels import build_label_view, list_contradictions
-from tuneoff.report.ladder import build_ladder
-from tuneoff.report.method import describe_methods
 from tuneoff.report.money import build_money_view
-from tuneoff.report.tables import build_table, format_seeds
+from tuneoff.report.tables import build_ladder, build_table, describe_methods, format_seeds
 from tuneoff.results import AllTrainings, Comparison, ContenderResult, LatencyStats, Results
 
 View = dict[str, Any]

@@ -2,6 +2,10 @@
 
 Several seeds of one contender, and several answers to one example (samples), are averaged example
 by example. An example therefore counts once, however often it was answered.
+
+The learning curve is the metric after training on growing fractions of the examples. Each point is
+scored like any training. It is tested against the point before, on the same test examples
+(`pairs.compare_all`). The test does not cover the variance between training runs.
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tuneoff.records import ScoredRow
-from tuneoff.results import Score
+from tuneoff.results import CurvePoint, Score
 from tuneoff.scoring.base import MetricKind
 from tuneoff.scoring.intervals import compute_score_interval
+from tuneoff.scoring.pairs import compare_all
 
 MAX_GROUPS = 24
 _HARDNESS_LEVELS = ("easy", "medium", "hard", "extra")
@@ -230,3 +235,33 @@ def find_error_class(
 def sort_by_count(counts: Mapping[str, int]) -> dict[str, int]:
     """Return the counts, the largest first."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+TrainingScores = tuple[float, int, Mapping[str, ScoredRow]]
+
+
+def build_learning_curve(
+    measured: Sequence[TrainingScores],
+    metric: str,
+    kind: MetricKind,
+    clusters: Mapping[str, str] | None = None,
+) -> tuple[CurvePoint, ...]:
+    """Return the points of a curve, the smallest fraction first; none for a single point.
+
+    Args:
+        measured: (fraction, training examples, scored rows by example id) of each training; a
+            training without scores is left out.
+        clusters: example id → cluster, as in `compare_all`.
+    """
+    points: list[CurvePoint] = []
+    before: dict[str, float] = {}
+    for fraction, examples, rows in sorted(measured, key=lambda point: point[0]):
+        score = aggregate(rows.values(), {metric: kind}, clusters=clusters)[metric]
+        if score.value is None:
+            continue
+        values = {id: float(row.scores[metric]) for id, row in rows.items() if metric in row.scores}
+        pairs = compare_all({"this": values, "before": before}, metric, clusters)
+        p_value = pairs[0].p_value if pairs else None
+        points.append(CurvePoint(fraction, examples, score.value, score.low, score.high, p_value))
+        before = values
+    return tuple(points) if len(points) > 1 else ()

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
+from tuneoff import plugins
 from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.scoring.answer_text import (
     UNFINISHED_THOUGHT,
@@ -18,6 +19,11 @@ from tuneoff.scoring.answer_text import (
     has_unopened_thought_end,
     strip_thoughts,
 )
+
+# A version grows when the rule may score the same answer differently. docs/scoring.md lists the
+# changes. Stored scores without versions are of version 1.
+RULES = {"answer_text": 2, "valid_format": 2, "set_match": 2, "real_numbers": 2, "ties": 2}
+NEEDS = ("METRICS", "PRIMARY", "score_rows")
 
 MetricKind = Literal["yes/no", "fraction"]
 ScoringMode = Literal["strict", "official"]
@@ -211,3 +217,27 @@ def shorten_text(text: str) -> str:
     """Return a text on one line of at most `MAX_VERDICT_LENGTH` characters."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_VERDICT_LENGTH else line[: MAX_VERDICT_LENGTH - 1] + "…"
+
+
+def list_scorer_ids() -> tuple[str, ...]:
+    """Return the ids of tuneoff's own scorers, sorted."""
+    return tuple(plugins.list_ids("tuneoff.scoring", NEEDS))
+
+
+def load_scorer(id: str) -> Scorer:
+    """Return the scorer with this id.
+
+    Raises:
+        ConfigError: there is no such scorer, or it lacks a required name.
+    """
+    return cast("Scorer", plugins.find("tuneoff.scoring", id, "scorer", NEEDS))
+
+
+def get_primary_metric(scorer: Scorer, options: Options) -> str:
+    """Return the primary metric under these options.
+
+    This is `PRIMARY`, unless the scorer has a function `primary(options)`, because its primary
+    metric needs something that may be missing (SQL without databases).
+    """
+    chosen = getattr(scorer, "primary", None)
+    return str(chosen(options)) if chosen is not None else scorer.PRIMARY

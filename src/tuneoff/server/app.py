@@ -1,27 +1,35 @@
-"""The application: routes, error handlers, middleware, training workers and batch answering."""
+"""The application: routes, error handlers, middleware, training workers and batch answering.
+
+`serve` starts it from the arguments of the command line. `install_openapi` corrects its document,
+`/openapi.json`, from which users generate clients.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
 from tuneoff.errors import ConfigError
+from tuneoff.inference import backend
 from tuneoff.inference.backend import InferenceBackend
 from tuneoff.inference.transformers_backend import TransformersBackend
-from tuneoff.server import batch_worker, cleanup, errors, metrics, openapi, page, schemas
-from tuneoff.server.claims import JobLocks
-from tuneoff.server.middleware import RequestGuard
+from tuneoff.server import batch_worker, cleanup, errors, metrics, page, schemas
+from tuneoff.server.middleware import OPEN_PATHS, RequestGuard, RequestNormalizer
 from tuneoff.server.routes import batches, chat, files, jobs, models
-from tuneoff.server.same_place import RequestNormalizer
-from tuneoff.server.settings import ServerConfig
-from tuneoff.server.store import Store
+from tuneoff.server.run_models import start_run_backend
+from tuneoff.server.settings import KEYS_VARIABLE, ServerConfig, build_server_config
+from tuneoff.server.store import JobLocks, Store
 from tuneoff.server.supervisor import WorkerSupervisor
 
 GRACE_SECONDS = 10
@@ -58,8 +66,8 @@ def build_app(settings: ServerConfig, host: InferenceBackend | None = None) -> F
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=openapi.COMMON_ERRORS,
-        generate_unique_id_function=openapi.build_operation_id,
+        responses=COMMON_ERRORS,
+        generate_unique_id_function=build_operation_id,
     )
     app.state.settings = settings
     app.state.store = Store(settings.data_dir)
@@ -76,7 +84,7 @@ def build_app(settings: ServerConfig, host: InferenceBackend | None = None) -> F
     async def health() -> schemas.Health:
         return {"status": "ok"}
 
-    openapi.install_openapi(app, settings)
+    install_openapi(app, settings)
     return app
 
 
@@ -109,3 +117,81 @@ def run_app(
     }  # fmt: skip
     DeadlineConnection.most = compute_max_connections()
     uvicorn.run(build_app(settings, host), host=address, port=port, **options)
+
+
+def serve(
+    run_dir: Path | None,
+    contender: str | None,
+    bases: Sequence[str],
+    *,
+    strict: bool,
+    answers_with: backend.BackendName,
+    address: str,
+    port: int,
+    data_dir: Path,
+    workers: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve a run's tuned contenders, or one of them, and bases that may be tuned.
+
+    It runs until it is interrupted.
+
+    Raises:
+        ConfigError, MissingExtraError: as `start_run_backend`, `build_server_config` and
+            `start_backend` do.
+    """
+    check_address(address, port)  # before anything is loaded
+    start = partial(backend.start_backend, answers_with, tuple(bases))
+    opened = (
+        start_run_backend(run_dir, contender, strict, say, start) if run_dir is not None else None
+    )
+    served = opened[1] if opened else ()
+    keys = os.environ.get(KEYS_VARIABLE)
+    settings = build_server_config(data_dir, tuple(bases), address, keys, served, workers)
+    host = opened[0] if opened else backend.start_backend(answers_with, tuple(settings.bases), ())
+    names = ", ".join([*settings.bases, *(model.name for model in served)])
+    say(
+        f"serving {names} on http://{address}:{port}/v1, with a page at http://{address}:{port}/ "
+        f"({'a key is needed' if settings.api_keys else 'no key, this machine only'})"
+    )
+    run_app(settings, address, port, host)
+
+
+# Errors of every route (see `server/middleware.py`); 400 replaces FastAPI's 422.
+COMMON_ERRORS = schemas.describe_errors(400, 401, 403, 413, 429, 431)
+# All errors of an operation are JSON, whatever its other responses are.
+_ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+_KEY = {"type": "http", "scheme": "bearer", "description": "One of TUNEOFF_API_KEYS."}
+
+
+def build_operation_id(route: APIRoute) -> str:
+    """Return an operation's id, such as `files_create`: the method name in a generated client."""
+    return f"{route.endpoint.__module__.rpartition('.')[2]}_{route.name}"
+
+
+def install_openapi(app: FastAPI, settings: ServerConfig) -> None:
+    """Correct the app's document: its errors, keys and model names."""
+    build_document, keyed = app.openapi, bool(settings.api_keys)
+
+    def described() -> dict[str, Any]:
+        """Build the document once and return it."""
+        if app.openapi_schema is None:
+            document = build_document()
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    for code in (code for code in operation["responses"] if code >= "4"):
+                        operation["responses"][code]["content"] = _ERROR
+                    if keyed and path not in OPEN_PATHS:
+                        operation["security"] = [{"key": []}]
+            schemas = document["components"]["schemas"]
+            schemas["JobCreate"]["properties"]["model"]["enum"] = list(settings.bases)
+            for name in ("ChatCreate", "TextCreate"):
+                schemas[name]["properties"]["model"]["examples"] = settings.ready()
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            if keyed:
+                document["components"]["securitySchemes"] = {"key": _KEY}
+        return app.openapi_schema or {}
+
+    app.openapi = described  # type: ignore[method-assign]

@@ -26,12 +26,11 @@ from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
-from tuneoff.server.claims import BATCH_LOCK, JobLocks
 from tuneoff.server.errors import ApiError, build_invalid_value, build_server_error
 from tuneoff.server.request_schemas import ChatCreate
 from tuneoff.server.routes import chat
 from tuneoff.server.routes.batches import ENDPOINT, UNFINISHED
-from tuneoff.server.store import BATCH, BATCH_OUTPUT, Store, generate_id
+from tuneoff.server.store import BATCH, BATCH_LOCK, BATCH_OUTPUT, JobLocks, Store, generate_id
 from tuneoff.storage.files import append_lines, read_lines, remove_folder
 
 # Requests in flight at a time: enough to fill the engine. Live requests wait for no more than

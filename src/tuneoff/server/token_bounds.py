@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneoff.generation.token_bytes import decode_byte_level
+from tuneoff.inference.detokenizer import decode_byte_level
 
 BLANKS = frozenset(" \t\n\r\v\f")
 _LOOKAHEAD = re.compile(r"\(\?[=!][^()]*\)$")

@@ -1,7 +1,8 @@
-"""A training process: `python -m tuneoff.server.training_worker DATA_DIR BASES ORGANIZATION PARENT WORKERS`.
+"""A training process: `python -m tuneoff.server.training_worker DATA_DIR BASES ORGANIZATION PARENT
+WORKERS`.
 
 It claims a job that was running when its worker ended, or else the oldest queued one. A lock
-(`server/claims.py`) ensures that no other process has the job. A job continues from its last
+(`server/store.py`) ensures that no other process has the job. A job continues from its last
 checkpoint. Clients control a job through its status in the store: when that is no longer `running`,
 the training stops within a step. The process ends when its parent does.
 """
@@ -25,11 +26,11 @@ from tuneoff.errors import DataError
 from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
-from tuneoff.server import cleanup, epochs
-from tuneoff.server.claims import JobLocks
+from tuneoff.server import cleanup
+from tuneoff.server import cleanup as epochs
 from tuneoff.server.job import build_contender_config, build_model_name, format_base_argument
 from tuneoff.server.row_lengths import find_long_row
-from tuneoff.server.store import RESULTS, Store, generate_id
+from tuneoff.server.store import RESULTS, JobLocks, Store, generate_id
 from tuneoff.storage.files import write_text
 from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tasks.chat import read_stored_examples

@@ -17,12 +17,22 @@ Splits: test is the 568-row split. Validation is carved out of train by whole da
 validation must never be test. Train rows whose input recurs in test or validation are dropped.
 `splits: seed` is the seed experiment's own arrangement: all 3,961 rows train, the 568 both validate
 and test. `context: schema` puts the whole schema, read from the SQLite file, before the question.
+
+A schema is one line of text in Spider's own form:
+
+    singer : singer_id [ INT ] primary_key name [ TEXT ] concert : singer_id [ INT ]
+    concert.singer_id = singer.singer_id
+
+Tables come in the order of creation. A column is followed by its declared type in upper case, then
+by `primary_key` if it is part of the key, then by the column that it refers to.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +40,52 @@ from tuneoff.config.schema import TaskConfig
 from tuneoff.errors import DataError
 from tuneoff.prompts import Template
 from tuneoff.records import Example
-from tuneoff.storage.databases import find_database
+from tuneoff.storage.databases import find_committed, find_database
 from tuneoff.tasks.base import DataPaths, Splits
 from tuneoff.tasks.readers import DataRow, get_required_text, load_from_hub, read_records
 from tuneoff.tasks.samples import sql
-from tuneoff.tasks.schema import serialize_schema
 from tuneoff.tasks.splits import carve_groups, exclude_inputs
+
+
+def serialize_schema(file: Path) -> str:
+    """Return the schema of a SQLite file as text.
+
+    Raises:
+        DataError: the file is not a SQLite database.
+    """
+    try:
+        uri = f"{find_committed(file).resolve().as_uri()}?mode=ro&immutable=1"
+        with closing(sqlite3.connect(uri, uri=True)) as database:
+            tables = [
+                name
+                for (name,) in database.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table' "
+                    "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+                )
+            ]
+            return " ".join(_serialize_table(database, name) for name in tables)
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{file}: this is not a SQLite database ({error}).") from None
+
+
+def _serialize_table(database: sqlite3.Connection, table: str) -> str:
+    references = {
+        own.lower(): f"{other}.{theirs or own}"
+        for _, _, other, own, theirs, *_ in database.execute(
+            "SELECT * FROM pragma_foreign_key_list(?)", (table,)
+        )
+    }
+    parts = [f"{table} :"]
+    for _, column, kind, _, _, key in database.execute(
+        "SELECT * FROM pragma_table_info(?)", (table,)
+    ):
+        parts.append(f"{column} [ {kind.upper()} ]")
+        if key:
+            parts.append("primary_key")
+        if column.lower() in references:
+            parts.append(f"{table}.{column} = {references[column.lower()]}")
+    return " ".join(parts)
+
 
 SCORER = "sql"
 SOURCES = ("spider-create-context", "sample")

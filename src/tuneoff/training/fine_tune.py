@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ConfigError, ContenderError
-from tuneoff.models import bases
+from tuneoff.models import loading
 from tuneoff.models.embedding import check_tokens
 from tuneoff.models.loading import (
     choose_dtype,
@@ -29,16 +29,21 @@ from tuneoff.prompts import Template, collect_roles
 from tuneoff.records import Example, LossRow, Split, TrainingRecord
 from tuneoff.storage.run_dir import ContenderDir
 from tuneoff.tokenization.chat_template import write_adapted_template
-from tuneoff.tokenization.examples import EncodedExample, count_content_tokens, encode_example
-from tuneoff.training import memory
+from tuneoff.tokenization.examples import (
+    EncodedExample,
+    count_content_tokens,
+    describe_truncation,
+    encode_example,
+)
+from tuneoff.training import callbacks as memory
 from tuneoff.training.batching import SHAPE_MULTIPLE, MicroBatcher
+from tuneoff.training.checkpoints import ModelSaver, OnEpoch
 from tuneoff.training.convergence import (
     classify_loss_curve,
     find_best_row,
     find_overfitting_step,
     is_out_of_patience,
 )
-from tuneoff.training.cutting import describe_truncation
 from tuneoff.training.distributed.launcher import DistributedJob, count_processes, run_in_processes
 from tuneoff.training.distributed.process_group import (
     SINGLE_PROCESS,
@@ -46,7 +51,6 @@ from tuneoff.training.distributed.process_group import (
     join_process_group,
 )
 from tuneoff.training.model_card import render_template_notes
-from tuneoff.training.saving import ModelSaver, OnEpoch
 
 if TYPE_CHECKING:
     import torch
@@ -103,7 +107,7 @@ def tune(
         return record
     count = count_processes(settings, say) if group is SINGLE_PROCESS else 1
     if count > 1:
-        bases.drop_cached_base()  # it would take the processes' memory
+        loading.drop_cached_base()  # it would take the processes' memory
         release_memory()
         job = DistributedJob(
             settings, base, train, validation, template, directory.path, on_epoch is not None
@@ -237,7 +241,7 @@ def needs_fsdp(
     The file may say so; else it is done if a whole training does not fit onto one accelerator.
     """
     from tuneoff.models import memory as needed
-    from tuneoff.models.free_memory import measure_available_bytes
+    from tuneoff.models.memory import measure_available_bytes
 
     if group.size == 1 or settings.train.parallel == "ddp" or settings.quantization != "none":
         return False
@@ -260,7 +264,7 @@ def compute_max_tokens(
 ) -> int:
     """Return the tokens of one forward pass that fit into the memory that is free now."""
     from tuneoff.models import memory as needed
-    from tuneoff.models.free_memory import measure_available_bytes
+    from tuneoff.models.memory import measure_available_bytes
 
     on_cpu = get_device().type == "cpu"
     needs = _estimate_memory(settings, base, dtype)

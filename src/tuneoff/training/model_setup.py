@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ConfigError, ContenderError
-from tuneoff.models import bases
+from tuneoff.models import loading
 from tuneoff.models.loading import choose_dtype, load_model
 from tuneoff.models.parameters import resolve_target_modules
 from tuneoff.storage.run_dir import ContenderDir
@@ -34,12 +34,12 @@ def prepare_model(
     from transformers import set_seed
 
     if settings.method == "full":
-        bases.drop_cached_base()
+        loading.drop_cached_base()
         model = load_model(base, "none", torch.float32, place)
         set_seed(settings.seed)
         return model
     model = (
-        bases.borrow_base(base, settings.quantization, dtype)
+        loading.borrow_base(base, settings.quantization, dtype)
         if place is None
         else load_model(base, settings.quantization, dtype, place)
     )
@@ -87,11 +87,11 @@ def load_tuned(settings: LocalConfig, base: str, directory: ContenderDir) -> Pre
         raise ContenderError(f"contender {settings.name}: it was not tuned yet; run it first.")
     dtype = choose_dtype(settings.train.precision)
     if settings.method == "full":
-        bases.drop_cached_base()
+        loading.drop_cached_base()
         return load_model(str(weights), "none", dtype)
     import peft
 
-    model = bases.borrow_base(base, settings.quantization, dtype)
+    model = loading.borrow_base(base, settings.quantization, dtype)
     # Do not merge: in half precision merging rounds part of the adapter away, and the served model
     # must be the scored one.
     adapted: Any = peft.PeftModel.from_pretrained(model, str(weights))
@@ -103,4 +103,4 @@ def release_model(settings: LocalConfig, base: str, model: PreTrainedModel) -> N
     """Release the base of a LoRA contender for the next contender that uses it."""
     if settings.method == "lora":
         dtype = choose_dtype(settings.train.precision)
-        bases.release_base(base, settings.quantization, dtype, model)
+        loading.release_base(base, settings.quantization, dtype, model)

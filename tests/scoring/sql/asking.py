@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeReply, JudgeRequest
-from tuneoff.scoring.sql.worker_pool import WorkerLimits, WorkerPool
+from tuneoff.scoring.sql.worker_pool import (
+    DatabaseFile,
+    JudgeReply,
+    JudgeRequest,
+    WorkerLimits,
+    WorkerPool,
+)
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
 REFERENCE = "SELECT count(*) FROM t"

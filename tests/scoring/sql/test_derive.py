@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneoff.scoring import Options, ScoringInput
+from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.sql.derived_databases import collect_constants, derive_suites
 from tuneoff.scoring.sql.scorer import score_rows
 

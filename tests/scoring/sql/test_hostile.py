@@ -75,7 +75,7 @@ def test_the_parent_stays_small(database: Path, tmp_path: Path) -> None:
     )
     code = f"""
 import json, pathlib
-from tuneoff.scoring import Options, Row, load_scorer
+from tuneoff.scoring.base import Options, Row, load_scorer
 folder = pathlib.Path({str(database.parent)!r})
 queries = json.loads(pathlib.Path({str(corpus)!r}).read_text())
 rows = (Row(str(i), {REFERENCE!r}, sql, {{"db_id": folder.name}}) for i, sql in enumerate(queries))

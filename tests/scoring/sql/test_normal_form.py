@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tuneoff.scoring.sql.difference import classify_difference
-from tuneoff.scoring.sql.normal_form import NotParsed, build_normal_form, parse_query
+from tuneoff.scoring.sql.normal_form import (
+    NotParsed,
+    build_normal_form,
+    classify_difference,
+    parse_query,
+)
 
 SCHEMA = {
     "singer": ["id", "name", "age", "country"],

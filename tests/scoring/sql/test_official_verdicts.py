@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.base import ScoringMode
+from tuneoff.scoring.base import Options, ScoringInput, ScoringMode
 from tuneoff.scoring.sql.official import (
     is_ordered,
     is_same_result,

@@ -16,8 +16,7 @@ import pytest
 from asking import ENDLESS, REFERENCE, ask, make_database, open_pool, request, right
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring.sql.protocol import DatabaseFile
-from tuneoff.scoring.sql.worker_pool import WorkerLimits, WorkerPool
+from tuneoff.scoring.sql.worker_pool import DatabaseFile, WorkerLimits, WorkerPool
 
 SMALL = WorkerLimits(memory_bytes=400_000_000, workers=1)
 # One function call is one step; SQLite's progress handler never gets to stop it.

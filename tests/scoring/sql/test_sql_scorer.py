@@ -11,8 +11,7 @@ import pytest
 
 from tuneoff.errors import DataError
 from tuneoff.records import ScoredRow
-from tuneoff.scoring import Options, ScoringInput
-from tuneoff.scoring.base import ScoringMode, find_reason_left_out
+from tuneoff.scoring.base import Options, ScoringInput, ScoringMode, find_reason_left_out
 from tuneoff.scoring.sql.scorer import METRICS, failing, groups, score_rows
 
 GOLD = "SELECT name ,  age FROM singer WHERE age  >  20"

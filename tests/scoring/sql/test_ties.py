@@ -8,9 +8,9 @@ from contextlib import closing
 import pytest
 
 from tuneoff.scoring.sql.judge import judge
-from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.sandbox import connect, select
 from tuneoff.scoring.sql.ties import find_tie_groups
+from tuneoff.scoring.sql.worker_pool import DatabaseFile, JudgeRequest
 
 SCHEMA = """
 CREATE TABLE ship (

@@ -30,9 +30,8 @@ from tuneoff.progress import Progress, SilentProgress
 from tuneoff.records import to_dict
 from tuneoff.report.parity import describe_parity
 from tuneoff.results import TESTS_RULE
-from tuneoff.scoring import RULES
 from tuneoff.scoring.aggregate import aggregate, average_seeds, compute_seed_values
-from tuneoff.scoring.base import MetricKind
+from tuneoff.scoring.base import RULES, MetricKind
 from tuneoff.scoring.equivalence import DEFAULT_MARGIN
 from tuneoff.scoring.paired import Pair
 from tuneoff.scoring.pairs import TESTS_VERSION

@@ -30,10 +30,17 @@ from tuneoff.bakeoff.score import MODES
 from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.progress import Progress
 from tuneoff.records import Example, ScoredRow
-from tuneoff.scoring import Options, Scorer, get_primary_metric, load_scorer
 from tuneoff.scoring.aggregate import merge_answers
-from tuneoff.scoring.base import ScoringInput, ScoringMode, find_reason_left_out
-from tuneoff.scoring.combined import combine_scorers
+from tuneoff.scoring.base import (
+    Options,
+    Scorer,
+    ScoringInput,
+    ScoringMode,
+    find_reason_left_out,
+    get_primary_metric,
+    load_scorer,
+)
+from tuneoff.scoring.custom import combine_scorers
 from tuneoff.scoring.model_grader import ModelGrader
 from tuneoff.tasks.base import load_task
 

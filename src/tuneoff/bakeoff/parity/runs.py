@@ -17,9 +17,8 @@ from tuneoff.config.schema import BakeOff
 from tuneoff.contenders.samples import list_scored, split_by_sample
 from tuneoff.errors import ConfigError, explain_unknown
 from tuneoff.records import Example
-from tuneoff.scoring import load_scorer
 from tuneoff.scoring.aggregate import average_samples
-from tuneoff.scoring.base import ScoringInput, build_scoring_inputs
+from tuneoff.scoring.base import ScoringInput, build_scoring_inputs, load_scorer
 from tuneoff.scoring.llm_judge import Judge
 from tuneoff.storage.resume import load_stored_bakeoff
 from tuneoff.storage.run_dir import ContenderDir, RunDir

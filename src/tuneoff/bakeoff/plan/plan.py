@@ -3,11 +3,17 @@
 It needs no key and asks no provider. A data set may be fetched from the hub, and a base on this
 machine is trained for a moment; nothing of that is kept. What is not known is None, and one of the
 contender's warnings says why and what to do.
+
+A run saves the planned cost of its training when it begins, to be compared with the bill. That plan
+is of the run's own examples, without the training probe of twenty seconds, and is computed again
+only where the file changed.
 """
 
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +22,7 @@ from typing import Any
 
 from tuneoff import environment
 from tuneoff.bakeoff import prepare
+from tuneoff.bakeoff.budget import compute_max_run_usd, warn_about_judges
 from tuneoff.bakeoff.plan.hosted import plan_answers, plan_hosted
 from tuneoff.bakeoff.plan.schema import Plan, PlannedContender
 from tuneoff.bakeoff.plan.seeds import plan_seeds
@@ -34,16 +41,22 @@ from tuneoff.config.contenders import HostedConfig, LocalConfig, PromptedConfig
 from tuneoff.config.schema import BakeOff
 from tuneoff.contenders.base import ContenderContext, choose_template
 from tuneoff.contenders.shots import NO_SHOTS, find_shot_indices, select_shots
+from tuneoff.contenders.variants import list_variants
 from tuneoff.costs.accounting import find_end, find_hosting
-from tuneoff.costs.contender_prices import explain_refusal_today, load_price_book
+from tuneoff.costs.contender_prices import (
+    explain_refusal_today,
+    is_free_local_server,
+    load_price_book,
+)
 from tuneoff.costs.price_book import PriceBook
+from tuneoff.errors import TuneoffError
 from tuneoff.models.loading import choose_rendering, resolve_base
-from tuneoff.planning.most import compute_max_run_usd, warn_about_judges
 from tuneoff.progress import SilentProgress
-from tuneoff.records import SPLITS, Example, Split
+from tuneoff.records import SPLITS, Example, PlannedRecord, Split
 from tuneoff.scoring.margins import find_margin_examples
 from tuneoff.scoring.power import find_detectable
-from tuneoff.storage.run_dir import NULL_DIR
+from tuneoff.storage.resume import dump_resolved
+from tuneoff.storage.run_dir import NULL_DIR, RunDir
 from tuneoff.tasks.streaming import ExampleStream, open_stream
 from tuneoff.tokenization.offline import UNLIMITED_POSITIONS, TokenCounter, load_counter
 from tuneoff.tokenization.openai import (
@@ -315,3 +328,43 @@ def _warn_if_approximate(
         "gpt-4o's, up to 20% fewer."
     )
     return replace(planned, warnings=(line, *planned.warnings))
+
+
+def save_plan(
+    parts: ResolvedBakeOff, examples: Mapping[Split, Sequence[Example]], run: RunDir
+) -> None:
+    """Write `planned.json` of each contender whose training can have a price."""
+    written = json.dumps(dump_resolved(parts.bakeoff), sort_keys=True)
+    sha256 = hashlib.sha256(written.encode()).hexdigest()
+    left = [
+        settings
+        for settings in parts.bakeoff.contenders
+        if _can_cost(settings) and not _is_planned(run, settings.name, sha256)
+    ]
+    if not left:
+        return
+    remaining = replace(parts, bakeoff=parts.bakeoff.model_copy(update={"contenders": tuple(left)}))
+    try:
+        planned = plan_examples(remaining, examples)
+    except TuneoffError as error:  # a run works without a plan, and reports errors itself
+        run.event("not planned", error=str(error))
+        return
+    for settings, contender_plan in zip(left, planned.contenders, strict=True):
+        usd = contender_plan.training.usd if contender_plan.training else None
+        if usd is not None:  # the plan's cost is for all seeds and fractions together
+            times = sum((Decimal(str(t.fraction)) for t in list_variants(settings)), Decimal())
+            usd = float(Decimal(str(usd)) / times)
+        run.contender(settings.name).write_planned(PlannedRecord(sha256, usd))
+
+
+def _can_cost(settings: Any) -> bool:
+    """Return whether a contender's training can have a price."""
+    if isinstance(settings, HostedConfig):
+        return not is_free_local_server(settings)
+    return isinstance(settings, LocalConfig) and settings.hardware is not None
+
+
+def _is_planned(run: RunDir, name: str, sha256: str) -> bool:
+    """Return whether a contender was planned for this file."""
+    before = run.contender(name).planned()
+    return before is not None and before.file_sha256 == sha256

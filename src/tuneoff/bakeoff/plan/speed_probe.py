@@ -58,7 +58,7 @@ def measure_speed(
     Raises:
         ConfigError, DataError: base, target modules or examples cannot be used.
     """
-    from tuneoff.models import bases
+    from tuneoff.models import loading
     from tuneoff.prefix_sharing.micro_batch import install_micro_batch_loss
     from tuneoff.training.model_setup import prepare_model, release_model
 
@@ -80,7 +80,7 @@ def measure_speed(
             return _time_training(model, packer, encoded, rules.batch_size, _build_autocast(dtype))
     finally:
         release_model(settings, base, model)
-        bases.drop_cached_base()
+        loading.drop_cached_base()
 
 
 def _build_autocast(dtype: Any) -> Any:

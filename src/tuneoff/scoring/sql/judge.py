@@ -14,10 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from tuneoff.scoring.sql import official, set_match
-from tuneoff.scoring.sql.difference import classify_difference
-from tuneoff.scoring.sql.extract import find_query, is_query
-from tuneoff.scoring.sql.normal_form import NormalForm
-from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
+from tuneoff.scoring.sql.compare import find_query, is_query
+from tuneoff.scoring.sql.normal_form import NormalForm, classify_difference
 from tuneoff.scoring.sql.reference import (
     CachedReference,
     ReferenceFailedError,
@@ -37,6 +35,7 @@ from tuneoff.scoring.sql.sandbox import (
     select,
 )
 from tuneoff.scoring.sql.spider_parser import SpiderQuery
+from tuneoff.scoring.sql.worker_pool import DatabaseFile, JudgeRequest
 from tuneoff.scoring.text import normalize_text
 
 FORM_METRICS = ("sql_normal_form", "exact_set_match", "valid_format")

@@ -4,7 +4,8 @@ sqlglot parses and writes it as SQLite's SQL. Two queries have the same normal f
 only in blanks, case of words and names, comments, quoting, `AS`, needless brackets, ASC, INNER, the
 names of aliases, or whether a column is written with its table. Quoted texts keep their case. A
 double-quoted text that names nothing in the database is a value, as in SQLite. The order of
-columns, tables and conditions counts.
+columns, tables and conditions counts. A wrong query is classified by the first part that
+differs from the reference.
 """
 
 from __future__ import annotations
@@ -253,3 +254,23 @@ def _find_conditions(tree: Any) -> Iterator[Any]:
         on = join.args.get("on")
         if on is not None:
             yield from on.flatten() if isinstance(on, exp.And) else (on,)
+
+
+PARTS = (
+    ("tables", "wrong tables"),
+    ("columns", "wrong columns"),
+    ("conditions", "wrong condition"),
+    ("grouping", "wrong aggregation or grouping"),
+    ("ordering", "wrong order or limit"),
+)
+
+
+def classify_difference(reference: NormalForm, answer: NormalForm) -> str | None:
+    """Return the error class of the first part that differs.
+
+    None if only the whole differs, for example by a set operator or the order of selected columns.
+    """
+    for part, name in PARTS:
+        if getattr(reference, part) != getattr(answer, part):
+            return name
+    return None

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from tuneoff.scoring.sql import compare, official, set_match
-from tuneoff.scoring.sql.extract import find_query, is_query, split_statements
+from tuneoff.scoring.sql.compare import find_query, is_query, split_statements
 from tuneoff.scoring.sql.normal_form import NormalForm, NotParsed, build_normal_form
-from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.reversed_copy import NotCopied, open_reversed
 from tuneoff.scoring.sql.sandbox import (
     QueryStopped,
@@ -28,6 +27,7 @@ from tuneoff.scoring.sql.sandbox import (
 )
 from tuneoff.scoring.sql.spider_parser import NotSpider, SpiderQuery, parse_spider
 from tuneoff.scoring.sql.ties import find_tie_groups
+from tuneoff.scoring.sql.worker_pool import DatabaseFile, JudgeRequest
 
 # LRU cache: the most references, and about the most bytes of all together.
 _KEPT_REFERENCES = 512

@@ -36,11 +36,17 @@ from tuneoff.scoring.base import (
     find_reason_left_out,
     shorten_text,
 )
-from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeReply, JudgeRequest
 from tuneoff.scoring.sql.sandbox import MAX_SQL_BYTES, connect
 from tuneoff.scoring.sql.set_match import classify_hardness
 from tuneoff.scoring.sql.spider_parser import NotSpider, parse_spider
-from tuneoff.scoring.sql.worker_pool import WorkerLimits, WorkerPool, get_shared_pool
+from tuneoff.scoring.sql.worker_pool import (
+    DatabaseFile,
+    JudgeReply,
+    JudgeRequest,
+    WorkerLimits,
+    WorkerPool,
+    get_shared_pool,
+)
 from tuneoff.storage.databases import find_committed, find_database, find_original, find_suite
 
 METRICS: Mapping[str, MetricKind] = {

@@ -12,9 +12,9 @@ from typing import Any
 
 from tuneoff.scoring.sql import sandbox
 from tuneoff.scoring.sql.judge import judge
-from tuneoff.scoring.sql.protocol import DatabaseFile, JudgeRequest
 from tuneoff.scoring.sql.reference import ReferenceFailedError
 from tuneoff.scoring.sql.sandbox import QueryStopped
+from tuneoff.scoring.sql.worker_pool import DatabaseFile, JudgeRequest
 
 # Shorter steps are not reported.
 _SILENT_SECONDS = 0.02

@@ -2,6 +2,12 @@
 
 A child (`worker.py`) judges a few requests at a time, each in steps. A child whose step exceeds its
 time limit is killed, and the next request gets a new child. Times are in seconds.
+
+Messages are lines of JSON. To the child: a list of requests per line. From the child: first a line
+`{"ready": true}`. Then, for each request, a line with `scores`, `verdict` and perhaps `details`, or
+with `reference_failure` (path and reason), or with `internal_error`. Between them comes `{"so_far":
+scores}`, if a step took long or the next one may end the process; the parent's clock then restarts
+for the next step.
 """
 
 from __future__ import annotations
@@ -16,15 +22,48 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from queue import LifoQueue
-from typing import IO
+from typing import IO, Any, Literal, NamedTuple
 
 from tuneoff.errors import TuneoffError
-from tuneoff.scoring.sql.protocol import JudgeReply, JudgeRequest
+
+JudgeReply = dict[str, Any]
+
+
+class DatabaseFile(NamedTuple):
+    """The path of a database, and a stamp that changes with the file."""
+
+    path: str
+    stamp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRequest:
+    """A prediction to judge."""
+
+    reference: str
+    prediction: str
+    databases: tuple[DatabaseFile, ...]
+    """The row's own database first, then its test suite."""
+    mode: Literal["strict", "official"]
+    metrics: tuple[str, ...]
+    """The metrics to compute."""
+    seconds: float
+    """The time limit per query."""
+    rows: int
+    """The most rows of a result."""
+    details: bool = False
+    alone: bool = False
+    """Whether only the reference is executed, and nothing judged."""
+    stopped: str | None = None
+    """How the prediction ended a process already; it is not executed again."""
+    known: Mapping[str, bool] = field(default_factory=dict)
+    """The scores that were known before that."""
+
 
 # The time after the limit in which a child may end a step by itself; with the clock's interval
 # under half a second.

@@ -21,8 +21,8 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from tuneoff.errors import TuneoffError
-from tuneoff.generation.token_bytes import find_token_bytes
 from tuneoff.inference.backend import InferenceBackend, LoadedModelInfo
+from tuneoff.inference.detokenizer import find_token_bytes
 from tuneoff.inference.loaded_model import ServedModel
 from tuneoff.inference.requests import GONE, Delta, GenerationRequest, TokenLogprob
 from tuneoff.records import Example

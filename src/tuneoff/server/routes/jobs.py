@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from tuneoff.server import cleanup, epochs, schemas
+from tuneoff.server import cleanup, schemas
+from tuneoff.server import cleanup as epochs
 from tuneoff.server.errors import ApiError, build_not_found
 from tuneoff.server.job import ACTIVE_STATES, JobCreate, render_job, resolve_hyperparameters
 from tuneoff.server.json_body import JsonRoute

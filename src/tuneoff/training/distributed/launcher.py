@@ -1,7 +1,7 @@
 """Launches one training in several processes of this machine and watches over them.
 
 `tune` calls this in a single process whose settings ask for several. An agent process (`agent.py`,
-torchrun's own) starts them; each calls `tune` again (`member.py`) and joins a group. They report
+torchrun's own) starts them; each calls `tune` again (`worker.py`) and joins a group. They report
 through a file, line by line. When one process ends early all are stopped, and the next run resumes
 from the last checkpoint.
 """
@@ -33,7 +33,7 @@ from tuneoff.storage.run_dir import ContenderDir
 
 if TYPE_CHECKING:
     from tuneoff.training.callbacks import OnStep
-    from tuneoff.training.saving import OnEpoch
+    from tuneoff.training.checkpoints import OnEpoch
     from tuneoff.training.trainer import Say
 
 # Below the contender's folder; kept after a failure, for its logs.
@@ -142,7 +142,7 @@ def _run_agent(
     # A session of its own: only this process gets Ctrl-C, and stops the others in order.
     with (folder / "agent.log").open("wb") as log:
         agent = subprocess.Popen(
-            [sys.executable, "-m", "tuneoff.training.agent", str(count), str(folder),
+            [sys.executable, "-m", "tuneoff.training.distributed.agent", str(count), str(folder),
              str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
             start_new_session=True,

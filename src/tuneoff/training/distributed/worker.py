@@ -1,5 +1,5 @@
-"""One of the processes of a training: `python -m tuneoff.training.distributed.worker FOLDER AGENT`, with
-torchrun's environment. It calls `tune` with the job stored in the folder."""
+"""One of the processes of a training: `python -m tuneoff.training.distributed.worker FOLDER AGENT`,
+with torchrun's environment. It calls `tune` with the job stored in the folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Starts the processes of one training and stops all of them when one fails.
 
-Run as `python -m tuneoff.training.agent COUNT FOLDER PARENT`; it is torchrun's own agent. It also
-stops them on SIGTERM and when its parent process is gone.
+Run as `python -m tuneoff.training.distributed.agent COUNT FOLDER PARENT`; it is torchrun's own
+agent. It also stops them on SIGTERM and when its parent process is gone.
 """
 
 from __future__ import annotations
