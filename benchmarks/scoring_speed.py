@@ -43,8 +43,8 @@ score(official_rows(), {metrics!r}, {workers})
 LONG = """
 import json, time
 from pathlib import Path
-from tuneoff.bakeoff.score import How, score_file
-how = How(databases={databases!r}, mode="official", workers={workers})
+from tuneoff.bakeoff.score import ScoreOptions, score_file
+how = ScoreOptions(databases={databases!r}, mode="official", workers={workers})
 began = time.perf_counter()
 found = score_file("text_to_sql", {rows!r}, how, {out!r})
 # getrusage would also count the process that started this one.

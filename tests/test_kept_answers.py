@@ -74,8 +74,8 @@ def test_what_is_learned_is_what_is_answered_and_uploaded(tiny_base: Path, answe
     assert (answered.prediction, answered.finish_reason) == (answer, "stop")
     assert answered.tokens_out == len(tokens) - 1
     assert build_prediction("1", Reply(answer), None).prediction == answer
-    turns = fine_tuning_job.prompts.conversation(example, CHAT_PASS_THROUGH)
-    line = json.loads(fine_tuning_job.training_rows.to_line(turns))
+    turns = fine_tuning_job.prompts.render_conversation(example, CHAT_PASS_THROUGH)
+    line = json.loads(fine_tuning_job.training_rows.render_line(turns))
     assert line["messages"][-1] == {"role": "assistant", "content": answer}
 
 

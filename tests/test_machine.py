@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from tuneoff import environment
 
-ASKED = "from tuneoff import machine; print(machine.today(), machine.now())"
+ASKED = "from tuneoff import environment; print(environment.today(), environment.now())"
 
 
 def test_a_day_holds_here_and_in_processes(on_day: Callable[[str], None]) -> None:

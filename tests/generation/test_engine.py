@@ -65,7 +65,7 @@ def test_long_rows_and_pieces_of_scores(monkeypatch: pytest.MonkeyPatch) -> None
     # The trial fills two rows at a time, which are shorter than the real limit.
     assert engine_check.explain_unsupported(model, [ids for _, ids in prompts], MOST) is None
     for module in (attention, engine):
-        monkeypatch.setattr(module, "LONGEST_FILL", 4)
+        monkeypatch.setattr(module, "MAX_BATCHED_PREFILL", 4)
     monkeypatch.setattr(attention, "MAX_SCORES", 64)
     check(model, prompts, ending(), rows=8)
 
@@ -172,7 +172,7 @@ def test_few_rows_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None
     model, prompts = model_of("llama"), prompts_of(13)
     engine_check.explain_unsupported(model, [ids for _, ids in prompts], MOST)
     # The longest row without a shared run has 29 of its own: 41 tokens of 256 bytes.
-    monkeypatch.setattr(engine_check, "available_bytes", lambda device: 2 * 3 * 50 * 256)
+    monkeypatch.setattr(engine_check, "measure_available_bytes", lambda device: 2 * 3 * 50 * 256)
     state = engine.start_engine(model, ending(), prompts, MOST, 64)
     assert 1 < state.slots < 6
     check(model, prompts, ending(), rows=64)

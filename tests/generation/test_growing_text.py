@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tuneoff.inference.detokenizer import HALF, IncrementalDetokenizer
+from tuneoff.inference.detokenizer import REPLACEMENT_CHARACTER, IncrementalDetokenizer
 from tuneoff.models.loading import SHIPPED_BASE_DIR, load_tokenizer
 
 TEXTS = ["the river runs  past the mill", "name[The Mill], area[riverside]", "größer, schöner"]
@@ -60,8 +60,8 @@ def test_a_text_comes_back(kind: str, text: str) -> None:
     whole = tokenizer.decode(ids, skip_special_tokens=True)
     found = pieces(tokenizer, ids)
     assert "".join(found) == whole
-    if HALF not in text:
-        assert not any(HALF in piece for piece in found)
+    if REPLACEMENT_CHARACTER not in text:
+        assert not any(REPLACEMENT_CHARACTER in piece for piece in found)
 
 
 @settings(max_examples=300, deadline=None)

@@ -73,19 +73,19 @@ def test_a_window_is_compared_with_the_text_and_the_answer() -> None:
     )
 
 
-@pytest.mark.parametrize("broken", ["_bias", "_part", "positions"])
+@pytest.mark.parametrize("broken", ["_build_bias", "_attend", "positions"])
 def test_a_wrong_result_is_noticed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     original = getattr(attention, broken, None)
-    if broken == "_bias":
+    if broken == "_build_bias":
         monkeypatch.setattr(attention, "_build_bias", lambda *a: original(*a) * 0)
-    elif broken == "_part":
+    elif broken == "_attend":
         # The weights of the parts are wrong.
         monkeypatch.setattr(attention, "_attend", lambda *a: (original(*a)[0], original(*a)[1] * 0))
     else:
         monkeypatch.setattr(
-            engine_check, "positions_from", lambda s, n, d: torch.arange(n, device=d)[None]
+            engine_check, "build_positions", lambda s, n, d: torch.arange(n, device=d)[None]
         )
     reason = engine_check.explain_unsupported(
         model_of("llama"), [ids for _, ids in prompts_of(3)], MOST

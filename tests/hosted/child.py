@@ -52,7 +52,7 @@ if __name__ == "__main__":
         environment.describe_machine = lambda: "a machine"
         console.silence_libraries = lambda: None
     if "--elsewhere" in given:
-        hosted.is_here = lambda url: False
+        hosted.is_loopback = lambda url: False
     if "--loud" in given:
         logging.basicConfig(level=logging.DEBUG)
     if "--held" in given:

@@ -22,7 +22,7 @@ from tuneoff.progress import SilentProgress
 from tuneoff.records import ScoredRow
 from tuneoff.results import Results
 from tuneoff.scoring.base import Options, QuestionBudget, ScoringInput
-from tuneoff.scoring.llm_judge import MOST_REPLY, Judge, check_ready
+from tuneoff.scoring.llm_judge import MAX_REPLY_TOKENS, Judge, check_ready
 
 pytest.importorskip("openai")
 ROWS = [
@@ -118,7 +118,7 @@ def test_what_it_costs_is_in_the_ledger(server: Server, tmp_path: Path) -> None:
     # 5 questions of 9 tokens and 1 of answer each.
     assert again.spent("judge:m").known == 5 * (Decimal(9000) + Decimal(2000)) / 10**6
     assert again.spent("judge:m").uncertain == 0
-    assert server.most == MOST_REPLY, "no reply is longer than leave was asked for"
+    assert server.most == MAX_REPLY_TOKENS, "no reply is longer than leave was asked for"
     judge(server, ROWS, tmp_path / "judgements.jsonl", purse_of(server, again))
     assert again.spent("judge:m").known == Decimal("0.055"), "nothing is asked, or paid, twice"
 

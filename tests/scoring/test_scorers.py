@@ -60,7 +60,7 @@ def test_what_decides_without_databases(tmp_path: Path) -> None:
 
 def test_finding_scorers_is_quick_because_libraries_wait_until_they_are_used() -> None:
     code = (
-        "import sys; from tuneoff.scoring import scorer_ids; scorer_ids();"
+        "import sys; from tuneoff.scoring.base import list_scorer_ids; list_scorer_ids();"
         "print([m for m in ('torch', 'scipy', 'sqlglot', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

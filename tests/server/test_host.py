@@ -39,7 +39,7 @@ class Memory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     found = Memory()
-    monkeypatch.setattr(engine_check, "available_bytes", found)
+    monkeypatch.setattr(engine_check, "measure_available_bytes", found)
     monkeypatch.setattr(free_memory, "measure_available_bytes", found)
     return found
 

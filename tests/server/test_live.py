@@ -37,7 +37,7 @@ Asked = tuple[str | None, list[int]]
 def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are kept though the test's prompts are short."""
     monkeypatch.setattr(prefix_cache, "MIN_CACHED_TOKENS", 8)
-    monkeypatch.setattr(prefix_cache, "LEAST_SAVED", 60)
+    monkeypatch.setattr(prefix_cache, "MIN_SAVED_TOKENS", 60)
 
 
 class Model:

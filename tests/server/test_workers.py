@@ -21,8 +21,8 @@ from tuneoff.server.supervisor import build_environment
 
 WAIT_SECONDS = 240
 HOLD = (
-    "import sys, time; from pathlib import Path; from tuneoff.server.store import Claims\n"
-    "claims = Claims(Path(sys.argv[1])); print(claims.take(7), flush=True); time.sleep(600)"
+    "import sys, time; from pathlib import Path; from tuneoff.server.store import JobLocks\n"
+    "claims = JobLocks(Path(sys.argv[1])); print(claims.take(7), flush=True); time.sleep(600)"
 )
 
 

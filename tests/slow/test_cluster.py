@@ -261,14 +261,14 @@ def test_ctrl_c_waits_for_answers_that_are_paid_for(tmp_path: Path) -> None:
 DRIVER = """
 import sys
 import ray
-from tuneoff import bakeoff
+from tuneoff.bakeoff.run import run
+from tuneoff.cluster.executor import RayExecutor
 from tuneoff.config.load import load
-from tuneoff.cluster import RayExecutor
-from tuneoff.progress import Lines
+from tuneoff.progress import LineProgress
 
 ray.init(num_cpus=2, log_to_driver=False, object_store_memory=10**8)
-progress = Lines()
+progress = LineProgress()
 executor = RayExecutor(progress, storage=sys.argv[3])
-bakeoff.run(load(sys.argv[1]), sys.argv[2], executor=executor, progress=progress)
+run(load(sys.argv[1]), sys.argv[2], executor=executor, progress=progress)
 executor.close()
 """

@@ -161,7 +161,7 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counted(parallel: str, count: int, here: int) -> int:
         place = torch.device("cuda" if here else "cpu")
-        monkeypatch.setattr("tuneoff.training.distributed.launcher.device", lambda: place)
+        monkeypatch.setattr("tuneoff.training.distributed.launcher.get_device", lambda: place)
         monkeypatch.setattr("torch.cuda.device_count", lambda: here)
         chosen = settings(train={"parallel": parallel}, hardware={"count": count})
         return launcher.count_processes(chosen, lines.append)
