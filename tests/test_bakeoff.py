@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tuneoff
-from tuneoff.bakeoff import run as story
+from tuneoff.bakeoff import contender_run
 from tuneoff.results import Results
 from tuneoff.storage.run_dir import RunDir
 
@@ -172,13 +172,13 @@ def test_resuming_answers_only_what_is_missing(
     whole = file.read_text().splitlines(keepends=True)
     file.write_text("".join(whole[:7]) + whole[7][:9])
     asked: list[int] = []
-    original = story._answer_examples
+    original = contender_run._answer_examples
 
     def counting(kind: Any, settings: Any, work: Any) -> None:
         asked.append(len(work.test) - len(work.directory.predictions()))
         original(kind, settings, work)
 
-    monkeypatch.setattr(story, "_answer_examples", counting)
+    monkeypatch.setattr(contender_run, "_answer_examples", counting)
     again = tuneoff.run(tuneoff.load(run.path.parent / "b.yaml"), run.path, only="full")
     assert asked == [3]
     rows = [json.loads(line) for line in file.read_text().splitlines()]

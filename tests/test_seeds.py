@@ -12,7 +12,7 @@ import pytest
 from helpers import recompute
 
 import tuneoff
-from tuneoff.bakeoff import run as story
+from tuneoff.bakeoff import contender_run
 from tuneoff.bakeoff.compare import compare_runs
 from tuneoff.cli.tables import render_comparison, render_results
 from tuneoff.records import Prediction, TrainingRecord
@@ -80,7 +80,7 @@ def copied(finished: tuple[RunDir, Results], tmp_path: Path) -> tuple[RunDir, Pa
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which trainings were carried out, and which answered something, by their folder."""
     seen: list[str] = []
-    train, answer = training.tune, story._answer_examples
+    train, answer = training.tune, contender_run._answer_examples
 
     def training_seen(*args: Any, **more: Any) -> TrainingRecord:
         folder = next(each for each in args if isinstance(each, ContenderDir))
@@ -94,7 +94,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             seen.append(f"answered {work.directory.path.name}")
 
     monkeypatch.setattr(training, "tune", training_seen)
-    monkeypatch.setattr(story, "_answer_examples", answering_seen)
+    monkeypatch.setattr(contender_run, "_answer_examples", answering_seen)
     return seen
 
 

@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback, set_seed
 
-from tuneoff.training import callbacks
+from tuneoff.training import memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Stopwatch(TrainerCallback):
         self.began = self.ended = (0.0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        callbacks.reset_peak_memory()
+        memory.reset_peak_memory()
         self._look(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

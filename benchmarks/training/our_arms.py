@@ -18,7 +18,7 @@ from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
 from tuneoff.prefix_sharing.micro_batch import install_micro_batch_loss
 from tuneoff.prefix_sharing.probe import explain_unshareable
 from tuneoff.tokenization.examples import IGNORE_INDEX, EncodedExample
-from tuneoff.training import callbacks as memory
+from tuneoff.training import memory
 from tuneoff.training.batching import SHAPE_MULTIPLE, MicroBatcher
 from tuneoff.training.checkpoints import TrainingTotals
 from tuneoff.training.fine_tune import MAX_CPU_TOKENS

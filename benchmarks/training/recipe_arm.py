@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from training.data import DataSet
 from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
 from tuneoff.models.loading import load_tokenizer
-from tuneoff.training import callbacks
+from tuneoff.training import memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +51,7 @@ def measure(model: PreTrainedModel, data: DataSet, job: Job) -> Measurement:
         cpu_seconds=watch.cpu_seconds,
         tokens_in_data=sum(map(sum, lengths)),
         tokens_computed=sum(_padded(batch, at_once) for batch in lengths),
-        peak_memory_bytes=callbacks.measure_peak_bytes(),
+        peak_memory_bytes=memory.measure_peak_bytes(),
         trainable_parameters=trainable(model),
     )
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from training.data import DataSet
 from training.measure import Job, Measurement, Stopwatch, fix_batches, trainable
 from tuneoff.models.loading import count_positions, load_tokenizer
-from tuneoff.training import callbacks
+from tuneoff.training import memory
 
 if TYPE_CHECKING:
     import datasets
@@ -77,7 +77,7 @@ def measure(mode: str, model: PreTrainedModel, data: DataSet, job: Job) -> Measu
         cpu_seconds=watch.cpu_seconds,
         tokens_in_data=sum(tokens[row] for batch in timed for row in batch),
         tokens_computed=sum(_padded([tokens[i] for i in batch], at_once) for batch in timed),
-        peak_memory_bytes=callbacks.measure_peak_bytes(),
+        peak_memory_bytes=memory.measure_peak_bytes(),
         trainable_parameters=trainable(model),
     )
 

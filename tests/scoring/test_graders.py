@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tuneoff.bakeoff.prepare import load_grader
 from tuneoff.config.schema import GraderConfig
 from tuneoff.errors import ConfigError, DataError, MissingExtraError
 from tuneoff.records import ScoredRow
 from tuneoff.scoring import similarity
+from tuneoff.scoring.added_metrics import load_grader
 from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.grader_forms import check_grader, name_metric
 from tuneoff.scoring.grader_templates import GraderTemplate, build_sample

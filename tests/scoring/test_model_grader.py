@@ -12,12 +12,12 @@ import pytest
 from judge_server import Server, running_server
 
 from tuneoff.bakeoff.budget import build_grader_budgets
-from tuneoff.bakeoff.prepare import load_grader
 from tuneoff.config.contenders import RecordedConfig
 from tuneoff.config.schema import BakeOff, GraderConfig, TaskConfig
 from tuneoff.costs.ledger import Ledger
 from tuneoff.errors import BudgetError, DataError
 from tuneoff.records import ScoredRow
+from tuneoff.scoring.added_metrics import load_grader
 from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.llm_judge import find_unread_reply
 from tuneoff.scoring.model_grader import ModelGrader, parse_result

@@ -138,7 +138,7 @@ def test_a_busy_base_stays(
         pass
 
 
-@pytest.mark.parametrize("where", ["_path", "_enter", "rest"])
+@pytest.mark.parametrize("where", ["_path", "_admit", "rest"])
 def test_a_batch_that_fails_is_told_so_and_the_next_is_answered(
     host: TransformersBackend, bases: list[ServedModel], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -16,7 +16,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 from tuneoff import environment
-from tuneoff.bakeoff.prepare import ResolvedBakeOff, load_model_graders
+from tuneoff.bakeoff.prepare import ResolvedBakeOff
 from tuneoff.config.base import DEFAULT_REASONING_TOKENS
 from tuneoff.config.contenders import PromptedConfig
 from tuneoff.config.schema import BakeOff, JudgeConfig
@@ -38,6 +38,7 @@ from tuneoff.costs.price_book import PriceBook, get_base
 from tuneoff.costs.token_costs import price_max_tokens
 from tuneoff.errors import ConfigError
 from tuneoff.records import Example, Prediction
+from tuneoff.scoring.added_metrics import list_judges, list_judging_models, load_model_graders
 from tuneoff.scoring.base import ScoringInput
 from tuneoff.scoring.llm_judge import compute_max_tokens
 from tuneoff.scoring.model_grader import ModelGrader
@@ -192,16 +193,6 @@ def compute_max_repeat_cost(
                 times += 1
         unpriced += [judge.model] if price is None and judged else []
     return RepeatCost(count, times, usd, tuple(dict.fromkeys(unpriced)))
-
-
-def list_judges(bakeoff: BakeOff) -> list[JudgeConfig]:
-    """Return the judges among a file's metrics."""
-    return [metric for metric in bakeoff.task.metrics or () if isinstance(metric, JudgeConfig)]
-
-
-def list_judging_models(bakeoff: BakeOff) -> list[JudgeConfig | ModelGrader]:
-    """Return the judges among a file's metrics, and the graders that ask a model."""
-    return [*list_judges(bakeoff), *load_model_graders(bakeoff)]
 
 
 def _count_max_question_tokens(

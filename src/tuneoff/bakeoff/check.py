@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneoff import environment
 from tuneoff.bakeoff import prepare, references
-from tuneoff.bakeoff.budget import explain_doubts, list_judging_models
+from tuneoff.bakeoff.budget import explain_doubts
 from tuneoff.bakeoff.starter import describe_form
 from tuneoff.config.contenders import Hardware, LocalConfig, PromptedConfig, RecordedConfig
 from tuneoff.config.load import load
@@ -23,6 +23,7 @@ from tuneoff.costs.contender_prices import (
 )
 from tuneoff.costs.price_book import PriceBook, explain_missing_hour_price
 from tuneoff.records import SPLITS, Split
+from tuneoff.scoring.added_metrics import list_judging_models
 from tuneoff.tasks import chat, splits
 from tuneoff.tasks.columns import find_columns
 from tuneoff.tasks.readers import SUFFIXES, UNSUPPORTED_SUFFIXES

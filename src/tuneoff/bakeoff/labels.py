@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from tuneoff.bakeoff.budget import list_judges
 from tuneoff.config.schema import JudgeConfig
 from tuneoff.contenders.samples import list_scored, split_by_sample
 from tuneoff.contenders.variants import list_variants
 from tuneoff.errors import ConfigError, RunDirectoryError
 from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.results import Results
+from tuneoff.scoring.added_metrics import list_judges
 from tuneoff.scoring.aggregate import average_samples, average_seeds
 from tuneoff.scoring.base import ScoringInput, build_scoring_inputs, explain_no_answer
 from tuneoff.scoring.llm_judge import Judge, render_inputs

@@ -7,87 +7,63 @@ seeds are not all done has no scores yet.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneoff import environment
 from tuneoff.bakeoff.baselines import collect_baselines
-from tuneoff.bakeoff.budget import list_judges
-from tuneoff.bakeoff.prepare import ResolvedBakeOff, load_model_graders
+from tuneoff.bakeoff.latency_stats import build_latency
+from tuneoff.bakeoff.outcomes import (
+    TrainingOutcome,
+    average_known,
+    average_rows,
+    average_training,
+    count_answers,
+    drop_unusable,
+    find_unread,
+    load_outcomes,
+    select_whole,
+    sum_trainings,
+)
+from tuneoff.bakeoff.prepare import ResolvedBakeOff
 from tuneoff.contenders.base import load_contender
-from tuneoff.contenders.latency import drop_warm_up, split_by_load, summarize_latency
-from tuneoff.contenders.samples import compute_disagreement, list_scored
-from tuneoff.contenders.variants import TrainingVariant, find_way, list_variants
+from tuneoff.contenders.samples import compute_disagreement
+from tuneoff.contenders.variants import find_way
 from tuneoff.costs.accounting import Measurements, PricedContender, RunPricing, find_hosting
 from tuneoff.costs.break_even import compute_break_evens
 from tuneoff.costs.contender_prices import is_hosted
-from tuneoff.costs.token_costs import sum_usd
 from tuneoff.prompts import hash_content
 from tuneoff.records import (
     SPLITS,
     Example,
-    Prediction,
     PromptRecord,
     ScoredRow,
     Split,
-    TrainingRecord,
 )
 from tuneoff.report.recommendation import recommend
 from tuneoff.results import (
     TESTS_RULE,
-    AllTrainings,
     Comparison,
     ContenderResult,
     CurvePoint,
-    LatencyStats,
     Results,
     Score,
-    UnreadReplies,
 )
 from tuneoff.scoring.aggregate import (
     Breakdown,
     aggregate,
-    average_samples,
-    average_seeds,
     build_learning_curve,
     compute_seed_values,
     count_error_classes,
 )
-from tuneoff.scoring.base import Options, ScoringInput, find_reason_left_out
+from tuneoff.scoring.base import Options, ScoringInput
 from tuneoff.scoring.intervals import compute_wilson_interval
-from tuneoff.scoring.llm_judge import Judge, find_unread_reply
 from tuneoff.scoring.pairs import TESTS_VERSION, compare_all
 from tuneoff.scoring.parity import list_not_worse
 from tuneoff.scoring.selection import find_allowance
 from tuneoff.storage.databases import hash_databases
 from tuneoff.storage.resume import dump_resolved
 from tuneoff.storage.run_dir import ContenderDir, RunDir
-
-# Max characters of a judge's reply that are stored for the report.
-MAX_REPLY_LETTERS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOutcome:
-    """The stored results of one training of a contender.
-
-    `samples` are the scored rows of each sample by example id, `rows` their means; `answers` are
-    those of the samples that count, of `answers_held` in all.
-    """
-
-    training: TrainingVariant
-    directory: ContenderDir
-    record: TrainingRecord | None
-    answers: Sequence[Prediction]
-    answers_held: int
-    samples: Sequence[Mapping[str, ScoredRow]]
-    rows: Mapping[str, ScoredRow]
-
-    def answering_seconds(self) -> float | None:
-        return _sum_known(p.seconds for p in self.answers)
 
 
 def collect_results(
@@ -101,8 +77,8 @@ def collect_results(
     metric = parts.get_deciding_metric(options)
     test = examples["test"]
     clusters, pricing = _find_clusters(parts, test), RunPricing(parts.bakeoff, run)
-    outcomes, left_out = _drop_unusable(
-        {s.name: _load_outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders},
+    outcomes, left_out = drop_unusable(
+        {s.name: load_outcomes(s, run.contender(s.name)) for s in parts.bakeoff.contenders},
         options,
     )
     known = _find_known_groups(parts, [e for e in test if e.id not in left_out], options)
@@ -124,9 +100,9 @@ def collect_results(
     contenders = tuple(contender for contender, _ in results)
     priced = {contender.name: money for contender, money in results if contender.error is None}
     finished = {c.name: outcomes[c.name] for c in contenders if c.error is None}
-    means = {name: _get_values(_average_rows(found), metric) for name, found in finished.items()}
+    means = {name: _get_values(average_rows(found), metric) for name, found in finished.items()}
     seeds = {
-        name: [_get_values(each.rows, metric) for each in _select_whole(of)]
+        name: [_get_values(each.rows, metric) for each in select_whole(of)]
         for name, of in finished.items()
     }
     comparisons = _compare_contenders(parts, means, seeds, metric, clusters)
@@ -153,7 +129,7 @@ def collect_results(
         contenders=contenders,
         comparisons=comparisons,
         judge_usd=pricing.judge_usd(),
-        judge_unread=_find_unread(
+        judge_unread=find_unread(
             parts, run, [each for found in finished.values() for each in found]
         ),
         left_out={e.id: left_out[e.id] for e in test if e.id in left_out},
@@ -183,69 +159,6 @@ def collect_results(
     )
 
 
-def _load_outcomes(settings: Any, contender: ContenderDir) -> list[TrainingOutcome]:
-    outcomes = []
-    for training in list_variants(settings):
-        folder = training.directory(contender)
-        samples, answers = list_scored(settings, folder), folder.answers()
-        used = [answer for (_, sample), answer in answers.items() if sample < len(samples)]
-        record, rows = folder.training(), average_samples(samples)
-        outcomes.append(
-            TrainingOutcome(training, folder, record, used, len(answers), samples, rows)
-        )
-    return outcomes
-
-
-def _find_unread(
-    parts: ResolvedBakeOff, run: RunDir, outcomes: Sequence[TrainingOutcome]
-) -> UnreadReplies | None:
-    """Return the unread replies of a judge, or else of a grader's model; None if all were read."""
-    rows = [row for each in outcomes for sample in each.samples for row in sample.values()]
-    asked = [(Judge.PRIMARY, None, partial(find_unread_reply, run.judgements, judge.model))
-             for judge in list_judges(parts.bakeoff)]  # fmt: skip
-    graders = [(grader.PRIMARY, grader.PRIMARY, partial(grader.find_unread, run.judgements))
-               for grader in load_model_graders(parts.bakeoff)]  # fmt: skip
-    for metric, grader, find in (*asked, *graders):
-        unread = [row.id for row in rows if metric not in row.scores]
-        if unread:
-            id, reply = find(set(unread)) or (None, None)
-            shown = None if reply is None else reply[:MAX_REPLY_LETTERS]
-            return UnreadReplies(len(unread), len(rows), id, shown, grader)
-    return None
-
-
-def _drop_unusable(
-    outcomes: Mapping[str, Sequence[TrainingOutcome]], options: Options
-) -> tuple[dict[str, list[TrainingOutcome]], dict[str, str]]:
-    """Return the outcomes without unusable rows, and why these rows are unusable. A reference that
-    did not run for one contender counts for none."""
-    left_out = dict(options.left_out)
-    for outcome in (each for found in outcomes.values() for each in found):
-        rows = (pair for sample in outcome.samples for pair in sample.items())
-        reasons = {id: why for id, row in rows if (why := find_reason_left_out(row))}
-        left_out |= {id: why for id, why in reasons.items() if id not in left_out}
-    used = {
-        name: [_drop_rows(each, left_out) for each in found] for name, found in outcomes.items()
-    }
-    return used, left_out
-
-
-def _drop_rows(outcome: TrainingOutcome, left_out: Collection[str]) -> TrainingOutcome:
-    samples = [
-        {id: row for id, row in sample.items() if id not in left_out} for sample in outcome.samples
-    ]
-    return replace(outcome, samples=samples, rows=average_samples(samples))
-
-
-def _select_whole(outcomes: Sequence[TrainingOutcome]) -> list[TrainingOutcome]:
-    """Return the outcomes of trainings on all examples: one, or one per seed."""
-    return [outcome for outcome in outcomes if outcome.training.fraction == 1]
-
-
-def _average_rows(outcomes: Sequence[TrainingOutcome]) -> dict[str, ScoredRow]:
-    return average_seeds([outcome.rows for outcome in _select_whole(outcomes)])
-
-
 def _build_contender(
     parts: ResolvedBakeOff,
     settings: Any,
@@ -257,19 +170,19 @@ def _build_contender(
     pricing: RunPricing,
 ) -> tuple[ContenderResult, PricedContender]:
     """Return the results of one contender, and its costs."""
-    whole, rows = _select_whole(outcomes), _average_rows(outcomes)
+    whole, rows = select_whole(outcomes), average_rows(outcomes)
     first = whole[0]
     training, scores = (
-        _average_training(whole),
+        average_training(whole),
         _build_scores(parts, settings, rows, whole, clusters),
     )
     planned, decisive = directory.planned(), scores.get(metric)
     measured = Measurements(
         training=training,
-        answering_seconds=_average_known([o.answering_seconds() for o in whole]),
-        serving=_build_latency(settings, first, [p for o in whole for p in o.answers]),
+        answering_seconds=average_known([o.answering_seconds() for o in whole]),
+        serving=build_latency(settings, first, [p for o in whole for p in o.answers]),
         record=None if is_hosted(settings) else first.directory.serving(),
-        times_answered=_count_answers(first),
+        times_answered=count_answers(first),
         correct=decisive.value if decisive else None,
         planned_usd=planned.training_usd if planned else None,
     )
@@ -298,20 +211,13 @@ def _build_contender(
         samples=len(first.samples),
         samples_disagree=compute_disagreement(first.samples, metric),
         seeds=tuple(o.training.seed for o in whole if o.training.seed is not None),
-        all_trainings=_sum_trainings(pricing, settings, outcomes),
+        all_trainings=sum_trainings(pricing, settings, outcomes),
         learning_curve=_build_curve(parts, outcomes, metric, clusters),
         loss=first.directory.loss(),
         cost=money.cost,
         serving=measured.serving,
     )
     return result, money
-
-
-def _count_answers(outcome: TrainingOutcome) -> float:
-    """Return the mean number of answers per example, with samples that no longer count: all of them
-    were paid for."""
-    firsts = sum(answer.sample == 0 for answer in outcome.answers)
-    return outcome.answers_held / firsts if firsts else 1.0
 
 
 def _find_common_rules(outcomes: Sequence[TrainingOutcome]) -> dict[str, int]:
@@ -321,27 +227,6 @@ def _find_common_rules(outcomes: Sequence[TrainingOutcome]) -> dict[str, int]:
         return {}
     names = scored[0] if scored else {}
     return {name: min(rules.get(name, 1) for rules in scored) for name in names}
-
-
-def _average_training(whole: Sequence[TrainingOutcome]) -> TrainingRecord | None:
-    """Return the first seed's record with the mean seconds of one training."""
-    record = whole[0].record
-    if record is None or len(whole) == 1:
-        return record
-    return replace(record, seconds=_average_known([o.record.seconds for o in whole if o.record]))
-
-
-def _sum_trainings(
-    pricing: RunPricing, settings: Any, outcomes: Sequence[TrainingOutcome]
-) -> AllTrainings | None:
-    """Return the total of several trainings so far; None with one training."""
-    records = [outcome.record for outcome in outcomes if outcome.record]
-    if len(outcomes) == 1 or not records:
-        return None
-    training = _sum_known(record.seconds for record in records)
-    answering = _sum_known(outcome.answering_seconds() for outcome in outcomes)
-    cost = pricing.hours(settings, training, answering)
-    return AllTrainings(len(records), training, answering, sum_usd(cost))
 
 
 def _build_curve(
@@ -442,78 +327,8 @@ def _find_clusters(parts: ResolvedBakeOff, test: Sequence[Example]) -> dict[str,
     return {example.id: str(example.meta[key]) for example in test} if key else None
 
 
-def _build_latency(
-    settings: Any, first: TrainingOutcome, predictions: Iterable[Prediction]
-) -> LatencyStats:
-    """Return a contender's latency, throughput and token counts."""
-    answered = [p for p in predictions if p.error is None]
-    timed = [p for p in answered if p.sample == 0]  # later samples find their prompts in a cache
-    latency = (
-        _build_provider_latency(settings, timed)
-        if is_hosted(settings)
-        else _load_own_latency(first, timed)
-    )
-    return replace(
-        latency,
-        tokens_in_mean=_average_known([p.tokens_in for p in answered]),
-        tokens_out_mean=_average_known([p.tokens_out for p in answered]),
-    )
-
-
-def _load_own_latency(first: TrainingOutcome, answered: Iterable[Prediction]) -> LatencyStats:
-    """Return an own model's measured latency; without one, the throughput of its answers."""
-    record = first.directory.serving()
-    if record is None:
-        seconds = [p.seconds for p in answered if p.seconds is not None]
-        rate = len(seconds) / (math.fsum(seconds) or 1) if seconds else None
-        return LatencyStats(requests_per_second=rate)
-    return LatencyStats(
-        seconds_p50=record.seconds_p50,
-        seconds_p95=record.seconds_p95,
-        requests=record.alone or None,
-        concurrency=1 if record.alone else None,
-        requests_per_second=record.requests_per_second,
-        backend=record.backend,
-        agreement=record.agreement,
-        compared=record.compared,
-    )
-
-
-def _build_provider_latency(settings: Any, answered: Iterable[Prediction]) -> LatencyStats:
-    """Return a provider's latency, one request at a time and under the run's own load. The latter
-    stands for both if no request was timed alone, or only the one that opens the connection."""
-    alone, loaded = split_by_load(answered, settings.concurrency)
-    under_load = summarize_latency([row.seconds or 0.0 for row in loaded])
-    most = max((row.concurrency or settings.concurrency for row in loaded), default=None)
-    latency, concurrency = under_load, most
-    if len(alone) > 1 or not loaded:
-        latency = summarize_latency(drop_warm_up(row.seconds or 0.0 for row in alone))
-        concurrency = 1 if alone else None
-    return LatencyStats(
-        seconds_p50=latency.p50,
-        seconds_p95=latency.p95,
-        requests=latency.count or None,
-        concurrency=concurrency,
-        loaded_seconds_p50=under_load.p50,
-        loaded_seconds_p95=under_load.p95,
-        loaded_requests=under_load.count or None,
-        loaded_concurrency=most,
-        batch=settings.batch,
-    )
-
-
 def _hash_databases(options: Options, test: Sequence[Example]) -> dict[str, str]:
     if options.databases is None:
         return {}
     ids = {str(example.meta["db_id"]) for example in test}
     return hash_databases(options.databases, ids, options.derived)
-
-
-def _sum_known(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _average_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

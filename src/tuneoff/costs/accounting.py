@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 from tuneoff import environment
-from tuneoff.bakeoff.budget import list_judging_models
 from tuneoff.config.base import PriceConfig
 from tuneoff.config.contenders import (
     Hardware,
@@ -45,6 +44,7 @@ from tuneoff.costs.price_book import (
 from tuneoff.costs.token_costs import HOUR_SECONDS, build_own_cost, price_hours, price_training
 from tuneoff.records import ServingRecord, TrainingRecord
 from tuneoff.results import Cost, Hosting, LatencyStats
+from tuneoff.scoring.added_metrics import list_judging_models
 from tuneoff.storage.files import read_lines
 from tuneoff.storage.run_dir import RunDir
 

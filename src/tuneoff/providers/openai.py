@@ -7,14 +7,8 @@ create call would be paid for twice.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import csv
 import dataclasses
-import datetime
-import io
-import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +31,6 @@ from tuneoff.providers.base import (
     StepLoss,
     TunedModel,
     iterate_pages,
-    normalize_job_status,
 )
 from tuneoff.providers.cassette import SECONDS_HEADER, Cassette, ReplayTransport
 from tuneoff.providers.http_errors import (
@@ -49,17 +42,22 @@ from tuneoff.providers.http_errors import (
     redact_values,
     translate_errors,
 )
+from tuneoff.providers.openai_responses import (
+    decode_text,
+    get_first,
+    is_match,
+    parse_file_state,
+    parse_job,
+    parse_losses,
+    parse_number,
+    parse_step,
+)
 from tuneoff.providers.usage import read_usage
 from tuneoff.tokenization.openai import compute_default_epochs
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 PAGE_SIZE, MAX_PAGES = 100, 200
-# Maximum clock skew between two machines. It matters only for jobs that show neither metadata nor
-# suffix.
-MAX_CLOCK_SKEW_SECONDS = 600
 CONNECT_TIMEOUT_SECONDS, ANSWER_TIMEOUT_SECONDS = 20.0, 180.0
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
-_STEP = re.compile(r"Step (\d+)/(\d+)")
 
 
 def check(settings: HostedConfig) -> None:
@@ -146,7 +144,7 @@ class OpenAI:
             fine = (
                 f
                 for f in listed
-                if f.filename == name and _parse_file_state(f).status not in FILE_FAILED
+                if f.filename == name and parse_file_state(f).status not in FILE_FAILED
             )
             return next((str(f.id) for f in fine), None)
 
@@ -160,7 +158,7 @@ class OpenAI:
 
     def file_state(self, id: str) -> FileState:
         with self._translate_errors(f"file {id} could not be looked at"):
-            state = _parse_file_state(self.sdk.files.retrieve(id))
+            state = parse_file_state(self.sdk.files.retrieve(id))
         return dataclasses.replace(state, error=state.error and redact(state.error, self._key))
 
     def find_job(self, spec: JobSpec, taken: Sequence[str]) -> Job | None:
@@ -191,7 +189,7 @@ class OpenAI:
             if job.metadata:
                 if all(job.metadata.get(k) == v for k, v in spec.metadata.items()):
                     return job
-            elif job.id not in taken and _is_match(listed_job, spec):
+            elif job.id not in taken and is_match(listed_job, spec):
                 alike.append(job)
         return min(alike, key=lambda job: job.created_at or 0.0, default=None)
 
@@ -233,7 +231,7 @@ class OpenAI:
         with self._translate_errors(f"the events of job {id} could not be read"):
             listed = self.sdk.fine_tuning.jobs.list_events(id, limit=PAGE_SIZE).data or []
             return [
-                Event(event.id, redact(event.message, self._key), *_parse_step(event.message))
+                Event(event.id, redact(event.message, self._key), *parse_step(event.message))
                 for event in reversed(listed)
             ]
 
@@ -247,7 +245,7 @@ class OpenAI:
                     listed_checkpoint.fine_tuned_model_checkpoint,
                     int(listed_checkpoint.step_number),
                     listed_checkpoint.metrics.train_loss,
-                    _get_first(
+                    get_first(
                         listed_checkpoint.metrics.full_valid_loss,
                         listed_checkpoint.metrics.valid_loss,
                     ),
@@ -259,7 +257,7 @@ class OpenAI:
     def losses(self, job: Job) -> list[StepLoss]:
         with self._translate_errors(f"the metrics of job {job.id} could not be read"):
             for id in job.result_files:
-                losses = _parse_losses(_decode_text(self.sdk.files.content(id).read()))
+                losses = parse_losses(decode_text(self.sdk.files.content(id).read()))
                 if losses:
                     return losses
         return []
@@ -289,7 +287,7 @@ class OpenAI:
             return dict(redact_values(shown, self._key))
 
     def result_text(self, id: str) -> str:
-        return redact(_decode_text(self.download(id)), self._key)
+        return redact(decode_text(self.download(id)), self._key)
 
     def download(self, id: str) -> bytes:
         with self._translate_errors(f"file {id} could not be fetched"):
@@ -332,7 +330,7 @@ class OpenAI:
                 usage.tokens_in,
                 usage.tokens_out,
                 choice.finish_reason,
-                _get_first(_parse_number(raw.headers.get(SECONDS_HEADER)), seconds),
+                get_first(parse_number(raw.headers.get(SECONDS_HEADER)), seconds),
                 parse_rate_limit_pause(raw.headers),
                 usage.cached_tokens_in,
                 usage.written_tokens_in,
@@ -369,11 +367,11 @@ class OpenAI:
 
     def _job(self, sdk_job: Any) -> Job:
         """Return a job; its error may quote the key, which is redacted."""
-        job = _parse_job(sdk_job)
+        job = parse_job(sdk_job)
         return dataclasses.replace(job, error=job.error and redact(job.error, self._key))
 
     def batches(self) -> Batches | None:
-        return openai_batches.Batches(self, self._key, _decode_text)
+        return openai_batches.Batches(self, self._key, decode_text)
 
     def close(self) -> None:
         self.sdk.close()
@@ -381,128 +379,3 @@ class OpenAI:
     def _translate_errors(self, what: str) -> Any:
         """Translate the SDK's errors while inside."""
         return translate_errors(self.reach, self._key, what)
-
-
-def _parse_job(sdk_job: Any) -> Job:
-    """Return the SDK's job as ours; servers leave out what they do not have.
-
-    Raises:
-        ValueError: it is no job.
-    """
-    if not (isinstance(sdk_job.id, str) and sdk_job.id and isinstance(sdk_job.status, str)):
-        raise ValueError("what came is no fine-tuning job")
-    numbers = sdk_job.hyperparameters or _find_hyperparameters(sdk_job)
-    model = sdk_job.fine_tuned_model or None
-    status = normalize_job_status(sdk_job.status, model, bool(sdk_job.finished_at))
-    error = _parse_error(sdk_job.error)
-    if error is None and status == "failed" and sdk_job.status.lower() != status:
-        error = f"its state is {sdk_job.status!r}, and it shows no model"
-    return Job(
-        id=sdk_job.id,
-        status=status,
-        model=model,
-        error=error,
-        trained_tokens=sdk_job.trained_tokens,
-        # A failed job is not billed.
-        billed_usd=0.0 if status == "failed" and not sdk_job.trained_tokens else None,
-        epochs=_parse_number(getattr(numbers, "n_epochs", None)),
-        batch_size=_parse_integer(getattr(numbers, "batch_size", None)),
-        created_at=_parse_time(sdk_job.created_at),
-        estimated_finish=_parse_number(sdk_job.estimated_finish),
-        finished_at=_parse_time(sdk_job.finished_at),
-        training_file=sdk_job.training_file,
-        metadata=sdk_job.metadata or {},
-        result_files=tuple(sdk_job.result_files or ()),
-    )
-
-
-def _parse_error(error: Any) -> str | None:
-    """Return an error's message, whatever its shape; None where it has none."""
-    if isinstance(error, str):
-        return error or None
-    fields = error if isinstance(error, Mapping) else {"message": getattr(error, "message", None)}
-    return str(fields["message"]) if fields.get("message") else None
-
-
-def _parse_time(value: Any) -> float | None:
-    """Return a time in seconds of the epoch; some servers write it as ISO 8601."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return datetime.datetime.fromisoformat(value).timestamp()
-    return _parse_number(value) or None
-
-
-def _parse_file_state(sdk_file: Any) -> FileState:
-    """Return the state of a file as the SDK shows it; servers may leave out its status."""
-    status = sdk_file.status.lower() if isinstance(sdk_file.status, str) else None
-    details = getattr(sdk_file, "status_details", None)
-    error = str(details) if details and status in FILE_FAILED else None
-    return FileState(status or None, error, _parse_integer(getattr(sdk_file, "bytes", None)))
-
-
-def _find_hyperparameters(sdk_job: Any) -> Any:
-    """Return a job's hyperparameters where the job shows them under `method`."""
-    method = sdk_job.method
-    return getattr(getattr(method, "supervised", None), "hyperparameters", None)
-
-
-def _parse_step(message: str) -> tuple[int, int] | tuple[()]:
-    """Return the two numbers of `Step 3/40: training loss=0.7`; empty for other messages."""
-    match = _STEP.match(message)
-    return (int(match[1]), int(match[2])) if match else ()
-
-
-def _is_match(sdk_job: Any, spec: JobSpec) -> bool:
-    """Return whether a job without metadata may be this spec's, by its suffix and creation time.
-
-    A suffix that is shown must be the same: unless the user chose it, it holds letters of the
-    idempotency key.
-    """
-    suffix = getattr(sdk_job, "user_provided_suffix", None) or getattr(sdk_job, "suffix", None)
-    old = sdk_job.created_at and sdk_job.created_at < spec.since - MAX_CLOCK_SKEW_SECONDS
-    # A job of a model alias shows the dated model behind it.
-    same = sdk_job.training_file == spec.training_file and sdk_job.model.startswith(spec.model)
-    return same and suffix in (None, spec.suffix) and not old
-
-
-def _decode_text(content: bytes) -> str:
-    """Return a result file's text, which comes plain or, from OpenAI, encoded as base64."""
-    text = content.decode("utf-8", errors="replace")
-    if _BASE64.fullmatch(text) and "," not in text:
-        with contextlib.suppress(ValueError):
-            return base64.b64decode(text).decode("utf-8", errors="replace")
-    return text
-
-
-def _parse_losses(text: str) -> list[StepLoss]:
-    """Return the steps of a result file; empty where it is no table of them."""
-    losses = []
-    for row in csv.DictReader(io.StringIO(text.lstrip("\ufeff"), newline="")):
-        step = _parse_number(row.get("step"))
-        if step is None:
-            return []
-        validation = _get_first(
-            _parse_number(row.get("full_valid_loss")), _parse_number(row.get("valid_loss"))
-        )
-        losses.append(StepLoss(int(step), _parse_number(row.get("train_loss")), validation))
-    return losses
-
-
-def _parse_number(value: Any) -> float | None:
-    """Return a finite number; None for anything else."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _parse_integer(value: Any) -> int | None:
-    """Return a number as an integer; None for anything else."""
-    number = _parse_number(value)
-    return None if number is None else int(number)
-
-
-def _get_first(*values: float | None) -> float | None:
-    """Return the first value that is not None."""
-    return next((value for value in values if value is not None), None)

@@ -1,15 +1,9 @@
-"""Callbacks of the trainer: `loss.jsonl`, progress, early stopping, epoch ends.
-
-Peak memory is in bytes: the accelerator's, or else this process's.
-"""
+"""Callbacks of the trainer: `loss.jsonl`, progress, early stopping, epoch ends."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
@@ -17,6 +11,7 @@ from transformers import TrainerCallback
 from tuneoff.records import LossRow
 from tuneoff.training.checkpoints import TrainingTotals
 from tuneoff.training.convergence import is_out_of_patience
+from tuneoff.training.memory import measure_peak_bytes
 
 # Called with (step, all steps, a few words: loss, speed, memory).
 OnStep = Callable[[int, int, str], None]
@@ -125,35 +120,3 @@ class CheckpointCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._told()
-
-
-STATUS_FILE, CLEAR_REFS_FILE = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def reset_peak_memory() -> None:
-    """Start a new measurement where the system can (Linux, CUDA)."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):
-        # "5" resets the high-water mark of resident memory (proc(5)).
-        CLEAR_REFS_FILE.write_text("5")
-
-
-def measure_peak_bytes() -> int:
-    """Return the peak since `reset_peak_memory`: allocated on CUDA, else resident memory."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    with contextlib.suppress(OSError):
-        for line in STATUS_FILE.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -35,7 +35,7 @@ from tuneoff.tokenization.examples import (
     describe_truncation,
     encode_example,
 )
-from tuneoff.training import callbacks as memory
+from tuneoff.training import memory
 from tuneoff.training.batching import SHAPE_MULTIPLE, MicroBatcher
 from tuneoff.training.checkpoints import ModelSaver, OnEpoch
 from tuneoff.training.convergence import (

@@ -78,7 +78,10 @@ import json, pathlib
 from tuneoff.scoring.base import Options, ScoringInput, load_scorer
 folder = pathlib.Path({str(database.parent)!r})
 queries = json.loads(pathlib.Path({str(corpus)!r}).read_text())
-rows = (ScoringInput(str(i), {REFERENCE!r}, sql, {{"db_id": folder.name}}) for i, sql in enumerate(queries))
+rows = (
+    ScoringInput(str(i), {REFERENCE!r}, sql, {{"db_id": folder.name}})
+    for i, sql in enumerate(queries)
+)
 options = Options(databases=folder.parent, time_limit_seconds=0.2)
 found = list(load_scorer("sql").score_rows(rows, options))
 print(len(found), sum(row.scores["execution_accuracy"] for row in found))

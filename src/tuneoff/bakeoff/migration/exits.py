@@ -24,7 +24,6 @@ from pydantic import ValidationError
 from tuneoff import environment
 from tuneoff.bakeoff.budget import REASONING_MODELS
 from tuneoff.bakeoff.migration.listing import ProviderAccount
-from tuneoff.bakeoff.prepare import build_added_scorer, is_metric_file
 from tuneoff.config.contenders import SHIPPED_BASE
 from tuneoff.config.schema import JudgeConfig
 from tuneoff.costs.monthly import HOURS_PER_MONTH
@@ -33,6 +32,7 @@ from tuneoff.costs.price_file import ModelEnd
 from tuneoff.errors import ConfigError, explain_unknown
 from tuneoff.providers.http_errors import is_loopback
 from tuneoff.report import format as f
+from tuneoff.scoring.added_metrics import build_added_scorer, is_metric_file
 from tuneoff.scoring.text import METRICS
 from tuneoff.tasks import chat
 

@@ -24,12 +24,12 @@ from tuneoff.bakeoff.parity.sides import (
     find_clusters,
     resolve_sources,
 )
-from tuneoff.bakeoff.prepare import is_metric_file
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.progress import Progress, SilentProgress
 from tuneoff.records import to_dict
 from tuneoff.report.parity import describe_parity
 from tuneoff.results import TESTS_RULE
+from tuneoff.scoring.added_metrics import is_metric_file
 from tuneoff.scoring.aggregate import aggregate, average_seeds, compute_seed_values
 from tuneoff.scoring.base import RULES, MetricKind
 from tuneoff.scoring.equivalence import DEFAULT_MARGIN

@@ -30,6 +30,7 @@ from tuneoff.bakeoff.score import MODES
 from tuneoff.errors import ConfigError, DataError, explain_unknown
 from tuneoff.progress import Progress
 from tuneoff.records import Example, ScoredRow
+from tuneoff.scoring import added_metrics
 from tuneoff.scoring.aggregate import merge_answers
 from tuneoff.scoring.base import (
     Options,
@@ -112,7 +113,7 @@ def _build_scorer(id: str, how: ParityOptions, fallback: str | None) -> tuple[Sc
     for metric in how.metrics:
         if metric.endswith(".py") and not Path(metric).is_file():
             raise ConfigError(f"--metric: there is no file {metric}; check the path.")
-        made = prepare.build_added_scorer(metric, Path())
+        made = added_metrics.build_added_scorer(metric, Path())
         if isinstance(made, ModelGrader):
             raise ConfigError(
                 f"--metric: the grader {metric} asks a model, which costs money; give it as a "
