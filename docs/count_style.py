@@ -30,7 +30,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -233,7 +233,7 @@ def get_first_sentence(docstring: str) -> str:
     return re.split(r"(?<=[.!?])\s+(?=[A-Z`])", paragraph, maxsplit=1)[0]
 
 
-def is_function(node: ast.AST) -> bool:
+def is_function(node: ast.AST) -> TypeGuard[FunctionNode]:
     """Return whether a node is the definition of a function, ordinary or async."""
     return isinstance(node, FunctionNode)
 
