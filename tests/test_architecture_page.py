@@ -15,8 +15,10 @@ import tuneoff
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(tuneoff.__file__).parent
 SCRIPT = ROOT / "docs" / "draw_packages.py"
-# `scoring/base.py`, `docs/img/`, `scoring/base.py:ScoringInput`, `storage/run_dir.py:RunDir.open`
-PLACE = re.compile(r"`([\w./-]+?/|[\w./-]*\w\.(?:py|md|toml|yaml|json|txt))(?::([\w.]+))?`")
+# `scoring/`, `scoring/base.py` and `scoring/base.py:Scorer.score_rows`, but not `report.md`: only
+# Python files are named without a folder.
+FOLDERS, FILE = r"(?:[\w.-]+/)+", r"[\w.-]*\w\.(?:py|md|yaml|json|txt)"
+PLACE = re.compile(rf"`({FOLDERS}(?:{FILE})?|\w+\.py)(?::([\w.]+))?`")
 
 
 def draw(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
