@@ -4,8 +4,9 @@
     python docs/draw_packages.py --check    # writes nothing; exits 1 if the picture is out of date
 
 The rows are the layers of `tests/test_layers.py`. The arrows are imports, read from the syntax
-trees, wherever in a file they stand. An arrow that follows from others is left out (transitive
-reduction): with A → B and B → C, A → C is not drawn.
+trees, wherever in a file they stand. So that the picture can be read, two kinds of arrows are left
+out: those that follow from others (transitive reduction: with A → B and B → C, A → C is not drawn),
+and those to the last row, which nearly every package imports.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ BEGIN = "<!-- packages: drawn by docs/draw_packages.py -->"
 END = "<!-- packages: end -->"
 CAPTION = """\
 Each box is a package or a root module of `src/tuneoff/`, and each row is a layer. A box may import
-only from the rows below its own. An arrow leads from the importer to the imported. Arrows that
-follow from others are left out: if A → B and B → C, then A → C is not drawn, even if A imports C.
+only from the rows below its own. An arrow leads from the importer to the imported. Two kinds of
+arrows are left out. If A → B and B → C, then A → C is not drawn, even if A imports C (transitive
+reduction). Arrows to the last row are not drawn, because nearly every box has one.
 """
 
 
@@ -46,10 +48,13 @@ def draw_packages(root: Path) -> str:
     """Return the picture of a checkout as Markdown: a Mermaid graph, a list of rows, a caption."""
     layers = [sorted(names) for names in read_layers(root)]
     edges = reduce_edges(check_layers(read_imports(root / "src" / "tuneoff"), layers))
+    drawn = sorted(edge for edge in edges if edge[1] not in layers[-1])
     graph = ["graph TD"]
     for number, names in enumerate(layers, 1):
         graph += [f'  subgraph layer{number} [" "]', f"    {' & '.join(names)}", "  end"]
-    graph += [f"  {importer} --> {imported}" for importer, imported in sorted(edges)]
+    # Links that are not seen keep the rows in this order.
+    graph += [f"  {' ~~~ '.join(f'layer{number + 1}' for number in range(len(layers)))}"]
+    graph += [f"  {importer} --> {imported}" for importer, imported in drawn]
     rows = [f"{number:2}  {' · '.join(names)}" for number, names in enumerate(layers, 1)]
     blocks = (CAPTION, "```mermaid", *graph, "```", "", "The same rows as text:", "", "```text")
     return "\n".join((*blocks, *rows, "```"))

@@ -30,8 +30,10 @@ def test_the_picture_shows_the_imports_of_today() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_arrow_that_follows_from_others_is_left_out(tmp_path: Path) -> None:
-    checkout = write_checkout(tmp_path, {"a": "b, c", "b": "c", "c": ""})
+def test_arrows_that_follow_from_others_and_those_to_the_last_row_are_left_out(
+    tmp_path: Path,
+) -> None:
+    checkout = write_checkout(tmp_path, {"a": "b, c", "b": "c", "c": "d", "d": ""})
     page = checkout / "docs" / "architecture.md"
     assert draw(checkout, "--check").returncode == 1
     assert draw(checkout).returncode == 0
@@ -46,20 +48,20 @@ def test_an_arrow_that_follows_from_others_is_left_out(tmp_path: Path) -> None:
 
 
 def test_an_import_that_leads_up_is_refused(tmp_path: Path) -> None:
-    done = draw(write_checkout(tmp_path, {"a": "", "b": "a", "c": ""}))
+    done = draw(write_checkout(tmp_path, {"a": "", "b": "a", "c": "", "d": ""}))
     assert (done.returncode, done.stderr) == (
         1, "b imports a, which is not in a layer below its own.\n",
     )  # fmt: skip
 
 
 def write_checkout(folder: Path, imports: dict[str, str]) -> Path:
-    """Write modules `a`, `b` and `c` in layers of this order, and a page with empty markers."""
+    """Write modules `a` to `d` in layers of this order, and a page with empty markers."""
     for name, imported in imports.items():
         module = folder / "src" / "tuneoff" / f"{name}.py"
         module.parent.mkdir(parents=True, exist_ok=True)
         module.write_text(f"from tuneoff import {imported}\n" if imported else "")
     for name, text in {
-        "tests/test_layers.py": 'LAYERS = ({"a"}, {"b"}, {"c"})\n',
+        "tests/test_layers.py": 'LAYERS = ({"a"}, {"b"}, {"c"}, {"d"})\n',
         "docs/architecture.md": "Before\n<!-- packages: drawn by docs/draw_packages.py -->\n"
         "<!-- packages: end -->\nAfter\n",
     }.items():
