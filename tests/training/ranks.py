@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from training.test_tune import TRAIN, VALIDATION, settings
+from training.test_fine_tune import TRAIN, VALIDATION, settings
 
 from tuneoff.models.loading import load_tokenizer
 from tuneoff.prefix_sharing import micro_batch

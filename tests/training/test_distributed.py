@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from training import ranks
-from training.test_tune import TRAIN, VALIDATION, settings
+from training.test_fine_tune import TRAIN, VALIDATION, settings
 
 from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ConfigError

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 from training.test_distributed import assert_alike
-from training.test_tune import TRAIN, VALIDATION, settings
+from training.test_fine_tune import TRAIN, VALIDATION, settings
 
 from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ContenderError

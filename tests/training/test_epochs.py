@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training.test_tune import TRAIN, VALIDATION, settings
+from training.test_fine_tune import TRAIN, VALIDATION, settings
 
 from tuneoff.errors import ContenderError
 from tuneoff.records import Example

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from training.test_tune import TRAIN, VALIDATION, run, settings
+from training.test_fine_tune import TRAIN, VALIDATION, run, settings
 
 from tuneoff.config.contenders import LocalConfig
 from tuneoff.errors import ContenderError

@@ -10,7 +10,7 @@ from helpers import Cli
 import tuneoff
 from tuneoff.storage.run_dir import RunDir
 
-FILE = Path(__file__).parent.parent / "examples" / "seed" / "results-2023.yaml"
+FILE = Path(__file__).parent.parent.parent / "examples" / "seed" / "results-2023.yaml"
 
 
 @pytest.fixture(scope="module")

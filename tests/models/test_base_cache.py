@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from training.test_tune import run, settings
+from training.test_fine_tune import run, settings
 
 from tuneoff.models import loading
 from tuneoff.storage.run_dir import ContenderDir

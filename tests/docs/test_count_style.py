@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "docs" / "count_style.py"
+SCRIPT = Path(__file__).parent.parent.parent / "docs" / "count_style.py"
 CONFIG = '''
 class LocalSettings:
     """What users write."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 def test_the_tables_are_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:

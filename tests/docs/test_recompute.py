@@ -15,7 +15,7 @@ from helpers import load_recompute, recompute
 
 import tuneoff
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent.parent / "docs"
 FRACTION = "def score(example, prediction):\n    return len(prediction) / 40\n"
 
 

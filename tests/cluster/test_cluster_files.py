@@ -16,7 +16,7 @@ import tuneoff
 from tuneoff.config.contenders import LocalConfig
 from tuneoff.costs import price_book
 
-FOLDER = Path(__file__).parent.parent / "examples" / "cluster"
+FOLDER = Path(__file__).parent.parent.parent / "examples" / "cluster"
 # Cards of a machine, and the sums that its comment names.
 SUMS = {
     "bakeoff.yaml": (4,),

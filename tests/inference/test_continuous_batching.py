@@ -10,7 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from generation.tiny import VOCABULARY, ending, model_of
+from inference.tiny import VOCABULARY, ending, model_of
 
 from tuneoff.inference import engine_check, generate, prefix_cache
 from tuneoff.inference.attention import use_shared_attention

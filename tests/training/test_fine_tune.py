@@ -157,7 +157,7 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from training.test_tune import run, settings
+from training.test_fine_tune import run, settings
 run(Path({base!r}), Path({folder!r}), settings(train={{"max_steps": 40, "evaluate_every": 2}}))
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from generation.tiny import (
+from inference.tiny import (
     SERVED,
     Prompts,
     by_id,
@@ -179,7 +179,7 @@ def test_few_rows_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_public_function_answers_with_the_engine() -> None:
-    from generation.tiny import Words
+    from inference.tiny import Words
 
     words: Any = Words()
     model, prompts = model_of("llama"), prompts_of(14)

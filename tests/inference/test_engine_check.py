@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from generation.tiny import (
+from inference.tiny import (
     Words,
     by_id,
     ending,

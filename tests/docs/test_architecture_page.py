@@ -12,7 +12,7 @@ import pytest
 
 import tuneoff
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PACKAGE = Path(tuneoff.__file__).parent
 SCRIPT = ROOT / "docs" / "draw_packages.py"
 # `scoring/`, `scoring/base.py` and `scoring/base.py:Scorer.score_rows`, but not `report.md`: only

@@ -19,7 +19,7 @@ from tuneoff.tokenization.openai import (
     find_training_limit,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.parametrize(
