@@ -1,4 +1,4 @@
-"""Progress of a run, always on stderr: a live view in a terminal (`live.py`), plain lines
+"""Progress of a run, always on stderr: a live view in a terminal (`cli/live_view.py`), plain lines
 elsewhere."""
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Frozen pydantic models with `extra="forbid"`, with a docstring under each field. Defaults are what a
 practitioner would choose: the shortest useful file is a task and a contender.
-`contender_settings.py` has the contenders, `bakeoff_file.py` reads a file from YAML.
+`contenders.py` has the contenders, `load.py` reads a file from YAML.
 """
 
 from __future__ import annotations

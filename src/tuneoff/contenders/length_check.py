@@ -1,8 +1,8 @@
 """Checks that a contender's base can take the examples, before anything is loaded or spent: their
 lengths, their tokens, their chat turns, and the EOS token.
 
-Tokens are counted without torch (`tokens.py`). No text has more tokens than bytes, so only long
-examples are tokenized here; encoding for training counts every one again.
+Tokens are counted without torch (`tokenization/offline.py`). No text has more tokens than bytes, so
+only long examples are tokenized here; encoding for training counts every one again.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ A forward pass is one of three kinds (`Call.kind`):
 - fill: prefills the own tokens of new rows except the last, into the rows' slots, padded right;
 - step: decodes one token for each active row, written behind the row's own tokens.
 
-A row's buffer holds only its own tokens; `shared_attention.py` attends to the prefixes before them.
+A row's buffer holds only its own tokens; `attention.py` attends to the prefixes before them.
 Transformers' layers call `update` as they do with any cache.
 """
 

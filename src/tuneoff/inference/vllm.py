@@ -1,6 +1,6 @@
 """Generates greedy answers with vLLM's offline engine (`vllm.LLM`), which uses a whole GPU.
 
-Only token ids are taken from vLLM; `ending.py` decides where an answer ends and what its text is,
+Only token ids are taken from vLLM; `stopping.py` decides where an answer ends and what its text is,
 as for transformers. A prompt's tokens are passed unchanged, and an adapter as PEFT saved it.
 Written from the sources of vLLM 0.33.0 (`entrypoints/llm.py`, `sampling_params.py`, `outputs.py`,
 `lora/request.py`, `config/lora.py`); it has not been run with vLLM itself.

@@ -75,9 +75,9 @@ class Pair:
     seeds_a: Sequence[Values] = ()
     seeds_b: Sequence[Values] = ()
     between_a: KnownSeeds = None
-    """For `way_of_training.py` only."""
+    """For `training_variance.py` only."""
     between_b: KnownSeeds = None
-    """For `way_of_training.py` only."""
+    """For `training_variance.py` only."""
 
     def list_common_ids(self) -> list[str]:
         """Return the ids of the examples that both have."""

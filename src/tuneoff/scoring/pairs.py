@@ -54,7 +54,7 @@ def compare_all(
         seeds: contender → the scores of each seed, if there are several; `scores_by_contender`
             holds their means.
         margin: a smaller difference of shares does not matter.
-        ways: contender → its way of training (`way_of_training.py`), if known.
+        ways: contender → its way of training (`training_variance.py`), if known.
     """
     trainings, between = seeds or {}, find_seeds(ways or {}, seeds or {})
     pairs = [

@@ -2,7 +2,7 @@
 
 Before the server opens, the engine that will answer clients answers a sample of the test set, with
 the same bases and adapters. The answers are compared with the scored predictions
-(`answer_check.py`).
+(`bakeoff/answer_check.py`).
 """
 
 from __future__ import annotations

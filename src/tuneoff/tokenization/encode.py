@@ -2,7 +2,7 @@
 
 A content that spells a special token is encoded as the characters that it has. A prompt without
 such contents has exactly the tokens of `apply_chat_template(tokenize=True)`. Training, answering,
-serving and the offline counts (`tokens.py`) encode here.
+serving and the offline counts (`offline.py`) encode here.
 
 To find the control tokens, the tokenizer reads the rendered text while the spellings in the data
 are masked (`spellings.py`). Then `text_tokenizer.py` keeps these control tokens and no others.

@@ -2,7 +2,7 @@
 
 The subclass changes five things:
 
-- A batch is split into micro-batches (`packer.py`) whose losses add up to the batch's. So
+- A batch is split into micro-batches (`batching.py`) whose losses add up to the batch's. So
   `batch_size` is the examples of an optimizer step, however they are computed.
 - The validation loss is the mean over supervised tokens, not over batches.
 - Checkpoints appear complete or not at all.
@@ -13,8 +13,8 @@ Everything else (accelerate, mixed precision, schedules, `report_to`) is transfo
 
 With several processes, each has a trainer that sees a single process (`arguments.py`). It gets
 whole batches and computes its share of the micro-batches. Gradients and losses are summed here
-(`group.py`), or by the model itself where it is sharded (`sharding.py`). Only the first process
-writes.
+(`distributed/process_group.py`), or by the model itself where it is sharded
+(`distributed/fsdp.py`). Only the first process writes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each chart is one Vega-Lite specification (a plain dict) made with altair. It is rendered to SVG for
 Markdown. The HTML page holds the SVG and the specification; its script replaces the one by an
 interactive chart from the other. Colours are mid-tones that read on white and on black; the page's
-own style sheet recolours text and grid. The learning curve's chart is in `learning.py`.
+own style sheet recolours text and grid. The learning curve's chart is in `learning_curve.py`.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def judge(request: JudgeRequest, step: Step) -> dict[str, Any]:
         if "execution_accuracy" not in scores:
             wrong = answer.executed(request.databases[0])
             scores["execution_accuracy"] = wrong is None
-            # From here on the reference cannot be what ends this process (`pool.py`).
+            # From here on the reference cannot be what ends this process (`worker_pool.py`).
             step(scores, request.stopped is not None)
         if len(request.databases) > 1 and "test_suite_accuracy" in wanted:
             step(scores, True)

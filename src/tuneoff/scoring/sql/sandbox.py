@@ -1,7 +1,8 @@
 """The SQL sandbox: a model's query may read one database, in limited time and memory.
 
 A prediction is data, and hostile until shown otherwise. Everything that reads one (parsing,
-comparing, executing) happens in a child process (`worker.py`, started by `pool.py`), and in it:
+comparing, executing) happens in a child process (`worker.py`, started by `worker_pool.py`), and in
+it:
 
 - the file is opened read-only and immutable, `query_only` is on, temporary data stays in memory,
   and the process cannot write a file of more than 0 bytes;

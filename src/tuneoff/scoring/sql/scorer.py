@@ -1,6 +1,6 @@
 """Scores text-to-SQL: does the query return what the reference returns?
 
-The metrics are a ladder (`judging.py`), from the same characters to the same results on several
+The metrics are a ladder (`judge.py`), from the same characters to the same results on several
 databases. `execution_accuracy` (Yu et al., EMNLP 2018) executes both queries on the row's own
 database, `DIR/<db_id>/<db_id>.sqlite` or the only file there. `test_suite_accuracy` (Zhong et al.,
 EMNLP 2020) executes them on every `DIR/<db_id>/*.sqlite`, if there are several. Without databases

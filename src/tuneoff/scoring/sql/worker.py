@@ -1,4 +1,4 @@
-"""The child process of the SQL sandbox: judges the requests of its parent (`protocol.py`)."""
+"""The child process of the SQL sandbox: judges the requests of its parent (`worker_pool.py`)."""
 
 from __future__ import annotations
 
