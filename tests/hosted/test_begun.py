@@ -28,7 +28,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 class Interrupted(SequentialExecutor):
     """Ctrl-C is pressed when the first contender's turn comes."""
 
-    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+    def map(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
         raise KeyboardInterrupt
 
 

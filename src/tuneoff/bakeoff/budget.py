@@ -89,7 +89,7 @@ def attach_budgets(
             raise ConfigError(unpriced)
         for doubt in explain_doubts(settings, prices, today, contender_work.max_new_tokens):
             contender_work.progress.say(f"warning: {doubt}")
-        purse = ledger.purse(settings.name, _find_counted_price(settings, prices, today))
+        purse = ledger.open_budget(settings.name, _find_counted_price(settings, prices, today))
         contexts[settings.name] = replace(work[settings.name], guard=purse)
         max_bill += compute_max_usd(kind, settings, contender_work, prices)
     if max_bill:
@@ -213,7 +213,7 @@ def build_judge_budget(
     """
     for settings in list_judges(bakeoff):
         price, unpriced = find_judge_price(settings, load_price_book(bakeoff))
-        return None if price is None else ledger.purse(build_judge_name(settings), price), unpriced
+        return None if price is None else ledger.open_budget(build_judge_name(settings), price), unpriced
     return None, None
 
 
@@ -228,7 +228,7 @@ def build_grader_budgets(
     for grader in load_model_graders(bakeoff):
         price, sentence = find_judge_price(grader, load_price_book(bakeoff))
         if price is not None:
-            purses[grader.PRIMARY] = ledger.purse(build_judge_name(grader), price)
+            purses[grader.PRIMARY] = ledger.open_budget(build_judge_name(grader), price)
         unpriced += [sentence] if sentence else []
     return purses, unpriced
 

@@ -48,7 +48,7 @@ def run_contender(
     contender_work = work[settings.name]
     training = TrainingVariant(settings)
     try:
-        kind = executor.kind_of(settings)
+        kind = executor.load_contender(settings)
         for training in list_variants(settings):
             _run_variant(parts, run, kind, training, training.work(contender_work), options)
         _measure_serving(run, kind, list_variants(settings)[0], contender_work)

@@ -149,7 +149,7 @@ def _run_locked(
     for contender in chosen:
         progress.status(contender.name, WAITING)
     forgotten = only if fresh else None
-    work = attach_budgets(bakeoff, chosen, work, ledger, yes, forgotten, executor.kind_of)
+    work = attach_budgets(bakeoff, chosen, work, ledger, yes, forgotten, executor.load_contender)
     options = _attach_judge_budgets(options, bakeoff, ledger, progress)
     if fresh and only is not None:
         run.contender(only).clear()
@@ -305,12 +305,12 @@ def _attach_judge_budgets(
     options: Options, bakeoff: BakeOff, ledger: Ledger, progress: Progress
 ) -> Options:
     """Return the same options with the budgets of judges and graders that ask a model."""
-    purse, unpriced = build_judge_budget(bakeoff, ledger)
-    purses, more = build_grader_budgets(bakeoff, ledger)
+    budget, unpriced = build_judge_budget(bakeoff, ledger)
+    budgets, more = build_grader_budgets(bakeoff, ledger)
     for sentence in dict.fromkeys([unpriced, *more]):
         if sentence is not None:
             progress.say(f"warning: {sentence}")
-    return replace(options, purse=purse, grader_purses=purses)
+    return replace(options, budget=budget, grader_budgets=budgets)
 
 
 def _build_context(

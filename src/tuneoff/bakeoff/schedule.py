@@ -17,11 +17,11 @@ from tuneoff.providers.retries import use_short_retries
 class Executor(Protocol):
     """Does contenders' work, one or several at once."""
 
-    def kind_of(self, settings: Any) -> Contender:
+    def load_contender(self, settings: Any) -> Contender:
         """Return what tunes and answers for a contender."""
         ...
 
-    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+    def map(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
         """Call `carry_out` with every contender.
 
         Raises:
@@ -33,10 +33,10 @@ class Executor(Protocol):
 class SequentialExecutor:
     """Runs contenders in this process, one after another."""
 
-    def kind_of(self, settings: Any) -> Contender:
+    def load_contender(self, settings: Any) -> Contender:
         return load_contender(settings.id)
 
-    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+    def map(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
         for settings in contenders:
             carry_out(settings)
 
@@ -49,7 +49,7 @@ def start_remote_jobs(
     Nobody waits long for a busy provider: the job is tried again when the contender's turn comes.
     """
     for settings in chosen:
-        begin = getattr(executor.kind_of(settings), "begin", None)
+        begin = getattr(executor.load_contender(settings), "begin", None)
         if begin is None:
             continue
         contender_work = work[settings.name]
@@ -81,9 +81,9 @@ def run_contenders(
         carry_out(settings)
         finished.add(settings.name)
 
-    ordered = sorted(chosen, key=lambda c: hasattr(executor.kind_of(c), "begin"))
+    ordered = sorted(chosen, key=lambda c: hasattr(executor.load_contender(c), "begin"))
     try:
-        executor.each(run_one, ordered)
+        executor.map(run_one, ordered)
     except BudgetError:
         left = [c for c in ordered if c.name not in finished]
         begun = [c for c in left if _has_unfinished_job(work[c.name])]
@@ -91,8 +91,8 @@ def run_contenders(
             raise
         for settings in begun:
             with contextlib.suppress(BudgetError):
-                executor.each(run_one, [settings])
-        executor.each(run_one, [c for c in left if c.name not in finished])
+                executor.map(run_one, [settings])
+        executor.map(run_one, [c for c in left if c.name not in finished])
 
 
 def _has_unfinished_job(work: ContenderContext) -> bool:
@@ -108,7 +108,7 @@ def prompt_for_running_jobs(
     Pressed again, nothing more is asked: the remaining jobs are named and continue.
     """
     for index, settings in enumerate(chosen):
-        interrupted = getattr(executor.kind_of(settings), "interrupted", None)
+        interrupted = getattr(executor.load_contender(settings), "interrupted", None)
         if interrupted is None:
             continue
         try:

@@ -85,14 +85,14 @@ class RayExecutor:
         if self._connected_here:
             self.ray.shutdown()
 
-    def kind_of(self, settings: Any) -> Contender:
+    def load_contender(self, settings: Any) -> Contender:
         """Return the contender's module, or its remote stand-in where a machine must compute."""
         kind = load_contender(settings.id)
         if is_hosted(settings) or settings.id not in ("local", "prompted"):
             return kind
         return RemoteContender(kind, self)
 
-    def each(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
+    def map(self, carry_out: Callable[[Any], None], contenders: Sequence[Any]) -> None:
         """Run the contenders: those of workers in parallel, and beside them those of providers in
         turn.
 
@@ -113,7 +113,7 @@ class RayExecutor:
             else:
                 self._forget(settings.name)
 
-        remote = [c for c in contenders if isinstance(self.kind_of(c), RemoteContender)]
+        remote = [c for c in contenders if isinstance(self.load_contender(c), RemoteContender)]
         through: list[Future[None]] = []
         try:
             through.extend(_start_thread(f"contender {c.name}", one, c) for c in remote)

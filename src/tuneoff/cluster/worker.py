@@ -129,14 +129,14 @@ def tune_in_group(config: dict[str, Any]) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(get_device())
     group = join_process_group()
-    if not group.first:
+    if not group.is_first:
         errand = replace(errand, board=None)
     try:
         with _open_workspace(errand) as (settings, work, storage):
             load_contender(settings.id).tune(settings, work)
-            if group.first:
+            if group.is_first:
                 storage.push(errand.key, errand.number, work.directory.path)
-            group.wait()
+            group.barrier()
     except TuneoffError as error:
         _report_failure(config["errand"], build_failure(error))
         raise

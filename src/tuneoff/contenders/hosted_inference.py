@@ -364,7 +364,7 @@ class _RequestRunner:
 
     def _try_request(self, turns: list[Message], busy: int, new: bool) -> tuple[Reply, float]:
         """Reserve, send and settle one request; return the reply and its seconds."""
-        with self._limiter.slot():
+        with self._limiter.hold_slot():
             max_tokens = count_max_output_tokens(self._settings, self._work.max_new_tokens)
             ticket = self._work.guard.authorize(
                 "answering", input=count_max_prompt_tokens(self._settings, turns), output=max_tokens
@@ -379,17 +379,17 @@ class _RequestRunner:
                 if error.concerns_all() or self._settings.provider != "azure":
                     ticket.release()
                 if new and error.status == NOT_FOUND:
-                    self._limiter.busy(compute_backoff(busy))
+                    self._limiter.back_off(compute_backoff(busy))
                 raise
             except (RateLimitedError, UnknownOutcomeError) as error:
                 if error.not_executed:
                     ticket.release()
                 if isinstance(error, RateLimitedError):
-                    self._limiter.busy(compute_backoff(busy, error))
+                    self._limiter.back_off(compute_backoff(busy, error))
                 raise
             seconds = time.perf_counter() - started
             _settle_reservation(ticket, reply)
-            self._limiter.answered(reply.pause_seconds)
+            self._limiter.record_answer(reply.pause_seconds)
         return reply, seconds
 
     def _is_new(self) -> bool:

@@ -177,7 +177,7 @@ class Ledger:
             "everything done so far is kept: raise budget_usd, or leave something out."
         )
 
-    def purse(self, contender: str, price: Price | None) -> ContenderBudget:
+    def open_budget(self, contender: str, price: Price | None) -> ContenderBudget:
         """Return a contender's budget; without a price, its steps cost nothing that is known."""
         if price is not None:
             figures = {

@@ -31,7 +31,7 @@ class Finding:
     sentence: str
 
     @property
-    def wrong(self) -> bool:
+    def is_error(self) -> bool:
         """Return whether the book must be corrected, rather than read again."""
         return self.kind in ERROR_KINDS
 
@@ -39,7 +39,7 @@ class Finding:
 def check_book(book: PriceBook, day: datetime.date) -> list[Finding]:
     """Return all findings about a book on a day, errors first."""
     findings = [finding for file in book.files for finding in _check_file(file, day)]
-    return sorted(findings, key=lambda each: (not each.wrong, each.kind, each.what))
+    return sorted(findings, key=lambda each: (not each.is_error, each.kind, each.what))
 
 
 def _check_file(file: PriceFile, day: datetime.date) -> Iterator[Finding]:
@@ -166,7 +166,7 @@ def collect_findings(own: Path | None = None, as_of: datetime.date | None = None
     day = as_of or environment.today()
     findings = check_book(build_price_book(own), day)
     rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in findings]
-    return {"schema": 1, "as_of": day, "ok": not any(f.wrong for f in findings), "findings": rows}
+    return {"schema": 1, "as_of": day, "ok": not any(f.is_error for f in findings), "findings": rows}
 
 
 def render_prices(prices: dict[str, Any]) -> str:

@@ -188,7 +188,7 @@ def export_gguf(
     name = tuned.settings.name
     model = load_whole_model(tuned, torch.float32)
     tokenizer, template_notes = _load_adapted_tokenizer(tuned, say)
-    ends = build_stop_criteria(model, tokenizer, ()).ends
+    ends = build_stop_criteria(model, tokenizer, ()).end_tokens
     vocabulary = build_vocabulary(tokenizer, model.config.vocab_size, ends)
     file = folder / f"{build_folder_name(name)}-{options.outtype}.gguf"
     write_gguf(file, model, vocabulary, options.outtype, name)

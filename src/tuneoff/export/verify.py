@@ -143,8 +143,8 @@ def _check_with_transformers(
     for start in range(0, len(asked), BATCH_SIZE):
         batch = asked[start : start + BATCH_SIZE]
         for row in generate.generate_batch(model, ending, batch, tuned.work.max_new_tokens):
-            text = ending.prediction("", 0, row, 0).prediction
-            answers.append((cut_at_end(row, ending.ends), text))
+            text = ending.build_prediction("", 0, row, 0).prediction
+            answers.append((cut_at_end(row, ending.end_tokens), text))
 
     def gap(place: int, number: int) -> float:
         """Return the logit gap between the two best tokens at one place."""

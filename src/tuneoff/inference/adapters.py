@@ -128,7 +128,7 @@ class Adapters:
             model.add_adapter(BLANK_ADAPTER, blank)
         model.set_adapter(next(other for other in model.peft_config if other != name))
         model.delete_adapter(name)
-        self._mixer.forget()
+        self._mixer.drop_copies()
         self._forget(name)
 
     @contextlib.contextmanager

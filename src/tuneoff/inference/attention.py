@@ -66,8 +66,8 @@ def attend_to_prefixes(
         if option is not None and option is not False and name not in IGNORED_OPTIONS:
             raise UnsupportedAttentionError(f"its attention has {name}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call, layer = shared.call, int(module.layer_idx)  # type: ignore[arg-type]
-    runs = [(shared.runs[run][layer], rows) for run, rows in call.parts]
+    call, layer = shared.plan, int(module.layer_idx)  # type: ignore[arg-type]
+    runs = [(shared.prefixes[run][layer], rows) for run, rows in call.prefixes]
     if query.shape[2] > 1 and (not runs or query.shape[2] > MAX_BATCHED_PREFILL):
         output = _attend_long_row(query, key, value, runs, scale)
         return output.transpose(1, 2), None

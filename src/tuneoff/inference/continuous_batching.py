@@ -51,7 +51,7 @@ class ContinuousBatchingEngine(Engine):
         self._answers: dict[int, Generation] = {}
         # Prompts whose own generation failed: they leave with the next step, alone.
         self._broken: set[int] = set()
-        self._kept = PrefixCache(self.runs, kept_tokens)
+        self._kept = PrefixCache(self.prefixes, kept_tokens)
         self._remembered = PromptHistory()
 
     def join(self, asked: Sequence[tuple[str | None, GenerationRequest]]) -> None:
@@ -76,7 +76,7 @@ class ContinuousBatchingEngine(Engine):
         """Add prompts that start with the same cached prefixes; they also share what else is
         common."""
         first, first_run = self.added, self.added_prefixes
-        cached = sum(len(self.runs[run].tokens) for run in path)
+        cached = sum(len(self.prefixes[run].tokens) for run in path)
         prompts = [("", answer.request.ids) for answer in answers]
         self._kept.mark_used(path)
         self.add(prompts, *group_prompts([ids[cached:] for _, ids in prompts]), path, adapter)
@@ -95,24 +95,24 @@ class ContinuousBatchingEngine(Engine):
             for row in gone:
                 self._answers.pop(row.prompt).ended()
                 self._release_prompt(row)
-        return super().advance() if self.busy() else []
+        return super().advance() if self.is_busy() else []
 
     def _count_cached(self, match: PrefixMatch) -> int:
         """Return how many prompt tokens a match takes from the prefix cache."""
-        sliced = match.part is not None and match.part[0] in self.cache.runs
+        sliced = match.part is not None and match.part[0] in self.cache.prefixes
         return match.held + (match.part[1] if match.part and sliced else 0)
 
     def _path(self, adapter: str | None, ids: Sequence[int]) -> tuple[int, ...]:
         """Return the cached prefixes that a prompt starts with; add new ones where worthwhile."""
         match = self._kept.match(adapter, ids)
         path, cached = match.path, match.held
-        if match.part is not None and match.part[0] in self.cache.runs:
+        if match.part is not None and match.part[0] in self.cache.prefixes:
             # The prompt leaves a longer prefix before its end: split off the common first part.
             run, count = match.part
-            number = self._add_prefix(adapter, path, self.runs[run].tokens[:count], cached)
-            self.cache.runs[number] = {
+            number = self._add_prefix(adapter, path, self.prefixes[run].tokens[:count], cached)
+            self.cache.prefixes[number] = {
                 layer: (key[:, :count].clone(), value[:, :count].clone())
-                for layer, (key, value) in self.cache.runs[run].items()
+                for layer, (key, value) in self.cache.prefixes[run].items()
             }
             path, cached = (*path, number), cached + count
         kept = self._remembered.count_worth_caching(adapter, ids, cached)
@@ -126,16 +126,16 @@ class ContinuousBatchingEngine(Engine):
         """Add a prefix to the cache and return its number."""
         number = self.added_prefixes
         self.added_prefixes += 1
-        self.runs[number] = SharedPrefix(list(tokens), position, (*path, number), 1, adapter)
+        self.prefixes[number] = SharedPrefix(list(tokens), position, (*path, number), 1, adapter)
         self.prefix_seconds[number] = 0.0
         self._kept.add(number)
         return number
 
-    def _unused(self, run: int) -> None:
+    def _drop_prefix(self, run: int) -> None:
         """Decide which prefixes to drop when no request uses this one any more."""
         # A prefix that was never computed, because its requests are gone, is not worth keeping.
-        for gone in self._kept.mark_unused(run, kept=run in self.cache.runs):
-            super()._unused(gone)
+        for gone in self._kept.mark_unused(run, kept=run in self.cache.prefixes):
+            super()._drop_prefix(gone)
 
     def list_adapters_in_use(self) -> set[str | None]:
         """Return the adapters that requests are using or waiting for."""
@@ -143,13 +143,13 @@ class ContinuousBatchingEngine(Engine):
 
     def forget(self, adapter: str) -> None:
         """Drop the cached prefixes of an adapter."""
-        for gone in self._kept.forget(adapter):
-            super()._unused(gone)
+        for gone in self._kept.drop_adapter(adapter):
+            super()._drop_prefix(gone)
 
     def rest(self) -> None:
         """Free large buffers while the engine is idle, but keep the prefix cache."""
         if self.cache.nbytes()[1] > MAX_IDLE_BYTES:
-            self.cache.own.clear()
+            self.cache.slot_buffers.clear()
 
     def fail(self, message: str) -> None:
         """Report to all requests that they fail."""
@@ -174,9 +174,9 @@ class ContinuousBatchingEngine(Engine):
             self._fail_generation(prompt, error)
             return 0
 
-    def _ended(self, tokens: NDArray[np.int64]) -> list[int]:
+    def _find_ended(self, tokens: NDArray[np.int64]) -> list[int]:
         """Return the slots whose generations are complete."""
-        signs = self.signs[tokens]
+        signs = self.token_flags[tokens]
         return [
             slot
             for slot, row in enumerate(self.active)
@@ -217,5 +217,5 @@ class _MultiAdapterForward(ForwardPass):
         self._mixer = mixer
 
     def __call__(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        with self._mixer.rows(self.cache.call.adapters):
+        with self._mixer.use_adapters(self.cache.plan.adapters):
             return super().__call__(ids, positions)

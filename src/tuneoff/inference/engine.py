@@ -61,7 +61,7 @@ def generate_with_engine(
     with use_shared_attention(model):
         engine = start_engine(model, ending, prompts, max_new_tokens, batch_size)
         done: list[Prediction] = []
-        while engine.busy():
+        while engine.is_busy():
             done += engine.advance()
             if len(done) >= PREDICTIONS_PER_YIELD:
                 yield done
@@ -80,11 +80,11 @@ def start_engine(
     """Return an engine with as many slots as fit into memory and all prompts queued."""
     started = time.perf_counter()
     runs, rows = group_prompts([ids for _, ids in prompts])
-    longest = max(len(row.own) for row in rows) + max_new_tokens
+    longest = max(len(row.own_tokens) for row in rows) + max_new_tokens
     slots = min(batch_size, len(prompts), count_rows_that_fit(model, longest))
     engine = Engine(model, ending, max_new_tokens, slots)
     engine.add(prompts, runs, rows)
-    engine.every = (time.perf_counter() - started) / len(prompts)
+    engine.seconds_per_prompt = (time.perf_counter() - started) / len(prompts)
     return engine
 
 
@@ -94,26 +94,26 @@ class Engine:
     def __init__(
         self, model: PreTrainedModel, ending: StopCriteria, max_new_tokens: int, slots: int
     ) -> None:
-        self.ending, self.most, self.slots = ending, max_new_tokens, slots
+        self.ending, self.max_new_tokens, self.slots = ending, max_new_tokens, slots
         # Prompts, shared prefixes and waiting rows, by numbers that are never reused.
         self.prompts: dict[int, tuple[str, list[int]]] = {}
-        self.runs: dict[int, SharedPrefix] = {}
+        self.prefixes: dict[int, SharedPrefix] = {}
         self.prefix_seconds: dict[int, float] = {}
         self.added = self.added_prefixes = 0
         self.waiting: list[SequenceSlot] = []
         self.users: Counter[int] = Counter()
         self.cache = SharedKVCache(self.slots)
         self.forward = ForwardPass(model, self.cache)
-        self.signs = np.zeros(0, dtype=np.uint8)
+        self.token_flags = np.zeros(0, dtype=np.uint8)
         # State of the active rows, by slot; only the first `len(self.active)` entries are valid.
         self.active: list[SequenceSlot] = []
         self.new = np.zeros((self.slots, max_new_tokens), dtype=np.int64)
-        self.made = np.zeros(self.slots, dtype=np.int64)
+        self.new_counts = np.zeros(self.slots, dtype=np.int64)
         self.length = np.zeros(self.slots, dtype=np.int64)
         self.token = np.zeros(self.slots, dtype=np.int64)
         self.seconds = np.zeros(self.slots)
         self.changed = True
-        self.every = 0.0
+        self.seconds_per_prompt = 0.0
 
     def add(
         self,
@@ -131,7 +131,7 @@ class Engine:
             adapter: the adapter of all of them.
         """
         first, first_run = self.added, self.added_prefixes
-        held = sum(len(self.runs[run].tokens) for run in before)
+        held = sum(len(self.prefixes[run].tokens) for run in before)
         self.added += len(prompts)
         self.added_prefixes += len(runs)
         self.prompts |= {first + index: prompt for index, prompt in enumerate(prompts)}
@@ -141,7 +141,7 @@ class Engine:
             return {"path": path, "position": held + position, "adapter": adapter}
 
         for index, run in enumerate(runs):
-            self.runs[first_run + index] = replace(run, **placed(run.path, run.position))
+            self.prefixes[first_run + index] = replace(run, **placed(run.path, run.position))
             self.prefix_seconds[first_run + index] = 0.0
         waiting = [
             replace(row, prompt=first + row.prompt, **placed(row.path, row.position))
@@ -150,7 +150,7 @@ class Engine:
         self.waiting = waiting[::-1] + self.waiting
         self.users.update(run for row in waiting for run in row.path)
 
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Return whether any prompt is active or waits."""
         return bool(self.active or self.waiting)
 
@@ -163,20 +163,20 @@ class Engine:
             self._admit(min(free, len(self.waiting)))
         started = time.perf_counter()
         count = len(self.active)
-        tokens = self._step(count)
-        self.new[np.arange(count), self.made[:count]] = tokens
+        tokens = self._decode_step(count)
+        self.new[np.arange(count), self.new_counts[:count]] = tokens
         self.token[:count] = tokens
-        self.made[:count] += 1
+        self.new_counts[:count] += 1
         self.length[:count] += 1
         self.seconds[:count] += (time.perf_counter() - started) / count
-        ended = self._ended(tokens)
+        ended = self._find_ended(tokens)
         if not ended:
             return []
         done = [self._prediction(slot) for slot in ended]
         self._free_slots(ended)
         return done
 
-    def _step(self, count: int) -> Any:
+    def _decode_step(self, count: int) -> Any:
         """Return the next token of every active row."""
         if self.changed:
             host = torch.from_numpy(
@@ -187,14 +187,14 @@ class Engine:
                 ])
             )  # fmt: skip
             self.inputs, self.columns, self.before = host.to(self.forward.device)
-            self.parts = self._parts(self.active)
+            self.parts = self._list_prefixes(self.active)
             self.adapters = [row.adapter for row in self.active]
             self.changed = False
         else:
             self.columns = self.columns + 1
-        self.cache.call = ForwardPlan(
+        self.cache.plan = ForwardPlan(
             "step",
-            parts=self.parts,
+            prefixes=self.parts,
             width=int(self.length[:count].max()) + 1,
             columns=self.columns,
             cuts=_cut_by_width(
@@ -204,8 +204,8 @@ class Engine:
         )
         positions = (self.before + self.columns)[:, None]
         logits = self.forward(self.inputs[:, None], positions)
-        if not len(self.signs):
-            self.signs = self.ending.signs(logits.shape[-1])
+        if not len(self.token_flags):
+            self.token_flags = self.ending.flag_tokens(logits.shape[-1])
         return self._choose_tokens(logits)
 
     def _choose_tokens(self, logits: torch.Tensor) -> Any:
@@ -219,28 +219,28 @@ class Engine:
         self.inputs = logits.argmax(-1)
         return self.inputs.cpu().numpy()
 
-    def _ended(self, tokens: NDArray[np.int64]) -> list[int]:
+    def _find_ended(self, tokens: NDArray[np.int64]) -> list[int]:
         """Return the slots of rows that are complete with these new tokens."""
         count = len(self.active)
-        signs = self.signs[tokens]
-        looked_at = np.flatnonzero((signs != 0) | (self.made[:count] == self.most))
-        return [slot for slot in looked_at.tolist() if self._ends(slot, signs[slot])]
+        signs = self.token_flags[tokens]
+        looked_at = np.flatnonzero((signs != 0) | (self.new_counts[:count] == self.max_new_tokens))
+        return [slot for slot in looked_at.tolist() if self._has_ended(slot, signs[slot])]
 
-    def _ends(self, slot: int, sign: int) -> bool:
+    def _has_ended(self, slot: int, sign: int) -> bool:
         """Return whether the row in a slot is complete."""
-        if sign == ENDS_ANSWER or self.made[slot] == self.most:
+        if sign == ENDS_ANSWER or self.new_counts[slot] == self.max_new_tokens:
             return True
-        return self.ending.stopped(self.new[slot, : self.made[slot]].tolist())
+        return self.ending.has_stop_text(self.new[slot, : self.new_counts[slot]].tolist())
 
     def _prediction(self, slot: int) -> Prediction:
         """Return the prediction of the row in a slot."""
         row = self.active[slot]
         id, ids = self.prompts[row.prompt]
         seconds = (
-            self.every + self.seconds[slot] + sum(self.prefix_seconds[run] for run in row.path)
+            self.seconds_per_prompt + self.seconds[slot] + sum(self.prefix_seconds[run] for run in row.path)
         )
-        new = self.new[slot, : self.made[slot]].tolist()
-        return self.ending.prediction(id, len(ids), new, float(seconds))
+        new = self.new[slot, : self.new_counts[slot]].tolist()
+        return self.ending.build_prediction(id, len(ids), new, float(seconds))
 
     def _free_slots(self, ended: Sequence[int]) -> None:
         """Free the slots of ended rows; the last rows move into the holes."""
@@ -261,19 +261,19 @@ class Engine:
         # Longest first: a prefix cache must release a child prefix before its parent.
         for run in reversed(row.path):
             if self.users[run] == 0:
-                self._unused(run)
+                self._drop_prefix(run)
 
-    def _unused(self, run: int) -> None:
+    def _drop_prefix(self, run: int) -> None:
         """Drop a prefix that no row uses any more."""
-        self.cache.runs.pop(run, None)
-        del self.runs[run], self.prefix_seconds[run], self.users[run]
+        self.cache.prefixes.pop(run, None)
+        del self.prefixes[run], self.prefix_seconds[run], self.users[run]
 
     def _move_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Move rows to other slots, all at once."""
         if not targets:
             return
         self.cache.move(sources, targets, int(self.length[sources].max()))
-        for array in (self.new, self.made, self.length, self.token, self.seconds):
+        for array in (self.new, self.new_counts, self.length, self.token, self.seconds):
             array[targets] = array[sources]
         moved = [self.active[source] for source in sources]
         for row, target in zip(moved, targets, strict=True):
@@ -293,9 +293,9 @@ class Engine:
     def _admit(self, count: int) -> None:
         """Give slots to the next `count` rows and prefill all but their last tokens."""
         rows = [self.waiting.pop() for _ in range(count)]
-        rows.sort(key=lambda row: -len(row.own))
+        rows.sort(key=lambda row: -len(row.own_tokens))
         for run in sorted({run for row in rows for run in row.path}):
-            if run not in self.cache.runs:
+            if run not in self.cache.prefixes:
                 self._compute_prefix(run)
         for some in _group_prefills(
             rows, _get_device_entry(MAX_PREFILL_TOKENS, self.forward.device)
@@ -304,42 +304,42 @@ class Engine:
             slots = slice(first, first + len(some))
             self.active += some
             started = time.perf_counter()
-            if len(some[0].own) > 1:
+            if len(some[0].own_tokens) > 1:
                 self._prefill(some, first)
             self.seconds[slots] = (time.perf_counter() - started) / len(some)
-            self.made[slots] = 0
-            self.length[slots] = [len(row.own) - 1 for row in some]
-            self.token[slots] = [row.own[-1] for row in some]
+            self.new_counts[slots] = 0
+            self.length[slots] = [len(row.own_tokens) - 1 for row in some]
+            self.token[slots] = [row.own_tokens[-1] for row in some]
         self._sort_by_length()
         self.changed = True
 
     def _compute_prefix(self, index: int) -> None:
         """Compute a shared prefix into the KV cache."""
         started = time.perf_counter()
-        run: SharedPrefix = self.runs[index]
-        self.cache.call = ForwardPlan(
+        run: SharedPrefix = self.prefixes[index]
+        self.cache.plan = ForwardPlan(
             "run",
-            parts=[(before, None) for before in run.path[:-1]],
-            run=index,
+            prefixes=[(before, None) for before in run.path[:-1]],
+            prefix=index,
             width=len(run.tokens),
             adapters=[run.adapter],
         )
         ids = torch.tensor([run.tokens], device=self.forward.device)
         self.forward(ids, build_positions([run.position], len(run.tokens), ids.device))
-        self.prefix_seconds[index] = (time.perf_counter() - started) / run.users
+        self.prefix_seconds[index] = (time.perf_counter() - started) / run.user_count
 
     def _prefill(self, rows: Sequence[SequenceSlot], first: int) -> None:
         """Prefill new rows, whose slots begin at `first`."""
-        width = len(rows[0].own) - 1
-        padded = [row.own[:-1] + [0] * (width + 1 - len(row.own)) for row in rows]
+        width = len(rows[0].own_tokens) - 1
+        padded = [row.own_tokens[:-1] + [0] * (width + 1 - len(row.own_tokens)) for row in rows]
         adapters = [row.adapter for row in rows]
-        self.cache.call = ForwardPlan(
-            "fill", parts=self._parts(rows), first=first, width=width, adapters=adapters
+        self.cache.plan = ForwardPlan(
+            "fill", prefixes=self._list_prefixes(rows), first=first, width=width, adapters=adapters
         )
         ids = torch.tensor(padded, device=self.forward.device)
         self.forward(ids, build_positions([row.position for row in rows], width, ids.device))
 
-    def _parts(self, rows: Sequence[SequenceSlot]) -> list[tuple[int, torch.Tensor | None]]:
+    def _list_prefixes(self, rows: Sequence[SequenceSlot]) -> list[tuple[int, torch.Tensor | None]]:
         """Return the prefixes that some rows attend to, each with its rows (None: all)."""
         users: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
@@ -372,9 +372,9 @@ def _group_prefills(rows: Sequence[SequenceSlot], most: int) -> Iterator[list[Se
     """Yield groups of rows, longest first, for prefills with little padding."""
     some: list[SequenceSlot] = []
     for row in rows:
-        longest = len(some[0].own) if some else 0
+        longest = len(some[0].own_tokens) if some else 0
         alone = longest > MAX_BATCHED_PREFILL
-        if some and (alone or longest * (len(some) + 1) > most or 2 * len(row.own) < longest):
+        if some and (alone or longest * (len(some) + 1) > most or 2 * len(row.own_tokens) < longest):
             yield some
             some = []
         some.append(row)

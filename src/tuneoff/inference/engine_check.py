@@ -127,8 +127,8 @@ def _compare_logits(model: PreTrainedModel, ids: list[int]) -> TrialResult:
     with use_shared_attention(model):
         ours = _run_through_engine(model, cache, ids)
     layers = unwrap_causal_lm(model).config.get_text_config().num_hidden_layers
-    if len(cache.own) != layers:
-        return f"{len(cache.own)} of its {layers} layers use the attention interface", 0
+    if len(cache.slot_buffers) != layers:
+        return f"{len(cache.slot_buffers)} of its {layers} layers use the attention interface", 0
     difference = float((ours - plain).norm() / plain.norm().clamp_min(1e-12))
     rounded = model.dtype != torch.float32 or getattr(
         unwrap_causal_lm(model), "is_quantized", False
@@ -136,7 +136,7 @@ def _compare_logits(model: PreTrainedModel, ids: list[int]) -> TrialResult:
     # Written so that a NaN difference is refused too.
     if not difference <= (ROUNDED_TOLERANCE if rounded else EXACT_TOLERANCE):
         return f"its logits differ by {difference:.1e} in a trial", 0
-    size = sum(t[0, :, 0].nbytes for kv in cache.own.values() for t in kv)
+    size = sum(t[0, :, 0].nbytes for kv in cache.slot_buffers.values() for t in kv)
     return None, size
 
 
@@ -152,18 +152,18 @@ def _run_through_engine(
     a, b = count // 3, count // 2
     row, shorter = ids[b:-1], ids[b:-3]
     both: list[tuple[int, torch.Tensor | None]] = [(0, None), (1, None)]
-    cache.call = ForwardPlan("run", run=0, width=a)
+    cache.plan = ForwardPlan("run", prefix=0, width=a)
     forward(torch.tensor([ids[:a]], device=device), build_positions([0], a, device))
-    cache.call = ForwardPlan("run", parts=both[:1], run=1, width=b - a)
+    cache.plan = ForwardPlan("run", prefixes=both[:1], prefix=1, width=b - a)
     forward(torch.tensor([ids[a:b]], device=device), build_positions([a], b - a, device))
     width = len(row)
-    cache.call = ForwardPlan("fill", parts=both, width=width)
+    cache.plan = ForwardPlan("fill", prefixes=both, width=width)
     padded = torch.tensor([row, [*shorter, 0, 0]], device=device)
     forward(padded, build_positions([b, b], width, device))
     steps = []
     for step in range(2):
         columns = torch.tensor([width + step, width - 2 + step], device=device)
-        cache.call = ForwardPlan("step", parts=both, width=width + step + 1, columns=columns)
+        cache.plan = ForwardPlan("step", prefixes=both, width=width + step + 1, columns=columns)
         # The longer row's second logits are not compared.
         inputs = torch.tensor([[ids[-1]], [ids[-3 + step]]], device=device)
         steps.append(forward(inputs, columns[:, None] + b))

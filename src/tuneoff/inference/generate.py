@@ -132,7 +132,7 @@ def generate_with_transformers(
         rows = generate_batch(model, ending, [ids for _, ids in batch], max_new_tokens)
         seconds = (time.perf_counter() - started) / len(batch)
         yield [
-            ending.prediction(id, len(ids), new, seconds)
+            ending.build_prediction(id, len(ids), new, seconds)
             for (id, ids), new in zip(batch, rows, strict=True)
         ]
 
@@ -172,5 +172,5 @@ def build_greedy_config(ending: StopCriteria, max_new_tokens: int) -> Generation
         repetition_penalty=1.0,
         no_repeat_ngram_size=0,
         pad_token_id=int(ending.tokenizer.pad_token_id or 0),
-        eos_token_id=list(ending.ends),
+        eos_token_id=list(ending.end_tokens),
     )

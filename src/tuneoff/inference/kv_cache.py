@@ -30,9 +30,9 @@ class ForwardPlan:
 
     kind: Literal["run", "fill", "step"]
     """Compute a shared prefix, prefill rows, or decode one step."""
-    parts: Sequence[tuple[int, torch.Tensor | None]] = ()
+    prefixes: Sequence[tuple[int, torch.Tensor | None]] = ()
     """The prefixes attended to, each with its rows within this pass (None: all rows)."""
-    run: int = -1
+    prefix: int = -1
     """The number of the prefix that is computed."""
     first: int = 0
     """The slot of the first row; the others follow."""
@@ -56,10 +56,10 @@ class SharedKVCache(Cache):
 
     def __init__(self, rows: int) -> None:
         super().__init__(layers=[])
-        self.rows = rows
-        self.runs: dict[int, dict[int, KeyValue]] = {}
-        self.own: dict[int, KeyValue] = {}
-        self.call = ForwardPlan("run")
+        self.max_slots = rows
+        self.prefixes: dict[int, dict[int, KeyValue]] = {}
+        self.slot_buffers: dict[int, KeyValue] = {}
+        self.plan = ForwardPlan("run")
         self._numbers: dict[int, torch.Tensor] = {}
 
     def update(
@@ -71,13 +71,13 @@ class SharedKVCache(Cache):
         **kwargs: Any,
     ) -> KeyValue:
         """Store (rows, heads, tokens, size) keys and values; return the own ones to attend to."""
-        call = self.call
+        call = self.plan
         new = key_states, value_states
         if call.kind == "run":
             kept = key_states[0].clone(), value_states[0].clone()
-            self.runs.setdefault(call.run, {})[layer_idx] = kept
+            self.prefixes.setdefault(call.prefix, {})[layer_idx] = kept
             return new
-        own = self._room(layer_idx, new, call.first + len(key_states), call.width)
+        own = self._ensure_buffers(layer_idx, new, call.first + len(key_states), call.width)
         slots = slice(call.first, call.first + len(key_states))
         if call.kind == "fill":
             for buffer, states in zip(own, new, strict=True):
@@ -91,37 +91,37 @@ class SharedKVCache(Cache):
     def move(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
         """Copy `width` tokens of rows' own keys and values to other slots."""
         rows = max(*sources, *targets) + 1
-        for layer, buffers in list(self.own.items()):
+        for layer, buffers in list(self.slot_buffers.items()):
             # A row of one token was never prefilled and may have no buffer yet.
-            for buffer in self._room(layer, buffers, rows, width):
+            for buffer in self._ensure_buffers(layer, buffers, rows, width):
                 buffer[targets, :, :width] = buffer[sources, :, :width]
 
     def nbytes(self) -> tuple[int, int]:
         """Return the memory held in bytes: (for prefixes, for rows)."""
-        runs = sum(t.nbytes for layers in self.runs.values() for kv in layers.values() for t in kv)
-        return runs, sum(t.nbytes for kv in self.own.values() for t in kv)
+        runs = sum(t.nbytes for layers in self.prefixes.values() for kv in layers.values() for t in kv)
+        return runs, sum(t.nbytes for kv in self.slot_buffers.values() for t in kv)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
 
-    def _room(self, layer: int, like: KeyValue, rows: int, width: int) -> KeyValue:
+    def _ensure_buffers(self, layer: int, like: KeyValue, rows: int, width: int) -> KeyValue:
         """Return a layer's buffers (slots, heads, tokens, size) with enough rows and `width`
         tokens.
 
         The number of slots doubles when it grows, so that few rows take little memory.
         """
-        old = self.own.get(layer)
+        old = self.slot_buffers.get(layer)
         held = (0, 0) if old is None else (old[0].shape[0], old[0].shape[2])
         if old is None or held[0] < rows or held[1] < width:
-            slots = held[0] if held[0] >= rows else min(self.rows, max(rows, 2 * held[0]))
+            slots = held[0] if held[0] >= rows else min(self.max_slots, max(rows, 2 * held[0]))
             room = held[1] if held[1] >= width else -(-width // GROWTH_TOKENS) * GROWTH_TOKENS
             # Zeros: masked values are multiplied by 0, and NaN would stay NaN.
             larger = [x.new_zeros(slots, x.shape[1], room, x.shape[3]) for x in like]
             if old is not None:
                 for buffer, before in zip(larger, old, strict=True):
                     buffer[: held[0], :, : held[1]] = before
-            self.own[layer] = larger[0], larger[1]
-        return self.own[layer]
+            self.slot_buffers[layer] = larger[0], larger[1]
+        return self.slot_buffers[layer]
 
     def _get_slot_numbers(self, count: int, device: torch.device) -> torch.Tensor:
         """Return 0 … count-1, cached because every layer of every step needs it."""

@@ -115,7 +115,7 @@ class LoadedModel:
     def busy(self) -> bool:
         """Return whether any request is waiting or being answered."""
         alone = self._alone or self._answering is not None
-        return bool(alone or (self._engine is not None and self._engine.busy()))
+        return bool(alone or (self._engine is not None and self._engine.is_busy()))
 
     def count_unused_bytes(self) -> int:
         """Return the bytes of its capacity that it does not hold now and may need at any time."""
@@ -125,7 +125,7 @@ class LoadedModel:
     def drop(self) -> None:
         """Release the model, its adapters and its engine; clients may still be reading the rest."""
         self.model = self._adapters = self._engine = None  # type: ignore[assignment]
-        self._mixer.forget()
+        self._mixer.drop_copies()
 
     def join(self, asked: Sequence[tuple[ServedModel, GenerationRequest]]) -> None:
         """Queue requests; those that cannot be answered fail with the reason."""
@@ -169,7 +169,7 @@ class LoadedModel:
 
     def advance(self) -> None:
         """Run one step of the batch, and one of the request that is answered alone."""
-        if self._engine is not None and self._engine.busy():
+        if self._engine is not None and self._engine.is_busy():
             self._step(self._engine)
         if self._answering is None and self._alone:
             self._start_single(*self._alone.popleft())
@@ -188,7 +188,7 @@ class LoadedModel:
         try:
             with use_shared_attention(self.model):
                 engine.advance()
-            if not engine.busy():
+            if not engine.is_busy():
                 engine.rest()
                 self.detach_deleted()
         except Exception as error:

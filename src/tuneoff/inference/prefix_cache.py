@@ -39,7 +39,7 @@ class PrefixCache:
     """The shared prefixes of an engine, with at most `most_tokens` in idle ones."""
 
     def __init__(self, runs: Mapping[int, SharedPrefix], most_tokens: int) -> None:
-        self._runs, self.most_tokens = runs, most_tokens
+        self._runs, self.max_idle_tokens = runs, most_tokens
         self._below: dict[tuple[str | None, int], list[int]] = {}
         # LRU order, oldest first. A child prefix is always released before its parent, so children
         # precede parents.
@@ -86,11 +86,11 @@ class PrefixCache:
         self._idle[number] = None
         self._idle_tokens += len(self._runs[number].tokens)
         dropped = [] if kept else [self._drop(number)]
-        while self._idle_tokens > self.most_tokens:
+        while self._idle_tokens > self.max_idle_tokens:
             dropped.append(self._drop(next(iter(self._idle))))
         return dropped
 
-    def forget(self, adapter: str) -> list[int]:
+    def drop_adapter(self, adapter: str) -> list[int]:
         """Drop the idle prefixes of an adapter that is being removed; return them."""
         return [self._drop(n) for n in list(self._idle) if self._runs[n].adapter == adapter]
 

@@ -27,7 +27,7 @@ class SharedPrefix:
     """Its position in each of these prompts."""
     path: tuple[int, ...]
     """The indices of the prefixes before it, and its own."""
-    users: int
+    user_count: int
     """The number of prompts that share it."""
     adapter: str | None = None
     """The adapter that computes it; None: the base, or the only adapter."""
@@ -43,7 +43,7 @@ class SequenceSlot:
     """The indices of its shared prefixes, in order."""
     position: int
     """The number of tokens in these prefixes."""
-    own: list[int]
+    own_tokens: list[int]
     """The tokens after them: at least the prompt's last token, for its logits start the answer."""
     adapter: str | None = None
     """The adapter that computes it; None: the base, or the only adapter."""
@@ -63,7 +63,7 @@ def group_prompts(
         path = ends[index]
         position = runs[path[-1]].position + len(runs[path[-1]].tokens) if path else 0
         rows.append(SequenceSlot(index, path, position, list(prompt[position:])))
-    rows.sort(key=lambda row: (row.path[-1] if row.path else -1, -len(row.own)))
+    rows.sort(key=lambda row: (row.path[-1] if row.path else -1, -len(row.own_tokens)))
     return runs, rows
 
 
@@ -81,7 +81,7 @@ def _find_prefixes(
         [WeightedSequence(head, (0.0,) * len(head)) for head in heads], MIN_PREFIX_TOKENS
     )
     users: Counter[int] = Counter()
-    for end in tree.ends:
+    for end in tree.end_nodes:
         users.update(tree.path(end))
     runs: list[SharedPrefix] = []
     # By node: the path of kept prefixes down to it, and their number of tokens.
@@ -96,7 +96,7 @@ def _find_prefixes(
             runs.append(SharedPrefix(tokens, held, path, users[index]))
             held = end
         kept.append((path, held))
-    for index, end in zip(several, tree.ends, strict=True):
+    for index, end in zip(several, tree.end_nodes, strict=True):
         ends[index] = kept[end][0]
     return runs, ends
 

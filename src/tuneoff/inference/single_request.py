@@ -87,7 +87,7 @@ class SingleRequestGenerator:
 
     def accept_token(self, token: int) -> bool:
         """Report a token and wait for the next turn; return whether the generation must stop."""
-        if self._answer.accept_token(token, token in self._ending.ends):
+        if self._answer.accept_token(token, token in self._ending.end_tokens):
             return True
         self._theirs.release()
         self._ours.acquire()

@@ -32,19 +32,19 @@ class StopCriteria:
 
     tokenizer: PreTrainedTokenizerBase
     """Decodes answers to find stop texts."""
-    ends: tuple[int, ...]
+    end_tokens: tuple[int, ...]
     """The tokens that end an answer."""
     stop: tuple[str, ...]
     """The texts that end an answer; they are not part of it."""
 
-    def signs(self, vocabulary: int) -> NDArray[np.uint8]:
+    def flag_tokens(self, vocabulary: int) -> NDArray[np.uint8]:
         """Return the flag of every token id: 0, `ENDS_ANSWER`, or `MAY_STOP`."""
         flags = np.zeros(vocabulary, dtype=np.uint8)
         if self.stop:
             known = min(vocabulary, len(self.tokenizer))
             texts = self.tokenizer.batch_decode([[token] for token in range(known)])
             flags[:known] = [MAY_STOP if self._may_stop(text) else 0 for text in texts]
-        flags[[end for end in self.ends if end < vocabulary]] = ENDS_ANSWER
+        flags[[end for end in self.end_tokens if end < vocabulary]] = ENDS_ANSWER
         return flags
 
     def _may_stop(self, text: str) -> bool:
@@ -60,19 +60,19 @@ class StopCriteria:
             or any(last in text for last in lasts)
         )
 
-    def stopped(self, new: Sequence[int]) -> bool:
+    def has_stop_text(self, new: Sequence[int]) -> bool:
         """Return whether an unfinished answer contains a stop text."""
         text = self._text(new)
         return any(stop in text for stop in self.stop)
 
-    def prediction(self, id: str, tokens_in: int, new: Sequence[int], seconds: float) -> Prediction:
+    def build_prediction(self, id: str, tokens_in: int, new: Sequence[int], seconds: float) -> Prediction:
         """Return the prediction with the answer up to where it ends.
 
         `tokens_out` counts the tokens that the answer needs, without the end token and without
         tokens that belong only to a stop text.
         """
         reason = "length"
-        ended = next((place for place, token in enumerate(new) if token in self.ends), None)
+        ended = next((place for place, token in enumerate(new) if token in self.end_tokens), None)
         if ended is not None:
             new, reason = new[:ended], "stop"
         text = self._text(new)

@@ -131,7 +131,7 @@ def build_sampling_arguments(ending: StopCriteria, max_new_tokens: int) -> dict[
     options: dict[str, Any] = {
         "temperature": 0.0,
         "max_tokens": max_new_tokens,
-        "stop_token_ids": list(ending.ends),
+        "stop_token_ids": list(ending.end_tokens),
         "detokenize": bool(ending.stop),
     }
     return options | ({"stop": list(ending.stop)} if ending.stop else {})
@@ -228,6 +228,6 @@ def build_predictions(
     """
     share = seconds / max(1, len(prompts))
     return [
-        ending.prediction(id, len(ids), new, share)
+        ending.build_prediction(id, len(ids), new, share)
         for (id, ids), new in zip(prompts, tokens, strict=True)
     ]

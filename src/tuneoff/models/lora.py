@@ -40,7 +40,7 @@ class MixedLora:
         self._masked_names: Names = ()
         self._used: tuple[str, ...] = ()
         # By layer: the adapters in use, and the layer's stack of them.
-        self._beside: dict[int, tuple[tuple[str, ...], _StackedAdapters]] = {}
+        self._stacks: dict[int, tuple[tuple[str, ...], _StackedAdapters]] = {}
         self._masks: dict[Any, torch.Tensor] = {}
 
     def wrap_layers(self, model: torch.nn.Module) -> None:
@@ -49,14 +49,14 @@ class MixedLora:
             if hasattr(layer, "lora_A") and "forward" not in vars(layer):
                 layer.forward = partial(self._forward, layer)
 
-    def forget(self) -> None:
+    def drop_copies(self) -> None:
         """Drop the copies of adapters."""
         self._used = ()
-        self._beside.clear()
+        self._stacks.clear()
         self._masks.clear()
 
     @contextlib.contextmanager
-    def rows(self, adapters: Sequence[str | None]) -> Iterator[None]:
+    def use_adapters(self, adapters: Sequence[str | None]) -> Iterator[None]:
         """Set the adapters of the batch's rows while inside (None: the base alone)."""
         names = tuple(adapters)
         wanted = {name for name in names if name is not None}
@@ -81,7 +81,7 @@ class MixedLora:
             output: torch.Tensor = type(layer).forward(layer, x, *args, **kwargs)
             return output
         out: torch.Tensor = layer.base_layer(x, *args, **kwargs)
-        beside = self._of(layer)
+        beside = self._get_stack(layer)
         if not set(names).isdisjoint(layer.lora_embedding_A):
             raise ValueError("its embedding has an adapter")
         if not beside.ranks and not beside.others:  # it has adapters of other rows only
@@ -101,11 +101,11 @@ class MixedLora:
                 out = _apply_with_peft(layer, name, x, out, rows.to(x.device))
         return out
 
-    def _of(self, layer: Any) -> _StackedAdapters:
+    def _get_stack(self, layer: Any) -> _StackedAdapters:
         """Return a layer's stack of the adapters in use, built at the first call."""
-        known = self._beside.get(id(layer))
+        known = self._stacks.get(id(layer))
         if known is None or known[0] != self._used:
-            known = self._beside[id(layer)] = self._used, _StackedAdapters(layer, self._used)
+            known = self._stacks[id(layer)] = self._used, _StackedAdapters(layer, self._used)
         return known[1]
 
     def _mask(self, beside: _StackedAdapters, names: Names) -> torch.Tensor:
@@ -132,7 +132,7 @@ def explain_unmixable(wrapped: Any, mixer: MixedLora, name: str) -> str | None:
         own = model(input_ids=ids[:1], use_cache=False).logits
         with wrapped.disable_adapter():
             base = model(input_ids=ids[1:], use_cache=False).logits
-        with mixer.rows([name, None]):
+        with mixer.use_adapters([name, None]):
             both = model(input_ids=ids, use_cache=False).logits
     except Exception as error:  # any failure means that the adapter is not mixed
         return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -90,7 +90,7 @@ def _compare_logits(model: PreTrainedModel, inner: PreTrainedModel, plain: str) 
     for i, sequence in enumerate(sequences):
         ids = torch.tensor([list(sequence.ids)], device=device)
         alone = model(input_ids=ids, use_cache=False).logits[0].float()
-        places = [p for n in tree.path(tree.ends[i]) for p in _get_token_range(tree.nodes[n])]
+        places = [p for n in tree.path(tree.end_nodes[i]) for p in _get_token_range(tree.nodes[n])]
         apart = float((shared[places] - alone).norm() / alone.norm().clamp_min(1e-12))
         exact = hidden.dtype == torch.float32 and not getattr(inner, "is_quantized", False)
         if not apart <= (TOLERANCE if exact else COARSE_TOLERANCE):

@@ -59,7 +59,7 @@ class PrefixTree:
     previous: list[int]
     """The index of the token before it, which predicts it; -1 at a root."""
     nodes: list[Node]
-    ends: list[int]
+    end_nodes: list[int]
     """The node in which each sequence ends."""
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class PrefixTree:
 
     def sequence(self, index: int) -> list[int]:
         """Return the token ids of the i-th sequence."""
-        nodes = (self.nodes[node] for node in self.path(self.ends[index]))
+        nodes = (self.nodes[node] for node in self.path(self.end_nodes[index]))
         return [token for node in nodes for token in self.tokens[node.start : node.end]]
 
     def targets(self) -> tuple[list[int], list[int], list[float]]:
@@ -229,7 +229,7 @@ def pad_to_multiple(tree: PrefixTree, multiple: int) -> PrefixTree:
         tree.weights + [0.0] * rest,
         [*tree.previous, -1, *range(size, size + rest - 1)],
         [*tree.nodes, Node(size, size + rest, size + rest, -1, 0)],
-        tree.ends,
+        tree.end_nodes,
     )
 
 

@@ -129,8 +129,8 @@ class AdaptiveLimiter:
     """
 
     def __init__(self, most: int) -> None:
-        self.most = most
-        self.allowed = float(most)
+        self.max_concurrency = most
+        self.limit = float(most)
         self._active = 0
         self._not_before = self._halved = 0.0
         self._closed = False
@@ -138,7 +138,7 @@ class AdaptiveLimiter:
         self._free = threading.Condition()
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
+    def hold_slot(self) -> Iterator[None]:
         """Hold one slot for a request under way.
 
         Raises:
@@ -149,7 +149,7 @@ class AdaptiveLimiter:
                 if self._closed:
                     raise LimiterClosedError
                 wait = self._not_before - time.monotonic()
-                if wait <= 0 and self._active < max(1, int(self.allowed)):
+                if wait <= 0 and self._active < max(1, int(self.limit)):
                     break
                 self._free.wait(wait if wait > 0 else None)
             self._active += 1
@@ -173,15 +173,15 @@ class AdaptiveLimiter:
             while not self._closed and (left := until - time.monotonic()) > 0:
                 self._free.wait(left)
 
-    def answered(self, pause_seconds: float | None = None) -> None:
+    def record_answer(self, pause_seconds: float | None = None) -> None:
         """Count an answered request, and wait for the pause that the provider may still ask for."""
         with self._free:
             self.answers += 1
-            self.allowed = min(self.most, self.allowed + 1 / max(1.0, self.allowed))
+            self.limit = min(self.max_concurrency, self.limit + 1 / max(1.0, self.limit))
             self._pause(pause_seconds)
             self._free.notify()
 
-    def busy(self, pause_seconds: float) -> None:
+    def back_off(self, pause_seconds: float) -> None:
         """Halve the limit after a rate-limit error, and pause.
 
         Requests that were sent together are rejected together, so the limit is halved once for all.
@@ -189,7 +189,7 @@ class AdaptiveLimiter:
         with self._free:
             now = time.monotonic()
             if now >= self._halved:
-                self.allowed = max(1.0, self.allowed / 2)
+                self.limit = max(1.0, self.limit / 2)
             self._pause(pause_seconds)
             self._halved = max(self._halved, now + pause_seconds)
 

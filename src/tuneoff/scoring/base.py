@@ -50,7 +50,7 @@ class ScoringInput:
     shows the thought."""
     sample: int = 0
     """The number of this answer among repeated answers to one example."""
-    given: str = field(init=False)
+    raw_prediction: str = field(init=False)
     """The answer as it came."""
     is_unfinished: bool = field(init=False)
     """Whether a thought never ends."""
@@ -89,9 +89,9 @@ class Options:
     """Example id → why its reference cannot be used; a run does not score these rows."""
     judgements: Path | None = None
     """The file of a judge's paid replies."""
-    purse: QuestionBudget | None = None
+    budget: QuestionBudget | None = None
     """The budget of a judge's questions; None: they are not counted."""
-    grader_purses: Mapping[str, QuestionBudget] = field(default_factory=dict)
+    grader_budgets: Mapping[str, QuestionBudget] = field(default_factory=dict)
     """Metric → the budget of a grader that calls a model."""
     details: Callable[[Mapping[str, Any]], None] | None = None
     """Called with both query results for each executed answer that is wrong."""
@@ -195,7 +195,7 @@ class ThoughtCounter:
     def add(self, row: ScoringInput) -> None:
         self._rows += 1
         self._unfinished += row.is_unfinished
-        self._thoughts += row.prediction != row.given
+        self._thoughts += row.prediction != row.raw_prediction
 
     def warnings(self) -> list[str]:
         """Return warnings about thoughts, if there are any."""

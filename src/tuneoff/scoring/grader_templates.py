@@ -125,7 +125,7 @@ def build_sample(answer: str) -> dict[str, Any]:
 
 def read_answer(row: ScoringInput) -> str:
     """Return the answer that a grader gets: as it came, or without its thought."""
-    return row.prediction if row.prediction == row.given else row.prediction.strip()
+    return row.prediction if row.prediction == row.raw_prediction else row.prediction.strip()
 
 
 def render_value(value: Any) -> str:

@@ -121,7 +121,7 @@ class Judge:
             memory = ReplyStore(options.judgements)
             yield from score_in_order(
                 rows,
-                lambda row: self._score(row, memory, options.purse),
+                lambda row: self._score(row, memory, options.budget),
                 self._settings.concurrency,
             )
 

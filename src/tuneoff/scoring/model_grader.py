@@ -112,7 +112,7 @@ class ModelGrader:
         # Contenders that are scored concurrently may have the same answer: the lock makes sure that
         # it is paid for once.
         with self._alone, closing(connect_to(self)) as provider:
-            memory, purse = ReplyStore(options.judgements), options.grader_purses.get(self.PRIMARY)
+            memory, purse = ReplyStore(options.judgements), options.grader_budgets.get(self.PRIMARY)
             yield from score_in_order(
                 rows,
                 lambda row: self._score(row, provider, memory, purse),

@@ -187,7 +187,7 @@ def install_openapi(app: FastAPI, settings: ServerConfig) -> None:
             schemas = document["components"]["schemas"]
             schemas["JobCreate"]["properties"]["model"]["enum"] = list(settings.bases)
             for name in ("ChatCreate", "TextCreate"):
-                schemas[name]["properties"]["model"]["examples"] = settings.ready()
+                schemas[name]["properties"]["model"]["examples"] = settings.list_models()
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
             if keyed:

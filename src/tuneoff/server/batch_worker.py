@@ -100,7 +100,7 @@ async def answer_batches(app: FastAPI) -> None:
         try:
             row = await run_in_threadpool(store.oldest_batch, UNFINISHED)
             # Another server on the same data directory may be answering it.
-            if row is not None and claims.take(BATCH_LOCK):
+            if row is not None and claims.acquire(BATCH_LOCK):
                 await _answer_batch(app, store, row)
                 continue
         except Exception as error:  # one failing batch must not block the others

@@ -36,12 +36,12 @@ INACTIVE_STATES = ("cancelled", "failed", "paused", "succeeded")
 def clean_job(store: Store, claims: JobLocks, job_id: str) -> None:
     """Delete what a finished job has left, unless a process works on it."""
     row = store.row("jobs", job_id)
-    if row is None or not store.job_path(job_id).is_dir() or not claims.take(row["number"]):
+    if row is None or not store.job_path(job_id).is_dir() or not claims.acquire(row["number"]):
         return
     try:
         _clean_locked_job(store, job_id)
     finally:
-        claims.free(row["number"])
+        claims.release(row["number"])
 
 
 def _clean_locked_job(store: Store, job_id: str) -> None:

@@ -200,7 +200,7 @@ def build_page_view(store: Store, settings: ServerConfig, wanted: PageRequest) -
         "models": [_build_model(each, settings) for each in models[: wanted.models]],
         "more_models": len(models) > wanted.models,
         "bases": list(settings.bases),
-        "served": [each.name for each in settings.served],
+        "served": [each.name for each in settings.run_models],
         "to_try": _group_models(models[:MAX_OPTIONS], settings),
         "training_files": [
             {"id": row["id"], "name": f"{row['filename']} ({_format_examples(row)})"}
@@ -347,7 +347,7 @@ def _group_models(
     usable = [model for model in models if model.base in settings.bases]
     groups = [
         ("Tuned", [model.name for model in usable if model.step is None]),
-        ("From the run", [each.name for each in settings.served]),
+        ("From the run", [each.name for each in settings.run_models]),
         ("Bases", list(settings.bases)),
         ("Checkpoints", [model.name for model in usable if model.step is not None]),
     ]

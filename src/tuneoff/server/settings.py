@@ -26,7 +26,7 @@ class ServerConfig:
     """Models that may be tuned: the name that clients use, and what transformers loads."""
     api_keys: tuple[str, ...] = ()
     """Without keys, every request from this machine is allowed."""
-    served: tuple[ServedModel, ...] = ()
+    run_models: tuple[ServedModel, ...] = ()
     """Models of a run, which can only answer."""
     organization: str = "local"
     max_file_bytes: int = 512 * 1024**2
@@ -44,9 +44,9 @@ class ServerConfig:
     """The date for chat templates that ask for one, as long as the server runs: of bases, and of
     jobs created here."""
 
-    def ready(self) -> list[str]:
+    def list_models(self) -> list[str]:
         """Return the names of the bases and of the run's models."""
-        return [*self.bases, *(each.name for each in self.served)]
+        return [*self.bases, *(each.name for each in self.run_models)]
 
 
 def build_server_config(

@@ -303,7 +303,7 @@ class JobLocks:
     def __init__(self, data_dir: Path) -> None:
         self._file = (data_dir / "worker.lock").open("ab")
 
-    def take(self, number: int) -> bool:
+    def acquire(self, number: int) -> bool:
         """Try to lock a job; return whether this process holds it now."""
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
@@ -311,7 +311,7 @@ class JobLocks:
             return False
         return True
 
-    def free(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """Release the lock on a job."""
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
 

@@ -58,14 +58,14 @@ def main() -> None:
         if time.monotonic() - cleared > CLEANUP_SECONDS:
             cleanup.clean_all_jobs(store, claims)
             cleared = time.monotonic()
-        job = store.claim_job(claims.take, max_workers)
+        job = store.claim_job(claims.acquire, max_workers)
         if job is None:
             time.sleep(CHECK_SECONDS)
             continue
         try:
             _run_job(store, job, bases, organization, parent)
         finally:
-            claims.free(job["number"])
+            claims.release(job["number"])
         # Clear only now: a client that cancels a job cannot clear it while it is claimed.
         cleanup.clean_job(store, claims, job["id"])
 

@@ -46,7 +46,7 @@ class Encoder:
         Raises:
             SpellingError: it spells a special token that the tokenizer cannot write as text.
         """
-        ids = self.tokenizer.ids(text)
+        ids = self.tokenizer.encode(text)
         if self.tokenizer.special.tokens.keys().isdisjoint(ids):
             return ids
         _, controls = self.tokenizer.find_controls(text)
@@ -62,10 +62,10 @@ class Encoder:
         contents = [turn.get("content") or "" for turn in turns]
         spellings = self.spellings
         if spellings is None:
-            return self.tokenizer.ids(template.render(turns))
+            return self.tokenizer.encode(template.render(turns))
         suspected = [isinstance(text, str) and spellings.may_be_in(text) for text in contents]
         if not any(suspected):
-            return self.tokenizer.ids(template.render(turns))
+            return self.tokenizer.encode(template.render(turns))
         spans = [
             spellings.spans(content, self._control_spans(content)) if suspect else []
             for content, suspect in zip(contents, suspected, strict=True)
@@ -252,7 +252,7 @@ def find_turn_end(
     except TemplateError:
         return None
     _, answer, behind = rendered.rpartition(_ANSWER)
-    first = tokenizer.ids(behind.lstrip())[:1] if answer else []
+    first = tokenizer.encode(behind.lstrip())[:1] if answer else []
     written = first and first[0] in added and behind.lstrip().startswith(added[first[0]].content)
     return first[0] if written else None
 

@@ -166,7 +166,7 @@ class EncodedExample:
     """Token ids of prompt and completion."""
     labels: tuple[int, ...]
     """The token to predict at each position; -100 where there is no loss."""
-    cut: bool = False
+    is_truncated: bool = False
     """Whether its context or input was truncated."""
 
 
@@ -226,7 +226,7 @@ def encode_example(
             f"(train.max_length, at most the base's positions); {TRUNCATION_HINT}"
         )
     labels = ids if loss_on == "text" else [IGNORE_INDEX] * len(prompt) + completion
-    return EncodedExample(tuple(ids), tuple(labels), cut=shown is not example)
+    return EncodedExample(tuple(ids), tuple(labels), is_truncated=shown is not example)
 
 
 def truncate_prompt(

@@ -90,7 +90,7 @@ class TextTokenizer(Protocol):
     @property
     def special(self) -> Special: ...
 
-    def ids(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Return a text's token ids, special tokens included."""
         ...
 

@@ -74,7 +74,7 @@ def build_training_arguments(
         compute_evaluation_interval(train, examples),
     )
     schedule = build_schedule(train, steps)
-    report_to = list(train.report_to) if group.first else []
+    report_to = list(train.report_to) if group.is_first else []
     if "tensorboard" in report_to:
         # Beside the checkpoints, which are removed when training is complete.
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(folder.parent / "tensorboard"))

@@ -129,18 +129,18 @@ class ModelSaver:
     about: Sequence[str] = ()
     """Lines for the model card."""
 
-    def epoch(self, step: int) -> None:
+    def save_epoch(self, step: int) -> None:
         """Save the weights of an epoch with their tokenizer, unless they exist."""
         final, state = self.directory.epoch(step), self._gather_state()
-        if self.group.first and not final.is_dir():
+        if self.group.is_first and not final.is_dir():
             beside = self._weights(final, state)
             self.tokenizer.save_pretrained(beside)
             beside.rename(final)
 
-    def finish(self, record: TrainingRecord) -> None:
+    def save_final(self, record: TrainingRecord) -> None:
         """Save the final model, its card and its record, then delete the checkpoints."""
         directory, state = self.directory, self._gather_state()
-        if not self.group.first:
+        if not self.group.is_first:
             return
         final = directory.model if self.settings.method == "full" else directory.adapter
         beside = self._weights(final, state)

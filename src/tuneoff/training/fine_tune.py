@@ -113,7 +113,7 @@ def tune(
             settings, base, train, validation, template, directory.path, on_epoch is not None
         )  # fmt: skip
         return run_in_processes(count, job, on_step, say, on_epoch)
-    if not group.first:
+    if not group.is_first:
         say = _ignore_line
     memory.reset_peak_memory()
     tokenizer = load_tokenizer(base)
@@ -137,8 +137,8 @@ def tune(
         ids = ((e.id, encoding.input_ids) for e, encoding in zip(split, split_encoded, strict=True))
         check_tokens(tokenizer, base, ids)
     cut: dict[Split, int] = {
-        "train": sum(e.cut for e in encoded),
-        "validation": sum(e.cut for e in validated),
+        "train": sum(e.is_truncated for e in encoded),
+        "validation": sum(e.is_truncated for e in validated),
     }
     if any(cut.values()):
         say(describe_truncation(settings.name, cut))
@@ -156,13 +156,13 @@ def tune(
         settings, base, model, tokenizer, directory, group, render_template_notes(about)
     )
     callbacks = (
-        [CheckpointCallback(on_checkpoint)] if on_checkpoint is not None and group.first else []
+        [CheckpointCallback(on_checkpoint)] if on_checkpoint is not None and group.is_first else []
     )
     record = _train(
         saver, encoded, validated, packer, dtype, raw, on_step, say, on_epoch, callbacks
     )
-    saver.finish(record)
-    group.wait()
+    saver.save_final(record)
+    group.barrier()
     if not divided:
         release_model(settings, base, model)
     return record
@@ -196,7 +196,7 @@ def _prepare_model_and_batcher(
 
     if not divided:
         model = prepare_model(settings, base, dtype)
-        group.share(model.parameters())
+        group.broadcast_parameters(model.parameters())
         packer = build_micro_batcher(settings, model, examples, dtype, most, say)
     else:
         import torch
@@ -210,7 +210,7 @@ def _prepare_model_and_batcher(
                 model = prepare_model(settings, base, dtype, torch.device("cpu"))
                 packer = build_micro_batcher(settings, model, examples, dtype, most, say)
                 fsdp.shard(model, mesh, dtype)
-    packer.trees = not group.any(not packer.trees)
+    packer.trees = not group.is_any(not packer.trees)
     return model, packer
 
 
@@ -251,7 +251,7 @@ def needs_fsdp(
         return False
     longest = max(len(example.input_ids) for example in examples)
     whole = _estimate_memory(settings, base, dtype).total_bytes(longest, longest)
-    return group.any(whole > needed.USABLE_FRACTION * measure_available_bytes(get_device()))
+    return group.is_any(whole > needed.USABLE_FRACTION * measure_available_bytes(get_device()))
 
 
 def compute_max_tokens(
@@ -276,7 +276,7 @@ def compute_max_tokens(
         max(len(example.input_ids) for example in examples),
         MAX_CPU_TOKENS if on_cpu else needed.MAX_TOKENS,
     )
-    return round(min(parts[0] for parts in group.all([most])))
+    return round(min(parts[0] for parts in group.all_gather([most])))
 
 
 def _estimate_memory(settings: LocalConfig, base: str, dtype: torch.dtype) -> MemoryEstimate:
@@ -354,7 +354,7 @@ def _train(
         rate = asked or DEFAULT_LEARNING_RATE[settings.method]
     folder = directory.checkpoints.resolve()
     checkpoint = _find_common_checkpoint(folder, group)
-    if group.first:
+    if group.is_first:
         directory.truncate_loss(parse_checkpoint_step(checkpoint) if checkpoint else -1)
     effort, rows = group.broadcast((TrainingTotals.of(checkpoint), list(directory.loss())))
     order = ExampleSampler(
@@ -365,7 +365,7 @@ def _train(
     )
     patience = settings.train.patience if settings.train.until else None
     watch = ProgressCallback(
-        rows, directory.append_loss if group.first else _drop_row, len(train),
+        rows, directory.append_loss if group.is_first else _drop_row, len(train),
         settings.train.batch_size, effort, on_step, patience, bool(validation),
     )  # fmt: skip
     callbacks: list[TrainerCallback] = [watch, *others]
@@ -376,8 +376,8 @@ def _train(
     def on_saved(step: int) -> None:
         # Save before training can resume from here: a resumed training does not repeat the epoch.
         if on_epoch is not None and step % per_epoch == 0:
-            saver.epoch(step)
-            if group.first:
+            saver.save_epoch(step)
+            if group.is_first:
                 on_epoch(step)
 
     arguments = build_training_arguments(
@@ -408,13 +408,13 @@ def _find_common_checkpoint(folder: Path, group: ProcessGroup) -> Path | None:
         recover_last_checkpoint,
     )
 
-    own = recover_last_checkpoint(folder) if group.first else None
+    own = recover_last_checkpoint(folder) if group.is_first else None
     step = group.broadcast(parse_checkpoint_step(own) if own else None)
     if step is None:
         return None
-    if not group.first:
+    if not group.is_first:
         recover_last_checkpoint(folder)  # corrects the paths in this copy
-    if group.any(not (folder / format_checkpoint_name(step)).is_dir()):
+    if group.is_any(not (folder / format_checkpoint_name(step)).is_dir()):
         raise ContenderError(
             f"{folder / format_checkpoint_name(step)} must lie with every process of this "
             "training to go on from, "
@@ -455,7 +455,7 @@ def _build_record(
         tokens_computed=trainer.totals.tokens_computed,
         seconds=round(trainer.totals.seconds, 3),
         peak_memory_bytes=round(
-            max(parts[0] for parts in trainer.group.all([memory.measure_peak_bytes()]))
+            max(parts[0] for parts in trainer.group.all_gather([memory.measure_peak_bytes()]))
         ),
         best_step=best.step if best else None,
         overfitting_step=find_overfitting_step(rows),

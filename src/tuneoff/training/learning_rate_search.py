@@ -53,7 +53,7 @@ def search_learning_rate(
             continue
         some = validation[:MAX_TRIAL_VALIDATION]
         losses[rate] = _run_trial(settings, model, train, some, packer, dtype, rate, group)
-        if group.first:
+        if group.is_first:
             directory.write_learning_rates(losses)
         for name, parameter in model.named_parameters():
             if name in start:

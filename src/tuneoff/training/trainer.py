@@ -108,7 +108,7 @@ class BakeOffTrainer(Trainer):
         share = self._retry_smaller(examples, lambda: self._share(model, examples))
         if not self.sharded:
             self.group.all_reduce_gradients(model.parameters())
-        loss, computed, unshared = self.group.sums(*share)
+        loss, computed, unshared = self.group.all_reduce(*share)
         self.totals.tokens_computed += round(computed)
         self.totals.tokens_unshared += round(unshared)
         if not math.isfinite(loss):
@@ -157,7 +157,7 @@ class BakeOffTrainer(Trainer):
             # Outside of the handler: the error's traceback still holds the memory to be freed.
             if self.sharded and not results:
                 raise self._build_restart_error(examples)
-            if not self.group.any(not results):
+            if not self.group.is_any(not results):
                 return results[0]
             self._halve_micro_batches(examples)
 
@@ -235,7 +235,7 @@ class BakeOffTrainer(Trainer):
     def compute_validation_loss(self) -> float:
         """Return the mean cross-entropy over the validation set's supervised tokens, in nats."""
         share = self._retry_smaller(self.validation, self._compute_validation_share)
-        total, count = self.group.sums(*share)
+        total, count = self.group.all_reduce(*share)
         return total / max(count, 1.0)
 
     @torch.no_grad()
@@ -280,12 +280,12 @@ class BakeOffTrainer(Trainer):
                 fsdp.gather_state(fsdp.get_saved_state(whole), self.group),
                 fsdp.gather_state(optimizer.state_dict(), self.group),
             )
-        if self.group.first:
+        if self.group.is_first:
             self.totals.write(folder / PARTIAL_DIR / format_checkpoint_name(step))
             super()._save_checkpoint(model, trial)
         self._full_state = None
         self.on_saved(step)
-        if self.group.first:
+        if self.group.is_first:
             publish_checkpoint(folder, step, self.state.best_global_step)
         if self.state.best_global_step == step:
             self.state.best_model_checkpoint = str(folder / format_checkpoint_name(step))

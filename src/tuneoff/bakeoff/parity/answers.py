@@ -234,7 +234,7 @@ def join_rows(
         if row.id in examples:
             of = examples[row.id]
             yield replace(
-                row, prediction=row.given, reference=of.completion, meta=of.meta, inputs=of.inputs
+                row, prediction=row.raw_prediction, reference=of.completion, meta=of.meta, inputs=of.inputs
             )
 
 
@@ -269,7 +269,7 @@ def _score_side(
     return AnswerSet(
         name=name,
         ids=ids,
-        answers={row.id: row.given for row in first},
+        answers={row.id: row.raw_prediction for row in first},
         scored=scored,
         samples=samples,
         errors={row.id for row in trainings[0] if row.error is not None},

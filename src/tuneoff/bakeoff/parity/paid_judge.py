@@ -62,8 +62,8 @@ def pay_judge(
                 f"{folder}: another command is asking this judge; wait for its end."
             ) from None
         ledger = Ledger(folder / "events.jsonl", budget_usd, progress.spent)
-        purse = None if price is None else ledger.purse(build_judge_name(settings), price)
-        yield replace(options, judgements=folder / "judgements.jsonl", purse=purse)
+        budget = None if price is None else ledger.open_budget(build_judge_name(settings), price)
+        yield replace(options, judgements=folder / "judgements.jsonl", budget=budget)
         progress.say(_describe_spent(settings, ledger, folder))
 
 

@@ -216,7 +216,7 @@ def build_file_rows(
         ScoringInput(
             row.id,
             row.reference,
-            row.given,
+            row.raw_prediction,
             examples[row.id].meta,
             row.error,
             examples[row.id].inputs,

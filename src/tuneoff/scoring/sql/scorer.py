@@ -208,7 +208,7 @@ class _RowScorer:
 
     def _answer(self, row: ScoringInput) -> str:
         """Return the text to judge: official mode takes the answer as it came."""
-        return row.prediction if self._options.mode == "strict" else row.given
+        return row.prediction if self._options.mode == "strict" else row.raw_prediction
 
     def _request(self, row: ScoringInput, databases: Suite) -> JudgeRequest:
         options = self._options

@@ -22,7 +22,7 @@ def list_models(request: Request) -> schemas.ModelList:
     """
     store: Store = request.app.state.store
     settings: ServerConfig = request.app.state.settings
-    data = [_render_base(name) for name in settings.ready()]
+    data = [_render_base(name) for name in settings.list_models()]
     data += [tuned.render_model(model, settings) for model in tuned.list_tuned(store)]
     return {"object": "list", "data": data}
 
@@ -31,7 +31,7 @@ def list_models(request: Request) -> schemas.ModelList:
 def retrieve(request: Request, id: str) -> schemas.Model:
     """Return a model."""
     settings: ServerConfig = request.app.state.settings
-    if id in settings.ready():
+    if id in settings.list_models():
         return _render_base(id)
     return tuned.render_model(tuned.get_tuned(request.app.state.store, id), settings)
 

@@ -102,8 +102,8 @@ def gather_state(tree: Any, group: ProcessGroup) -> Any:
 
     All processes must call it.
     """
-    whole = _map_tensors(tree, lambda tensor: _gather_tensor(tensor, group.first))
-    return whole if group.first else None
+    whole = _map_tensors(tree, lambda tensor: _gather_tensor(tensor, group.is_first))
+    return whole if group.is_first else None
 
 
 def load_weights(model: PreTrainedModel, folder: Path, group: ProcessGroup) -> None:
@@ -113,18 +113,18 @@ def load_weights(model: PreTrainedModel, folder: Path, group: ProcessGroup) -> N
         ContenderError: it is of another model.
     """
     live = get_saved_state(model)
-    stored = _read_weights(folder) if group.first else {}
+    stored = _read_weights(folder) if group.is_first else {}
     missing = group.broadcast([name for name in live if name not in stored])
     if missing:
         raise ContenderError(f"{folder} does not hold this model: {missing[0]} is missing.")
     with torch.no_grad():
         for name, target in live.items():
             if isinstance(target, DTensor):
-                whole = stored[name] if group.first else torch.empty(target.shape)
+                whole = stored[name] if group.is_first else torch.empty(target.shape)
                 whole = whole.to(target.device, target.dtype)
                 target.copy_(distribute_tensor(whole, target.device_mesh, target.placements))
                 continue
-            if group.first:
+            if group.is_first:
                 target.copy_(stored[name])
             torch.distributed.broadcast(target, src=0)
 

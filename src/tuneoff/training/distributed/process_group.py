@@ -36,7 +36,7 @@ class ProcessGroup:
     """The number of processes."""
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Return whether this process reports and writes files (rank 0)."""
         return self.rank == 0
 
@@ -56,7 +56,7 @@ class ProcessGroup:
         received: T = values[0]
         return received
 
-    def all(self, numbers: Sequence[float]) -> list[list[float]]:
+    def all_gather(self, numbers: Sequence[float]) -> list[list[float]]:
         """Return the numbers of every process, in order of rank."""
         if self.size == 1:
             return [list(numbers)]
@@ -68,13 +68,13 @@ class ProcessGroup:
         dist.all_gather(parts, own)
         return [part.tolist() for part in parts]
 
-    def sums(self, *numbers: float) -> list[float]:
+    def all_reduce(self, *numbers: float) -> list[float]:
         """Return each number summed over all processes."""
-        return [sum(parts) for parts in zip(*self.all(numbers), strict=True)]
+        return [sum(parts) for parts in zip(*self.all_gather(numbers), strict=True)]
 
-    def any(self, happened: bool) -> bool:
+    def is_any(self, happened: bool) -> bool:
         """Return whether `happened` is true in any process."""
-        return any(parts[0] for parts in self.all([float(happened)]))
+        return any(parts[0] for parts in self.all_gather([float(happened)]))
 
     def all_reduce_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sum the gradients over all processes, for models that every process holds whole.
@@ -104,7 +104,7 @@ class ProcessGroup:
         if waiting:
             _all_reduce_bucket(waiting)
 
-    def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+    def broadcast_parameters(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Broadcast the first process's trained parameters to all processes."""
         if self.size == 1:
             return
@@ -118,11 +118,11 @@ class ProcessGroup:
         """Yield once per process: True in the round that is this process's turn."""
         for turn in range(self.size):
             yield turn == self.rank
-            self.wait()
+            self.barrier()
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process has arrived."""
-        self.any(False)
+        self.is_any(False)
 
     def seed_dropout(self, seed: int) -> None:
         """Seed this process's dropout differently from the others'.
