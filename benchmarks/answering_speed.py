@@ -54,7 +54,9 @@ class Noting(StopCriteria):
 
     noted: dict[str, list[int]] = field(default_factory=dict)
 
-    def build_prediction(self, id: str, tokens_in: int, new: Sequence[int], seconds: float) -> Prediction:
+    def build_prediction(
+        self, id: str, tokens_in: int, new: Sequence[int], seconds: float
+    ) -> Prediction:
         ended = next((n for n, token in enumerate(new, 1) if token in self.end_tokens), len(new))
         self.noted[id] = list(new[:ended])
         return super().prediction(id, tokens_in, new, seconds)

@@ -112,7 +112,7 @@ def test_killed_after_the_last_step(
 
     seen: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.training.checkpoints.ModelSaver.finish", killed)
+        patch.setattr("tuneoff.training.checkpoints.ModelSaver.save_final", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_base, cut.path, on_epoch)
     train(tiny_base, cut.path, on_epoch)

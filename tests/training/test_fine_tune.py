@@ -142,7 +142,7 @@ def test_a_kill_after_the_last_step_trains_no_step_more(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.training.checkpoints.ModelSaver.finish", killed)
+        patch.setattr("tuneoff.training.checkpoints.ModelSaver.save_final", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny_base, tmp_path / "cut", chosen)
     moved = (tmp_path / "cut").rename(tmp_path / "moved")

@@ -121,7 +121,7 @@ def test_a_kill_after_patience_ran_out_trains_no_step_more(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tuneoff.training.checkpoints.ModelSaver.finish", killed)
+        patch.setattr("tuneoff.training.checkpoints.ModelSaver.save_final", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tiny_base, tmp_path, chosen)
     record = run(tiny_base, tmp_path, chosen)

@@ -192,7 +192,7 @@ def load_tuned_contenders(
             updates["data_dir"] = None
         parts = prepare.resolve(bakeoff.model_copy(update=updates))
         for settings in chosen:
-            directory = list_variants(settings)[0].directory(run.contender(settings.name))
+            directory = list_variants(settings)[0].get_dir(run.contender(settings.name))
             weights = directory.weights()
             if weights is not None:
                 contenders.append(_load_tuned(parts, run, settings, directory, weights))

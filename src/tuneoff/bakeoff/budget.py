@@ -129,7 +129,7 @@ class RepeatCost:
         """Return whether anything is paid for again."""
         return bool(self.answers or self.judged)
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Explain in sentences what will be paid for, and how much that can be."""
         counts = ((self.answers, "asked for again"), (self.judged, "judged again"))
         what = " and ".join(
@@ -213,7 +213,9 @@ def build_judge_budget(
     """
     for settings in list_judges(bakeoff):
         price, unpriced = find_judge_price(settings, load_price_book(bakeoff))
-        return None if price is None else ledger.open_budget(build_judge_name(settings), price), unpriced
+        return None if price is None else ledger.open_budget(
+            build_judge_name(settings), price
+        ), unpriced
     return None, None
 
 

@@ -155,7 +155,7 @@ def read_scored_run(folder: Path, metric: str | None = None) -> ScoredRun:
 def list_whole_dirs(run: RunDir, settings: Any) -> list[ContenderDir]:
     """Return the directories of a contender's trainings on all examples."""
     return [
-        each.directory(run.contender(settings.name))
+        each.get_dir(run.contender(settings.name))
         for each in list_variants(settings)
         if each.fraction == 1
     ]

@@ -50,7 +50,9 @@ def run_contender(
     try:
         kind = executor.load_contender(settings)
         for training in list_variants(settings):
-            _run_variant(parts, run, kind, training, training.work(contender_work), options)
+            _run_variant(
+                parts, run, kind, training, training.build_context(contender_work), options
+            )
         _measure_serving(run, kind, list_variants(settings)[0], contender_work)
         contender_work.directory.write_error(None)
         contender_work.progress.status(
@@ -85,7 +87,7 @@ def _format_standing(
 
 def _get_first_dir(settings: Any, work: ContenderContext) -> ContenderDir:
     """Return the folder of a contender's first variant."""
-    return list_variants(settings)[0].work(work).directory
+    return list_variants(settings)[0].build_context(work).directory
 
 
 def _run_variant(
@@ -115,7 +117,7 @@ def _measure_serving(
 
     An own model is timed once. A provider's answers were timed already, so nothing is left to do.
     """
-    serving, variant_work = getattr(kind, "serving", None), first.work(work)
+    serving, variant_work = getattr(kind, "serving", None), first.build_context(work)
     before, own = variant_work.directory.serving(), not is_hosted(first.settings)
     if serving is None or (own and before is not None and not _needs_timing(before, variant_work)):
         return

@@ -145,8 +145,8 @@ def apply_fresh_data(parts: ResolvedBakeOff, run: RunDir, yes: bool, progress: P
     cost = _compute_cost(parts, run, new, difference)
     if cost:
         Ledger(run.events, parts.bakeoff.budget_usd).check_budget(cost.usd, "what is asked again")
-        if not yes and not progress.ask(f"{cost.words()} Go on?"):
-            raise ConfigError(f"{cost.words()} Say --yes as well to agree; nothing was changed.")
+        if not yes and not progress.ask(f"{cost.describe()} Go on?"):
+            raise ConfigError(f"{cost.describe()} Say --yes as well to agree; nothing was changed.")
     for warning in warnings:
         progress.say(f"warning: {warning}")
     # These were made from the earlier databases and references.

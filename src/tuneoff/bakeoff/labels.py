@@ -163,7 +163,7 @@ def find_judged_run(run: RunDir, results: Results) -> JudgedRun | None:
             continue
         directory = run.contender(settings.name)
         whole = [
-            training.directory(directory)
+            training.get_dir(directory)
             for training in list_variants(settings)
             if training.fraction == 1
         ]

@@ -57,7 +57,7 @@ class TrainingOutcome:
 def load_outcomes(settings: Any, contender: ContenderDir) -> list[TrainingOutcome]:
     outcomes = []
     for training in list_variants(settings):
-        folder = training.directory(contender)
+        folder = training.get_dir(contender)
         samples, answers = list_scored(settings, folder), folder.answers()
         used = [answer for (_, sample), answer in answers.items() if sample < len(samples)]
         record, rows = folder.training(), average_samples(samples)

@@ -219,7 +219,7 @@ def _report_uncertain_costs(run: RunDir, progress: Progress) -> None:
 def _report_older_rules(bakeoff: BakeOff, run: RunDir, progress: Progress) -> None:
     """Report contenders scored by older rules; `--only` leaves the scores of the others."""
     firsts = {
-        c.name: list_variants(c)[0].directory(run.contender(c.name)) for c in bakeoff.contenders
+        c.name: list_variants(c)[0].get_dir(run.contender(c.name)) for c in bakeoff.contenders
     }
     old = [
         name
@@ -295,9 +295,7 @@ def _build_options(
 
 def _is_answered(run: RunDir, settings: Any, test: Sequence[Example]) -> bool:
     """Return whether every example has an answer from each variant of a contender."""
-    folders = (
-        variant.directory(run.contender(settings.name)) for variant in list_variants(settings)
-    )
+    folders = (variant.get_dir(run.contender(settings.name)) for variant in list_variants(settings))
     return not any(list_unanswered(settings, folder.answers(), test) for folder in folders)
 
 

@@ -74,14 +74,14 @@ class RemoteContender:
         """Train until it succeeds, with a smaller micro-batch after each out-of-memory error."""
         request = self._executor.request_resources(settings)
         if storage.state(key) is None:  # progress made without a cluster, if any
-            storage.push(key, storage.begin(key), work.directory.path)
+            storage.push(key, storage.start_try(key), work.directory.path)
         errand = self._build_task(settings, work, storage.url, key, test=())
         count = count_training_processes(settings, request)
 
         def once() -> WorkerFailure | None:
             """Train once, as a new try."""
             # Each try has its own number, so writes of an older try that still runs do not count.
-            attempt = replace(errand, number=storage.begin(key))
+            attempt = replace(errand, number=storage.start_try(key))
             if count > 1:
                 return self._train_in_group(attempt, request, count)
             failed: WorkerFailure | None = self._one(worker.tune, request.options(), attempt)
@@ -189,7 +189,7 @@ class RemoteContender:
             return self._build_task(settings, work, "", "", **changed)
         storage, key = self._executor.place(settings, work.directory)
         if not storage.has_weights(key):
-            storage.push(key, storage.begin(key), work.directory.path)
+            storage.push(key, storage.start_try(key), work.directory.path)
         return self._build_task(settings, work, storage.url, key, **changed)
 
     def _build_task(

@@ -61,7 +61,7 @@ class TrainingStorage:
         # (size, mtime) and sha256 of files, to avoid hashing unchanged ones.
         self._hashed: dict[Path, tuple[tuple[int, int], str]] = {}
 
-    def begin(self, key: str) -> int:
+    def start_try(self, key: str) -> int:
         """Claim and return a number for a new try.
 
         No other try gets it, even if this one writes nothing.

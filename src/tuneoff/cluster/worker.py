@@ -66,11 +66,11 @@ class ProgressActor:
     def __init__(self) -> None:
         self._news: list[tuple[str, str, Any]] = []
 
-    def tell(self, name: str, kind: str, value: Any) -> None:
+    def add(self, name: str, kind: str, value: Any) -> None:
         """Add a report."""
         self._news.append((name, kind, value))
 
-    def take(self) -> list[tuple[str, str, Any]]:
+    def drain(self) -> list[tuple[str, str, Any]]:
         """Return the reports since the last call."""
         news, self._news = self._news, []
         return news

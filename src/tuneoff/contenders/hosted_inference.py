@@ -134,7 +134,7 @@ def count_max_prompt_tokens(settings: ProviderConfig, turns: Iterable[Message]) 
     Where the tokenizer is unknown, bytes are counted: no tokenizer makes more tokens than bytes.
     """
     if has_openai_encoding(settings):
-        return MESSAGE_OVERHEAD + build_counter(str(settings.model)).conversation(turns)
+        return MESSAGE_OVERHEAD + build_counter(str(settings.model)).count_conversation(turns)
     texts = (text for turn in turns for text in (turn["role"], turn["content"]))
     return CONVERSATION_OVERHEAD + sum(
         MESSAGE_OVERHEAD + len(text.encode("utf-8", "surrogatepass")) for text in texts

@@ -87,8 +87,8 @@ class _PromptView:
     def asked(self, example: Example) -> str | list[prompts.Message]:
         """Return the prompt, as a text or as chat turns."""
         if self.rendering == "text":
-            return prompts.render_text(example, self.template, self.shots.of(example))
-        return prompts.render_messages(example, self.template, self.shots.of(example))
+            return prompts.render_text(example, self.template, self.shots.select_for(example))
+        return prompts.render_messages(example, self.template, self.shots.select_for(example))
 
     def size(self, example: Example) -> int:
         """Return the UTF-8 bytes of the rendered prompt, plus room for special tokens."""
@@ -141,7 +141,7 @@ class _PromptView:
         answer = example.completion
         if self.size(example) + len(answer.encode()) <= max_tokens:
             return 0
-        return len(self.ids(example)) + self.counter.completion(answer)
+        return len(self.ids(example)) + self.counter.count_completion(answer)
 
 
 def _check_tokens(
@@ -156,7 +156,7 @@ def _check_tokens(
         DataError: one has none; the first is named.
     """
     counter = view.counter
-    known = counter.known
+    known = counter.vocabulary_size
     if rows is None or known <= rows:
         return
     training_examples = [*work.train, *work.validation] if isinstance(settings, LocalConfig) else []

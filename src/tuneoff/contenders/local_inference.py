@@ -81,7 +81,9 @@ def encode_prompts(
     )
     shots = select_shots(settings, work) if shots is None else shots
     shown = _truncate_examples(settings, work, tokenizer, examples)
-    return [(e.id, encode_prompt(tokenizer, e, template, rendering, shots.of(e))) for e in shown]
+    return [
+        (e.id, encode_prompt(tokenizer, e, template, rendering, shots.select_for(e))) for e in shown
+    ]
 
 
 def _truncate_examples(
@@ -121,13 +123,13 @@ def describe_prompts(settings: AnsweringConfig, work: ContenderContext, base: st
     rendering = choose_rendering(tokenizer, settings.rendering)
     template, shots = choose_template(settings, work), select_shots(settings, work)
     shown = _truncate_examples(settings, work, tokenizer, work.test)
-    sha256 = prompts.hash_prompts(shown, template, rendering, shots.of)
+    sha256 = prompts.hash_prompts(shown, template, rendering, shots.select_for)
     if rendering == "text":  # no template changes plain text
         return PromptRecord(sha256, sha256)
     chat = load_chat_template(tokenizer, template.today)
-    turns = (prompts.render_messages(each, template, shots.of(each)) for each in shown)
+    turns = (prompts.render_messages(each, template, shots.select_for(each)) for each in shown)
     training_examples = [*work.train, *work.validation] if isinstance(settings, LocalConfig) else []
     conversations = prompts.collect_roles(training_examples, template)
-    conversations |= prompts.collect_roles(work.test, template, shots.of)
+    conversations |= prompts.collect_roles(work.test, template, shots.select_for)
     notes = tuple(chat.describe(conversations))
     return PromptRecord(sha256, prompts.hash_rendered(map(chat.render, turns)), notes)

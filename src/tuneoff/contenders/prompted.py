@@ -71,7 +71,7 @@ def answer(
         template, shots = choose_template(settings, work), select_shots(settings, work)
         questions = list_questions(settings, work, examples)
         chat_requests = (
-            (e, k, prompts.render_messages(e, template, shots.of(e))) for e, k in questions
+            (e, k, prompts.render_messages(e, template, shots.select_for(e))) for e, k in questions
         )
         with closing(connect_provider(settings, work)) as provider:
             ask = request_batched_answers if settings.batch else request_answers
@@ -117,14 +117,14 @@ def prompt_record(settings: PromptedConfig, work: ContenderContext) -> PromptRec
     """Return that hash, and what an open base's chat template makes of the turns."""
     if settings.model is not None:
         template, shots = choose_template(settings, work), select_shots(settings, work)
-        return PromptRecord(prompts.hash_prompts(work.test, template, "chat", shots.of))
+        return PromptRecord(prompts.hash_prompts(work.test, template, "chat", shots.select_for))
     return describe_prompts(settings, work, resolve_base(settings.base or "", work.folder))
 
 
 def most_tokens(settings: PromptedConfig, work: ContenderContext) -> tuple[int, int, int]:
     """Return the maximum tokens that the remaining work can bill: training, input, output."""
     template, shots = choose_template(settings, work), select_shots(settings, work)
-    rendered = ((e, prompts.render_messages(e, template, shots.of(e))) for e in work.test)
+    rendered = ((e, prompts.render_messages(e, template, shots.select_for(e))) for e in work.test)
     return (0, *count_max_answering_tokens(settings, work, rendered))
 
 

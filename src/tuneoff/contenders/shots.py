@@ -28,7 +28,7 @@ class Shots:
     by_system: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
     """Shots for examples with these system texts."""
 
-    def of(self, example: Example) -> Sequence[Example]:
+    def select_for(self, example: Example) -> Sequence[Example]:
         """Return the shots of this example's prompt."""
         if not self.by_system:
             return self.usual
@@ -45,11 +45,11 @@ class ShotIndices:
     usual: tuple[int, ...] = ()
     by_system: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def all(self) -> set[int]:
+    def collect(self) -> set[int]:
         """Return every index that is shown to some example."""
         return {place for some in (self.usual, *self.by_system.values()) for place in some}
 
-    def of(self, train: Sequence[Example]) -> Shots:
+    def select_shots(self, train: Sequence[Example]) -> Shots:
         """Return the examples at these indices."""
         return Shots(
             tuple(train[place] for place in self.usual),
@@ -61,7 +61,7 @@ def select_shots(settings: AnsweringConfig, work: ContenderContext) -> Shots:
     """Return the shots of a contender's prompts."""
     if isinstance(settings, LocalConfig) or settings.shots == 0:
         return NO_SHOTS
-    return find_shot_indices(settings, work.train, work.test).of(work.train)
+    return find_shot_indices(settings, work.train, work.test).select_shots(work.train)
 
 
 def find_shot_indices(

@@ -34,24 +34,24 @@ class TrainingVariant:
     """Fraction of the training examples."""
 
     @property
-    def name(self) -> str:
+    def get_name(self) -> str:
         """Return the variant's name, for instance `seed 1`; empty for a contender's only one."""
         if self.fraction < 1:
             return f"part {self.fraction}"
         return "" if self.seed is None else f"seed {self.seed}"
 
-    def directory(self, contender: ContenderDir) -> ContenderDir:
+    def get_dir(self, contender: ContenderDir) -> ContenderDir:
         """Return the folder of this variant and its answers."""
         if self.fraction < 1:
             return contender.part(self.fraction)
         return contender if self.seed is None else contender.seed(self.seed)
 
-    def work(self, work: ContenderContext) -> ContenderContext:
+    def build_context(self, work: ContenderContext) -> ContenderContext:
         """Return the contender's context with this variant's folder and examples."""
         train = work.train
         if self.fraction < 1:
             train = take_fraction(train, self.fraction, self.settings.seed)
-        return replace(work, directory=self.directory(work.directory), train=train)
+        return replace(work, directory=self.get_dir(work.directory), train=train)
 
 
 def list_variants(settings: Any) -> tuple[TrainingVariant, ...]:
@@ -98,8 +98,8 @@ def format_failure(training: TrainingVariant, error: Exception) -> str:
     else:
         first = (str(error).strip() or "no message").splitlines()[0]
         text = f"{type(error).__name__}: {first}"
-    is_named = not training.name or training.settings.name in text
-    return text if is_named else f"{training.name}: {text}"
+    is_named = not training.get_name or training.settings.name in text
+    return text if is_named else f"{training.get_name}: {text}"
 
 
 def take_fraction(train: Sequence[Example], fraction: float, seed: int) -> list[Example]:

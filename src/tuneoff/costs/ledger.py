@@ -281,7 +281,7 @@ class ContenderBudget:
 class LedgerReservation:
     """The reservation of one step in the ledger."""
 
-    purse: ContenderBudget
+    budget: ContenderBudget
     ledger: Ledger
     key: str
     batch: bool = False
@@ -314,7 +314,7 @@ class LedgerReservation:
         tokens = {"training": training, "input": input, "output": output, "cached": cached,
                   "written": written}  # fmt: skip
         priced = price_known_tokens(
-            self.purse.price, training, input, output, cached, self.batch, written
+            self.budget.price, training, input, output, cached, self.batch, written
         )
         billed = priced if usd is None else Decimal(str(usd))
         self.ledger.settle(self.key, billed, **{name: n for name, n in tokens.items() if n})

@@ -166,7 +166,12 @@ def collect_findings(own: Path | None = None, as_of: datetime.date | None = None
     day = as_of or environment.today()
     findings = check_book(build_price_book(own), day)
     rows = [{"kind": f.kind, "what": f.what, "sentence": f.sentence} for f in findings]
-    return {"schema": 1, "as_of": day, "ok": not any(f.is_error for f in findings), "findings": rows}
+    return {
+        "schema": 1,
+        "as_of": day,
+        "ok": not any(f.is_error for f in findings),
+        "findings": rows,
+    }
 
 
 def render_prices(prices: dict[str, Any]) -> str:

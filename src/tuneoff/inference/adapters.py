@@ -42,7 +42,7 @@ class Adapters:
         # For each adapter that cannot share a batch with others: the reason.
         self._unmixed: dict[ServedModel, str] = {}
 
-    def name(self, served: ServedModel) -> str | None:
+    def get_name(self, served: ServedModel) -> str | None:
         """Return the adapter's name on this base model; None for the base alone."""
         return self._names.get(served)
 
@@ -132,7 +132,7 @@ class Adapters:
         self._forget(name)
 
     @contextlib.contextmanager
-    def active(self, served: ServedModel) -> Iterator[None]:
+    def activate(self, served: ServedModel) -> Iterator[None]:
         """Activate this model's adapter inside the context."""
         if self._wrapped is None:
             yield

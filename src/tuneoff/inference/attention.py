@@ -56,7 +56,7 @@ def attend_to_prefixes(
     """Return (rows, tokens, heads, size) attention of a (rows, heads, tokens, size) query.
 
     Raises:
-        UnservedError: the layer needs something that our attention does not support.
+        UnsupportedAttentionError: the layer needs something that our attention does not support.
     """
     if shared is None:
         raise UnsupportedAttentionError("its layers do not hand keyword arguments on")
@@ -66,36 +66,36 @@ def attend_to_prefixes(
         if option is not None and option is not False and name not in IGNORED_OPTIONS:
             raise UnsupportedAttentionError(f"its attention has {name}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    call, layer = shared.plan, int(module.layer_idx)  # type: ignore[arg-type]
-    runs = [(shared.prefixes[run][layer], rows) for run, rows in call.prefixes]
-    if query.shape[2] > 1 and (not runs or query.shape[2] > MAX_BATCHED_PREFILL):
-        output = _attend_long_row(query, key, value, runs, scale)
+    plan, layer = shared.plan, int(module.layer_idx)  # type: ignore[arg-type]
+    prefixes = [(shared.prefixes[prefix][layer], rows) for prefix, rows in plan.prefixes]
+    if query.shape[2] > 1 and (not prefixes or query.shape[2] > MAX_BATCHED_PREFILL):
+        output = _attend_long_row(query, key, value, prefixes, scale)
         return output.transpose(1, 2), None
-    return _merge_attention(query, key, value, runs, call, scale), None
+    return _merge_attention(query, key, value, prefixes, plan, scale), None
 
 
 def _merge_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    runs: list[tuple[KeyValue, torch.Tensor | None]],
-    call: ForwardPlan,
+    prefixes: list[tuple[KeyValue, torch.Tensor | None]],
+    plan: ForwardPlan,
     scale: float,
 ) -> torch.Tensor:
     """Return the attention to prefixes and own tokens, merged by their log-sum-exps."""
     rows, heads, tokens, _ = query.shape
     # Query heads that share a key head are merged with a row's tokens into one dimension.
     q = query.reshape(rows, key.shape[1], -1, query.shape[-1])
-    out, weight = _attend_to_own(q, key, value, call, scale)
-    for (run_keys, run_values), some in runs:
+    out, weight = _attend_to_own(q, key, value, plan, scale)
+    for (prefix_keys, prefix_values), some in prefixes:
         queries = q if some is None else q[some]
         by_head = queries.transpose(0, 1)
-        attended, total = _attend(by_head.flatten(1, 2), run_keys, run_values, None, scale)
+        attended, total = _attend(by_head.flatten(1, 2), prefix_keys, prefix_values, None, scale)
         attended = attended.view(*by_head.shape[:3], -1).transpose(0, 1)
         total = total.view(by_head.shape[:3]).transpose(0, 1)
         before = weight if some is None else weight[some]
         share = torch.sigmoid(total - before).unsqueeze(-1).to(out.dtype)
-        both = torch.logaddexp(before, total) if len(runs) > 1 else before
+        both = torch.logaddexp(before, total) if len(prefixes) > 1 else before
         if some is None:
             out, weight = torch.lerp(out, attended, share), both
         else:
@@ -104,7 +104,7 @@ def _merge_attention(
 
 
 def _attend_to_own(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, call: ForwardPlan, scale: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: ForwardPlan, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention to the rows' own tokens, with its log-sum-exp.
 
@@ -112,12 +112,12 @@ def _attend_to_own(
     """
     rows, heads, queries, _ = query.shape
     parts = []
-    for first, last, width in call.cuts or [(0, rows, call.width)]:
+    for first, last, width in plan.cuts or [(0, rows, plan.width)]:
         q, k, v = (x[first:last].flatten(0, 1) for x in (query, key, value))
-        bias = call.bias.get((heads, first))
+        bias = plan.bias.get((heads, first))
         if bias is None:
-            bias = _build_bias(call, slice(first, last), width, heads, queries, query)
-            call.bias[heads, first] = bias
+            bias = _build_bias(plan, slice(first, last), width, heads, queries, query)
+            plan.bias[heads, first] = bias
         parts.append(_attend(q, k[:, :width], v[:, :width], bias, scale))
     out, total = parts[0]
     if len(parts) > 1:
@@ -153,12 +153,12 @@ def _attend(
 
 
 def _build_bias(
-    call: ForwardPlan, rows: slice, width: int, heads: int, queries: int, like: torch.Tensor
+    plan: ForwardPlan, rows: slice, width: int, heads: int, queries: int, like: torch.Tensor
 ) -> torch.Tensor:
     """Return the bias of own scores: causal for a prefill, the row's own length for a step."""
     places = torch.arange(width, device=like.device)
-    if call.columns is not None:
-        seen = (places[None, :] <= call.columns[rows, None])[:, None, :]
+    if plan.columns is not None:
+        seen = (places[None, :] <= plan.columns[rows, None])[:, None, :]
         seen = seen.repeat_interleave(heads, 0)
     else:
         seen = (places[None, :] <= places[:, None]).repeat(queries // width, 1)[None]
@@ -170,16 +170,18 @@ def _attend_long_row(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    runs: list[tuple[KeyValue, torch.Tensor | None]],
+    prefixes: list[tuple[KeyValue, torch.Tensor | None]],
     scale: float,
 ) -> torch.Tensor:
     """Return the framework's causal attention of a long row, its prefixes' keys included."""
     tokens, grouped = query.shape[2], query.shape[1] // key.shape[1]
-    if runs and len(query) > 1:
+    if prefixes and len(query) > 1:
         raise UnsupportedAttentionError("long rows are filled one by one")
-    key = torch.cat([*(kv[0][None] for kv, _ in runs), key], 2).repeat_interleave(grouped, 1)
-    value = torch.cat([*(kv[1][None] for kv, _ in runs), value], 2).repeat_interleave(grouped, 1)
-    if not runs:
+    key = torch.cat([*(kv[0][None] for kv, _ in prefixes), key], 2).repeat_interleave(grouped, 1)
+    value = torch.cat([*(kv[1][None] for kv, _ in prefixes), value], 2).repeat_interleave(
+        grouped, 1
+    )
+    if not prefixes:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     before = key.shape[2] - tokens
     mask = torch.ones(tokens, key.shape[2], dtype=torch.bool, device=query.device).tril(before)
@@ -190,7 +192,7 @@ AttentionInterface.register(SHARED_ATTENTION, attend_to_prefixes)
 
 
 class ForwardPass:
-    """Computes logits at the last position; `cache.call` is the plan of the pass."""
+    """Computes logits at the last position; `cache.plan` is the plan of the pass."""
 
     def __init__(self, model: PreTrainedModel, cache: SharedKVCache) -> None:
         self.model, self.cache, self.device = model, cache, model.device
@@ -217,7 +219,7 @@ def use_shared_attention(model: PreTrainedModel) -> Iterator[None]:
     """Switch the model to our attention while inside.
 
     Raises:
-        UnservedError: its attention cannot be exchanged.
+        UnsupportedAttentionError: its attention cannot be exchanged.
     """
     inner = unwrap_causal_lm(model)
     before = list(_iterate_configs(inner.config))

@@ -75,13 +75,13 @@ class ContinuousBatchingEngine(Engine):
     ) -> None:
         """Add prompts that start with the same cached prefixes; they also share what else is
         common."""
-        first, first_run = self.added, self.added_prefixes
-        cached = sum(len(self.prefixes[run].tokens) for run in path)
+        first, first_prefix = self.added, self.added_prefixes
+        cached = sum(len(self.prefixes[prefix].tokens) for prefix in path)
         prompts = [("", answer.request.ids) for answer in answers]
         self._kept.mark_used(path)
         self.add(prompts, *group_prompts([ids[cached:] for _, ids in prompts]), path, adapter)
-        for run in range(first_run, self.added_prefixes):
-            self._kept.add(run)
+        for prefix in range(first_prefix, self.added_prefixes):
+            self._kept.add(prefix)
         for number, answer in enumerate(answers, first):
             self._answers[number] = answer
             self._remembered.add(adapter, answer.request.ids, answer.new)
@@ -93,7 +93,7 @@ class ContinuousBatchingEngine(Engine):
             numbers = {row.prompt for row in gone}
             self.waiting = [row for row in self.waiting if row.prompt not in numbers]
             for row in gone:
-                self._answers.pop(row.prompt).ended()
+                self._answers.pop(row.prompt).finish()
                 self._release_prompt(row)
         return super().advance() if self.is_busy() else []
 
@@ -108,11 +108,11 @@ class ContinuousBatchingEngine(Engine):
         path, cached = match.path, match.held
         if match.part is not None and match.part[0] in self.cache.prefixes:
             # The prompt leaves a longer prefix before its end: split off the common first part.
-            run, count = match.part
-            number = self._add_prefix(adapter, path, self.prefixes[run].tokens[:count], cached)
+            prefix, count = match.part
+            number = self._add_prefix(adapter, path, self.prefixes[prefix].tokens[:count], cached)
             self.cache.prefixes[number] = {
                 layer: (key[:, :count].clone(), value[:, :count].clone())
-                for layer, (key, value) in self.cache.prefixes[run].items()
+                for layer, (key, value) in self.cache.prefixes[prefix].items()
             }
             path, cached = (*path, number), cached + count
         kept = self._remembered.count_worth_caching(adapter, ids, cached)
@@ -131,10 +131,10 @@ class ContinuousBatchingEngine(Engine):
         self._kept.add(number)
         return number
 
-    def _drop_prefix(self, run: int) -> None:
+    def _drop_prefix(self, prefix: int) -> None:
         """Decide which prefixes to drop when no request uses this one any more."""
         # A prefix that was never computed, because its requests are gone, is not worth keeping.
-        for gone in self._kept.mark_unused(run, kept=run in self.cache.prefixes):
+        for gone in self._kept.mark_unused(prefix, kept=prefix in self.cache.prefixes):
             super()._drop_prefix(gone)
 
     def list_adapters_in_use(self) -> set[str | None]:

@@ -79,11 +79,11 @@ def start_engine(
 ) -> Engine:
     """Return an engine with as many slots as fit into memory and all prompts queued."""
     started = time.perf_counter()
-    runs, rows = group_prompts([ids for _, ids in prompts])
+    prefixes, rows = group_prompts([ids for _, ids in prompts])
     longest = max(len(row.own_tokens) for row in rows) + max_new_tokens
     slots = min(batch_size, len(prompts), count_rows_that_fit(model, longest))
     engine = Engine(model, ending, max_new_tokens, slots)
-    engine.add(prompts, runs, rows)
+    engine.add(prompts, prefixes, rows)
     engine.seconds_per_prompt = (time.perf_counter() - started) / len(prompts)
     return engine
 
@@ -118,7 +118,7 @@ class Engine:
     def add(
         self,
         prompts: Sequence[tuple[str, list[int]]],
-        runs: Sequence[SharedPrefix],
+        prefixes: Sequence[SharedPrefix],
         rows: Sequence[SequenceSlot],
         before: tuple[int, ...] = (),
         adapter: str | None = None,
@@ -126,29 +126,31 @@ class Engine:
         """Queue prompts behind those that wait.
 
         Args:
-            runs, rows: from `group_prompts`, for the tokens that follow the prefixes `before` in
+            prefixes, rows: from `group_prompts`, for the tokens that follow the prefixes `before` in
                 all prompts.
             adapter: the adapter of all of them.
         """
-        first, first_run = self.added, self.added_prefixes
-        held = sum(len(self.prefixes[run].tokens) for run in before)
+        first, first_prefix = self.added, self.added_prefixes
+        held = sum(len(self.prefixes[prefix].tokens) for prefix in before)
         self.added += len(prompts)
-        self.added_prefixes += len(runs)
+        self.added_prefixes += len(prefixes)
         self.prompts |= {first + index: prompt for index, prompt in enumerate(prompts)}
 
         def placed(path: tuple[int, ...], position: int) -> dict[str, Any]:
-            path = before + tuple(first_run + run for run in path)
+            path = before + tuple(first_prefix + prefix for prefix in path)
             return {"path": path, "position": held + position, "adapter": adapter}
 
-        for index, run in enumerate(runs):
-            self.prefixes[first_run + index] = replace(run, **placed(run.path, run.position))
-            self.prefix_seconds[first_run + index] = 0.0
+        for index, prefix in enumerate(prefixes):
+            self.prefixes[first_prefix + index] = replace(
+                prefix, **placed(prefix.path, prefix.position)
+            )
+            self.prefix_seconds[first_prefix + index] = 0.0
         waiting = [
             replace(row, prompt=first + row.prompt, **placed(row.path, row.position))
             for row in rows
         ]
         self.waiting = waiting[::-1] + self.waiting
-        self.users.update(run for row in waiting for run in row.path)
+        self.users.update(prefix for row in waiting for prefix in row.path)
 
     def is_busy(self) -> bool:
         """Return whether any prompt is active or waits."""
@@ -193,7 +195,7 @@ class Engine:
         else:
             self.columns = self.columns + 1
         self.cache.plan = ForwardPlan(
-            "step",
+            "decode",
             prefixes=self.parts,
             width=int(self.length[:count].max()) + 1,
             columns=self.columns,
@@ -237,7 +239,9 @@ class Engine:
         row = self.active[slot]
         id, ids = self.prompts[row.prompt]
         seconds = (
-            self.seconds_per_prompt + self.seconds[slot] + sum(self.prefix_seconds[run] for run in row.path)
+            self.seconds_per_prompt
+            + self.seconds[slot]
+            + sum(self.prefix_seconds[prefix] for prefix in row.path)
         )
         new = self.new[slot, : self.new_counts[slot]].tolist()
         return self.ending.build_prediction(id, len(ids), new, float(seconds))
@@ -259,20 +263,20 @@ class Engine:
         del self.prompts[row.prompt]
         self.users.subtract(row.path)
         # Longest first: a prefix cache must release a child prefix before its parent.
-        for run in reversed(row.path):
-            if self.users[run] == 0:
-                self._drop_prefix(run)
+        for prefix in reversed(row.path):
+            if self.users[prefix] == 0:
+                self._drop_prefix(prefix)
 
-    def _drop_prefix(self, run: int) -> None:
+    def _drop_prefix(self, prefix: int) -> None:
         """Drop a prefix that no row uses any more."""
-        self.cache.prefixes.pop(run, None)
-        del self.prefixes[run], self.prefix_seconds[run], self.users[run]
+        self.cache.prefixes.pop(prefix, None)
+        del self.prefixes[prefix], self.prefix_seconds[prefix], self.users[prefix]
 
     def _move_rows(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Move rows to other slots, all at once."""
         if not targets:
             return
-        self.cache.move(sources, targets, int(self.length[sources].max()))
+        self.cache.move_slots(sources, targets, int(self.length[sources].max()))
         for array in (self.new, self.new_counts, self.length, self.token, self.seconds):
             array[targets] = array[sources]
         moved = [self.active[source] for source in sources]
@@ -294,9 +298,9 @@ class Engine:
         """Give slots to the next `count` rows and prefill all but their last tokens."""
         rows = [self.waiting.pop() for _ in range(count)]
         rows.sort(key=lambda row: -len(row.own_tokens))
-        for run in sorted({run for row in rows for run in row.path}):
-            if run not in self.cache.prefixes:
-                self._compute_prefix(run)
+        for prefix in sorted({prefix for row in rows for prefix in row.path}):
+            if prefix not in self.cache.prefixes:
+                self._compute_prefix(prefix)
         for some in _group_prefills(
             rows, _get_device_entry(MAX_PREFILL_TOKENS, self.forward.device)
         ):
@@ -316,17 +320,17 @@ class Engine:
     def _compute_prefix(self, index: int) -> None:
         """Compute a shared prefix into the KV cache."""
         started = time.perf_counter()
-        run: SharedPrefix = self.prefixes[index]
+        prefix: SharedPrefix = self.prefixes[index]
         self.cache.plan = ForwardPlan(
-            "run",
-            prefixes=[(before, None) for before in run.path[:-1]],
+            "prefix",
+            prefixes=[(before, None) for before in prefix.path[:-1]],
             prefix=index,
-            width=len(run.tokens),
-            adapters=[run.adapter],
+            width=len(prefix.tokens),
+            adapters=[prefix.adapter],
         )
-        ids = torch.tensor([run.tokens], device=self.forward.device)
-        self.forward(ids, build_positions([run.position], len(run.tokens), ids.device))
-        self.prefix_seconds[index] = (time.perf_counter() - started) / run.user_count
+        ids = torch.tensor([prefix.tokens], device=self.forward.device)
+        self.forward(ids, build_positions([prefix.position], len(prefix.tokens), ids.device))
+        self.prefix_seconds[index] = (time.perf_counter() - started) / prefix.user_count
 
     def _prefill(self, rows: Sequence[SequenceSlot], first: int) -> None:
         """Prefill new rows, whose slots begin at `first`."""
@@ -334,7 +338,11 @@ class Engine:
         padded = [row.own_tokens[:-1] + [0] * (width + 1 - len(row.own_tokens)) for row in rows]
         adapters = [row.adapter for row in rows]
         self.cache.plan = ForwardPlan(
-            "fill", prefixes=self._list_prefixes(rows), first=first, width=width, adapters=adapters
+            "prefill",
+            prefixes=self._list_prefixes(rows),
+            first=first,
+            width=width,
+            adapters=adapters,
         )
         ids = torch.tensor(padded, device=self.forward.device)
         self.forward(ids, build_positions([row.position for row in rows], width, ids.device))
@@ -343,12 +351,12 @@ class Engine:
         """Return the prefixes that some rows attend to, each with its rows (None: all)."""
         users: dict[int, list[int]] = {}
         for place, row in enumerate(rows):
-            for run in row.path:
-                users.setdefault(run, []).append(place)
+            for prefix in row.path:
+                users.setdefault(prefix, []).append(place)
         device = self.forward.device
         return [
-            (run, None if len(some) == len(rows) else torch.tensor(some, device=device))
-            for run, some in sorted(users.items())
+            (prefix, None if len(some) == len(rows) else torch.tensor(some, device=device))
+            for prefix, some in sorted(users.items())
         ]
 
 
@@ -374,7 +382,9 @@ def _group_prefills(rows: Sequence[SequenceSlot], most: int) -> Iterator[list[Se
     for row in rows:
         longest = len(some[0].own_tokens) if some else 0
         alone = longest > MAX_BATCHED_PREFILL
-        if some and (alone or longest * (len(some) + 1) > most or 2 * len(row.own_tokens) < longest):
+        if some and (
+            alone or longest * (len(some) + 1) > most or 2 * len(row.own_tokens) < longest
+        ):
             yield some
             some = []
         some.append(row)

@@ -152,18 +152,18 @@ def _run_through_engine(
     a, b = count // 3, count // 2
     row, shorter = ids[b:-1], ids[b:-3]
     both: list[tuple[int, torch.Tensor | None]] = [(0, None), (1, None)]
-    cache.plan = ForwardPlan("run", prefix=0, width=a)
+    cache.plan = ForwardPlan("prefix", prefix=0, width=a)
     forward(torch.tensor([ids[:a]], device=device), build_positions([0], a, device))
-    cache.plan = ForwardPlan("run", prefixes=both[:1], prefix=1, width=b - a)
+    cache.plan = ForwardPlan("prefix", prefixes=both[:1], prefix=1, width=b - a)
     forward(torch.tensor([ids[a:b]], device=device), build_positions([a], b - a, device))
     width = len(row)
-    cache.plan = ForwardPlan("fill", prefixes=both, width=width)
+    cache.plan = ForwardPlan("prefill", prefixes=both, width=width)
     padded = torch.tensor([row, [*shorter, 0, 0]], device=device)
     forward(padded, build_positions([b, b], width, device))
     steps = []
     for step in range(2):
         columns = torch.tensor([width + step, width - 2 + step], device=device)
-        cache.plan = ForwardPlan("step", prefixes=both, width=width + step + 1, columns=columns)
+        cache.plan = ForwardPlan("decode", prefixes=both, width=width + step + 1, columns=columns)
         # The longer row's second logits are not compared.
         inputs = torch.tensor([[ids[-1]], [ids[-3 + step]]], device=device)
         steps.append(forward(inputs, columns[:, None] + b))

@@ -1,10 +1,10 @@
 """A KV cache that holds shared prefixes once, and rows in buffers that grow in steps.
 
-A forward pass is one of three kinds (`Call.kind`):
+A forward pass is one of three kinds (`ForwardPlan.kind`):
 
-- run: computes one shared prefix, stored as (heads, tokens, size) for each layer;
-- fill: prefills the own tokens of new rows except the last, into the rows' slots, padded right;
-- step: decodes one token for each active row, written behind the row's own tokens.
+- prefix: computes one shared prefix, stored as (heads, tokens, size) for each layer;
+- prefill: computes the own tokens of new rows except the last, into the rows' slots, padded right;
+- decode: computes one token for each active row, written behind the row's own tokens.
 
 A row's buffer holds only its own tokens; `attention.py` attends to the prefixes before them.
 Transformers' layers call `update` as they do with any cache.
@@ -28,7 +28,7 @@ KeyValue = tuple[torch.Tensor, torch.Tensor]
 class ForwardPlan:
     """The plan of one forward pass."""
 
-    kind: Literal["run", "fill", "step"]
+    kind: Literal["prefix", "prefill", "decode"]
     """Compute a shared prefix, prefill rows, or decode one step."""
     prefixes: Sequence[tuple[int, torch.Tensor | None]] = ()
     """The prefixes attended to, each with its rows within this pass (None: all rows)."""
@@ -59,7 +59,7 @@ class SharedKVCache(Cache):
         self.max_slots = rows
         self.prefixes: dict[int, dict[int, KeyValue]] = {}
         self.slot_buffers: dict[int, KeyValue] = {}
-        self.plan = ForwardPlan("run")
+        self.plan = ForwardPlan("prefix")
         self._numbers: dict[int, torch.Tensor] = {}
 
     def update(
@@ -71,24 +71,24 @@ class SharedKVCache(Cache):
         **kwargs: Any,
     ) -> KeyValue:
         """Store (rows, heads, tokens, size) keys and values; return the own ones to attend to."""
-        call = self.plan
+        plan = self.plan
         new = key_states, value_states
-        if call.kind == "run":
+        if plan.kind == "prefix":
             kept = key_states[0].clone(), value_states[0].clone()
-            self.prefixes.setdefault(call.prefix, {})[layer_idx] = kept
+            self.prefixes.setdefault(plan.prefix, {})[layer_idx] = kept
             return new
-        own = self._ensure_buffers(layer_idx, new, call.first + len(key_states), call.width)
-        slots = slice(call.first, call.first + len(key_states))
-        if call.kind == "fill":
+        own = self._ensure_buffers(layer_idx, new, plan.first + len(key_states), plan.width)
+        slots = slice(plan.first, plan.first + len(key_states))
+        if plan.kind == "prefill":
             for buffer, states in zip(own, new, strict=True):
-                buffer[slots, :, : call.width] = states
+                buffer[slots, :, : plan.width] = states
             return new
         rows = self._get_slot_numbers(key_states.shape[0], key_states.device)
         for buffer, states in zip(own, new, strict=True):
-            buffer[rows, :, call.columns] = states[:, :, 0]
-        return own[0][slots, :, : call.width], own[1][slots, :, : call.width]
+            buffer[rows, :, plan.columns] = states[:, :, 0]
+        return own[0][slots, :, : plan.width], own[1][slots, :, : plan.width]
 
-    def move(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
+    def move_slots(self, sources: Sequence[int], targets: Sequence[int], width: int) -> None:
         """Copy `width` tokens of rows' own keys and values to other slots."""
         rows = max(*sources, *targets) + 1
         for layer, buffers in list(self.slot_buffers.items()):
@@ -98,8 +98,10 @@ class SharedKVCache(Cache):
 
     def nbytes(self) -> tuple[int, int]:
         """Return the memory held in bytes: (for prefixes, for rows)."""
-        runs = sum(t.nbytes for layers in self.prefixes.values() for kv in layers.values() for t in kv)
-        return runs, sum(t.nbytes for kv in self.slot_buffers.values() for t in kv)
+        prefixes = sum(
+            t.nbytes for layers in self.prefixes.values() for kv in layers.values() for t in kv
+        )
+        return prefixes, sum(t.nbytes for kv in self.slot_buffers.values() for t in kv)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0

@@ -155,7 +155,7 @@ class LoadedModel:
                     fail_request(request, describe_error(error))
                 continue
             if reason is None:
-                batched.append((self._adapters.name(served), request))
+                batched.append((self._adapters.get_name(served), request))
             else:
                 self._alone.append((served, request))
         if batched:
@@ -218,7 +218,7 @@ class LoadedModel:
     def _step_single(self, served: ServedModel, alone: SingleRequestGenerator) -> None:
         """Generate one token of the request that is answered alone."""
         try:
-            with self._adapters.active(served):
+            with self._adapters.activate(served):
                 alone.advance()
         except Exception as error:
             alone.close()
@@ -254,7 +254,7 @@ class LoadedModel:
         busy = self._engine.list_adapters_in_use() if self._engine is not None else set()
         answering = (self._answering[0],) if self._answering is not None else ()
         waiting = itertools.chain((served for served, _ in self._alone), answering, joining)
-        return busy | {self._adapters.name(served) for served in waiting}
+        return busy | {self._adapters.get_name(served) for served in waiting}
 
     def _forget(self, adapter: str) -> None:
         """Drop what the engine caches for an adapter."""

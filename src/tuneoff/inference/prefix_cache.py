@@ -38,8 +38,8 @@ class PrefixMatch:
 class PrefixCache:
     """The shared prefixes of an engine, with at most `most_tokens` in idle ones."""
 
-    def __init__(self, runs: Mapping[int, SharedPrefix], most_tokens: int) -> None:
-        self._runs, self.max_idle_tokens = runs, most_tokens
+    def __init__(self, prefixes: Mapping[int, SharedPrefix], most_tokens: int) -> None:
+        self._prefixes, self.max_idle_tokens = prefixes, most_tokens
         self._below: dict[tuple[str | None, int], list[int]] = {}
         # LRU order, oldest first. A child prefix is always released before its parent, so children
         # precede parents.
@@ -57,13 +57,13 @@ class PrefixCache:
         while True:
             whole, part, longest = -1, None, 0
             for number in self._below.get((adapter, path[-1] if path else -1), ()):
-                tokens = self._runs[number].tokens
+                tokens = self._prefixes[number].tokens
                 same = count_common_prefix(tokens, ids[held : min(last, held + len(tokens))])
-                if same == len(tokens) and (whole < 0 or same > len(self._runs[whole].tokens)):
+                if same == len(tokens) and (whole < 0 or same > len(self._prefixes[whole].tokens)):
                     whole = number
                 if same > longest:
                     part, longest = (number, same), same
-            saved = len(self._runs[whole].tokens) if whole >= 0 else 0
+            saved = len(self._prefixes[whole].tokens) if whole >= 0 else 0
             if part is not None and longest >= saved + MIN_CACHED_TOKENS:
                 return PrefixMatch(path, held, part)
             if whole < 0:
@@ -75,7 +75,7 @@ class PrefixCache:
         for number in path:
             if number in self._idle:
                 del self._idle[number]
-                self._idle_tokens -= len(self._runs[number].tokens)
+                self._idle_tokens -= len(self._prefixes[number].tokens)
 
     def mark_unused(self, number: int, kept: bool = True) -> list[int]:
         """Mark a prefix as idle; return the prefixes to drop for it.
@@ -84,7 +84,7 @@ class PrefixCache:
             kept: False: drop the prefix itself.
         """
         self._idle[number] = None
-        self._idle_tokens += len(self._runs[number].tokens)
+        self._idle_tokens += len(self._prefixes[number].tokens)
         dropped = [] if kept else [self._drop(number)]
         while self._idle_tokens > self.max_idle_tokens:
             dropped.append(self._drop(next(iter(self._idle))))
@@ -92,12 +92,12 @@ class PrefixCache:
 
     def drop_adapter(self, adapter: str) -> list[int]:
         """Drop the idle prefixes of an adapter that is being removed; return them."""
-        return [self._drop(n) for n in list(self._idle) if self._runs[n].adapter == adapter]
+        return [self._drop(n) for n in list(self._idle) if self._prefixes[n].adapter == adapter]
 
     def _drop(self, number: int) -> int:
         """Remove an idle prefix and return its number."""
         del self._idle[number]
-        self._idle_tokens -= len(self._runs[number].tokens)
+        self._idle_tokens -= len(self._prefixes[number].tokens)
         siblings = self._below[self._key(number)]
         siblings.remove(number)
         if not siblings:
@@ -106,8 +106,8 @@ class PrefixCache:
 
     def _key(self, number: int) -> tuple[str | None, int]:
         """Return a prefix's adapter and parent (-1: none)."""
-        run = self._runs[number]
-        return run.adapter, run.path[-2] if len(run.path) > 1 else -1
+        prefix = self._prefixes[number]
+        return prefix.adapter, prefix.path[-2] if len(prefix.path) > 1 else -1
 
 
 class PromptHistory:

@@ -57,14 +57,14 @@ def group_prompts(
     Among the rows of one prefix the longest come first: rows are padded to each other, and the
     longest should not start last.
     """
-    runs, ends = _find_prefixes(prompts, least_saved)
+    prefixes, ends = _find_prefixes(prompts, least_saved)
     rows = []
     for index, prompt in enumerate(prompts):
         path = ends[index]
-        position = runs[path[-1]].position + len(runs[path[-1]].tokens) if path else 0
+        position = prefixes[path[-1]].position + len(prefixes[path[-1]].tokens) if path else 0
         rows.append(SequenceSlot(index, path, position, list(prompt[position:])))
     rows.sort(key=lambda row: (row.path[-1] if row.path else -1, -len(row.own_tokens)))
-    return runs, rows
+    return prefixes, rows
 
 
 def _find_prefixes(
@@ -83,7 +83,7 @@ def _find_prefixes(
     users: Counter[int] = Counter()
     for end in tree.end_nodes:
         users.update(tree.path(end))
-    runs: list[SharedPrefix] = []
+    prefixes: list[SharedPrefix] = []
     # By node: the path of kept prefixes down to it, and their number of tokens.
     kept: list[tuple[tuple[int, ...], int]] = []
     for index, node in enumerate(tree.nodes):
@@ -92,13 +92,13 @@ def _find_prefixes(
         if (users[index] - 1) * (end - held) >= least_saved:
             # Include the tokens of parents that were not kept: this node's prompts have those too.
             tokens = _collect_last_tokens(tree.tokens, tree.previous, node.end - 1, end - held)
-            path = (*path, len(runs))
-            runs.append(SharedPrefix(tokens, held, path, users[index]))
+            path = (*path, len(prefixes))
+            prefixes.append(SharedPrefix(tokens, held, path, users[index]))
             held = end
         kept.append((path, held))
     for index, end in zip(several, tree.end_nodes, strict=True):
         ends[index] = kept[end][0]
-    return runs, ends
+    return prefixes, ends
 
 
 def _collect_last_tokens(

@@ -75,7 +75,7 @@ class InFlightCounter:
     def __init__(self) -> None:
         self._lock, self._count = threading.Lock(), 0
 
-    def counted(self, request: GenerationRequest) -> GenerationRequest:
+    def track(self, request: GenerationRequest) -> GenerationRequest:
         """Return the request, counted until it gets its last piece.
 
         It gets nothing after its last piece, even if a failure hits the whole batch.
@@ -138,11 +138,11 @@ class Generation:
         place = int(np.searchsorted(below, self._random.random() * below[-1], side="right"))
         return min(place, int(np.searchsorted(below, below[-1])))
 
-    def saw(self, chance: TokenLogprob) -> None:
+    def add_logprob(self, chance: TokenLogprob) -> None:
         """Add the log-probability of the next token, where another engine chose it."""
         self._chances.append(chance)
 
-    def ended(self) -> None:
+    def finish(self) -> None:
         """End the generation because no more tokens come."""
         self._close("length" if len(self.new) >= self.request.max_tokens else "stop")
 
@@ -171,19 +171,19 @@ class Generation:
         places = [place for stop in stops if (place := self._untold.find(stop)) >= 0]
         if places:
             self._untold, reason = self._untold[: min(places)], "stop"
-        self._tell(reason)
+        self._report(reason)
         return reason is not None
 
-    def _tell(self, reason: str | None) -> None:
+    def _report(self, reason: str | None) -> None:
         """Report the text that is ready, and the finish reason if there is one."""
-        ready = len(self._untold) if reason else self._settled()
+        ready = len(self._untold) if reason else self._count_reportable()
         if not (reason or ready or self._chances):
             return
         text, self._untold = self._untold[:ready], self._untold[ready:]
         chances, self._chances = tuple(self._chances), []
         self.request.tell(Delta(text, chances, reason, len(self.new), self.tokens_cached))
 
-    def _settled(self) -> int:
+    def _count_reportable(self) -> int:
         """Return how many characters may be reported: none that may begin a stop string."""
         end = len(self._untold)
         for stop in self.request.stop:

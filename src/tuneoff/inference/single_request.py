@@ -78,7 +78,7 @@ class SingleRequestGenerator:
                     stopping_criteria=[telling],
                 )
             if not (telling.done or self._closing):
-                self._answer.ended()  # by a stopping criterion of the model's own
+                self._answer.finish()  # by a stopping criterion of the model's own
         except Exception as error:
             self._error = error
         finally:

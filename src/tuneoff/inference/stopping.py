@@ -65,7 +65,9 @@ class StopCriteria:
         text = self._text(new)
         return any(stop in text for stop in self.stop)
 
-    def build_prediction(self, id: str, tokens_in: int, new: Sequence[int], seconds: float) -> Prediction:
+    def build_prediction(
+        self, id: str, tokens_in: int, new: Sequence[int], seconds: float
+    ) -> Prediction:
         """Return the prediction with the answer up to where it ends.
 
         `tokens_out` counts the tokens that the answer needs, without the end token and without

@@ -55,7 +55,7 @@ class TransformersBackend:
 
     def submit(self, served: ServedModel, request: GenerationRequest) -> None:
         """Queue a request; return at once."""
-        self._queue.put((served, self._unfinished.counted(request)))
+        self._queue.put((served, self._unfinished.track(request)))
 
     def unfinished(self) -> int:
         """Return the number of requests in flight."""

@@ -70,7 +70,7 @@ class VllmBackend:
 
     def submit(self, served: ServedModel, request: GenerationRequest) -> None:
         """Start answering a request; return at once."""
-        answering = self._answer(served, self._unfinished.counted(request))
+        answering = self._answer(served, self._unfinished.track(request))
         asyncio.run_coroutine_threadsafe(answering, self._loop)
 
     def forget(self, served: ServedModel) -> None:
@@ -132,10 +132,10 @@ class VllmBackend:
                 logprobs = new.logprobs or [None] * len(new.token_ids)
                 for token, chance in zip(new.token_ids, logprobs, strict=True):
                     if chance is not None:
-                        answer.saw(_convert_logprob(token, chance, request.logprobs or 0))
+                        answer.add_logprob(_convert_logprob(token, chance, request.logprobs or 0))
                     if answer.accept_token(token, token in base.ends):
                         return
-        answer.ended()  # by an end token that vLLM does not return
+        answer.finish()  # by an end token that vLLM does not return
 
     def _build_lora_request(self, served: ServedModel) -> Any:
         """Return vLLM's reference to a model's adapter; None for the base alone."""

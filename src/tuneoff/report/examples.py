@@ -155,14 +155,18 @@ class AnsweredExamples:
 
     def _examples(self, places: Sequence[int]) -> Iterator[Example]:
         """Yield the examples without their answers."""
-        for row in self._tests.at(places):
+        for row in self._tests.read_at(places):
             if row is not None:
                 yield Example(row["id"], row["inputs"], row["completion"], row["meta"])
 
     def _read(self, of: _AnswerFiles, places: Iterable[int]) -> Iterator[ShownAnswer]:
         """Yield one contender's answers to some examples."""
         places = list(places)
-        rows = (of.scores.at(places), of.predictions.at(places), of.details.at(places))
+        rows = (
+            of.scores.read_at(places),
+            of.predictions.read_at(places),
+            of.details.read_at(places),
+        )
         for row, answer, results in zip(*rows, strict=True):
             scored, answer = from_dict(ScoredRow, row or {}), answer or {"prediction": ""}
             wrong = find_error_class(scored, self._metric, self._names)

@@ -56,13 +56,13 @@ class UploadForm:
             self._parser = MultipartParser(
                 boundary,
                 {
-                    "on_part_begin": self._begins,
+                    "on_part_begin": self._start_part,
                     "on_header_field": self._collect_header_name,
                     "on_header_value": self._collect_header_value,
                     "on_header_end": self._finish_header,
                     "on_headers_finished": self._read_part_name,
-                    "on_part_data": self._data,
-                    "on_part_end": self._ends,
+                    "on_part_data": self._collect_data,
+                    "on_part_end": self._finish_part,
                     "on_end": self._mark_complete,
                 },
             )
@@ -84,7 +84,7 @@ class UploadForm:
         if not self._ended:
             raise _build_malformed("its end is missing")
 
-    def _begins(self) -> None:
+    def _start_part(self) -> None:
         """Start a part."""
         self._part, self._disposition, self._value = "", b"", b""
         self._header, self._text = b"", b""
@@ -122,7 +122,7 @@ class UploadForm:
             printable = "".join(c for c in filename if c.isprintable())[:MAX_NAME_LENGTH]
             self.filename = printable or DEFAULT_NAME
 
-    def _data(self, data: bytes, start: int, end: int) -> None:
+    def _collect_data(self, data: bytes, start: int, end: int) -> None:
         """Pass the file's bytes on; collect the purpose."""
         if self._part == "file":
             self._take(data[start:end])
@@ -131,7 +131,7 @@ class UploadForm:
         if len(self._value) > MAX_VALUE_BYTES:
             raise ApiError(400, f"{self._part} is too long.", self._part, "invalid_value")
 
-    def _ends(self) -> None:
+    def _finish_part(self) -> None:
         """Pass the purpose on when its part is complete."""
         if self._part == "purpose":
             self._told(_decode(self._value))
@@ -158,12 +158,12 @@ class TrainingFileValidator:
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             self._rest += end
-            self._line(bytes(self._rest))
+            self._validate_line(bytes(self._rest))
             self._rest.clear()
         self._rest += rest
         if len(self._rest) > MAX_LINE_BYTES:
             self._number += 1
-            raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
+            raise self._build_error(f"it is longer than {MAX_LINE_BYTES} bytes")
 
     def finish(self) -> None:
         """Validate the last line.
@@ -171,32 +171,32 @@ class TrainingFileValidator:
         Raises:
             ApiError: the last line is not an example, or there is no example at all.
         """
-        self._line(bytes(self._rest))
+        self._validate_line(bytes(self._rest))
         if not self.examples:
             raise ApiError(400, "The file holds no example.", "file", "invalid_file_format")
 
-    def _line(self, line: bytes) -> None:
+    def _validate_line(self, line: bytes) -> None:
         """Validate one line and count its example."""
         self._number += 1
         if len(line) > MAX_LINE_BYTES:
-            raise self._refused(f"it is longer than {MAX_LINE_BYTES} bytes")
+            raise self._build_error(f"it is longer than {MAX_LINE_BYTES} bytes")
         try:
             text = line.decode("utf-8-sig" if self._number == 1 else "utf-8")
             if "\r" in text.rstrip("\r"):
-                raise self._refused("it holds a carriage return; end lines with a line feed")
+                raise self._build_error("it holds a carriage return; end lines with a line feed")
             if not text.strip():
                 return
             value = parse_json(text)
         except DataError as error:
-            raise self._refused(str(error).rstrip(".")) from None
+            raise self._build_error(str(error).rstrip(".")) from None
         except ValueError:
-            raise self._refused("it is not a JSON object in UTF-8") from None
+            raise self._build_error("it is not a JSON object in UTF-8") from None
         problem = find_fault(value)
         if problem is not None:
-            raise self._refused(problem)
+            raise self._build_error(problem)
         self.examples += 1
 
-    def _refused(self, why: str) -> ApiError:
+    def _build_error(self, why: str) -> ApiError:
         """Return the error for the current line."""
         return ApiError(
             400,

@@ -42,7 +42,7 @@ class JsonlIndex:
     def __len__(self) -> int:
         return sum(start >= 0 for start in self._starts)
 
-    def at(self, places: Iterable[int]) -> Iterator[dict[str, Any] | None]:
+    def read_at(self, places: Iterable[int]) -> Iterator[dict[str, Any] | None]:
         """Yield the rows of some numbers; None where there is none."""
         if not self._path.exists():
             yield from (None for _ in places)

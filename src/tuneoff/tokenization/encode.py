@@ -63,11 +63,11 @@ class Encoder:
         spellings = self.spellings
         if spellings is None:
             return self.tokenizer.encode(template.render(turns))
-        suspected = [isinstance(text, str) and spellings.may_be_in(text) for text in contents]
+        suspected = [isinstance(text, str) and spellings.can_occur_in(text) for text in contents]
         if not any(suspected):
             return self.tokenizer.encode(template.render(turns))
         spans = [
-            spellings.spans(content, self._control_spans(content)) if suspect else []
+            spellings.find_spans(content, self._control_spans(content)) if suspect else []
             for content, suspect in zip(contents, suspected, strict=True)
         ]
         rendered = render_with_spans(template.render, turns, spans)
@@ -156,12 +156,14 @@ def build_offline_encoder(
         names: its special tokens by role.
     """
 
-    def encode(text: str) -> tuple[list[int], list[Span]]:
+    def encode_with_spans(text: str) -> tuple[list[int], list[Span]]:
         encoding = backend.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def build(special: Special) -> TextTokenizer:
-        return FastTokenizer(backend, special, encode, lambda text: encode(text)[0])
+        return FastTokenizer(
+            backend, special, encode_with_spans, lambda text: encode_with_spans(text)[0]
+        )
 
     added = backend.get_added_tokens_decoder()
     special = _find_special(build, added, set(names.values()), template, _get_normalizer(backend))
@@ -203,7 +205,7 @@ def _find_special(
 def _build_spellings(special: Special) -> Spellings | None:
     """Return the spellings of special tokens; None if there are none."""
     normalize = None if special.normalize is _keep_text else special.normalize
-    return Spellings.of((added.content for added in special.tokens.values()), normalize)
+    return Spellings.build((added.content for added in special.tokens.values()), normalize)
 
 
 def _get_normalizer(backend: Tokenizer) -> Callable[[str], str]:
@@ -222,15 +224,15 @@ def _build_text_tokenizer(tokenizer: Any, special: Special) -> TextTokenizer:
     if not tokenizer.is_fast:
         return SlowTokenizer(tokenizer, special)
 
-    def encode(text: str) -> tuple[list[int], list[Span]]:
+    def encode_with_spans(text: str) -> tuple[list[int], list[Span]]:
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return encoding["input_ids"], encoding["offset_mapping"]
 
-    def ids(text: str) -> list[int]:
-        ids_of_text: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids_of_text
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
-    return FastTokenizer(tokenizer.backend_tokenizer, special, encode, ids)
+    return FastTokenizer(tokenizer.backend_tokenizer, special, encode_with_spans, encode)
 
 
 # A word that no template and no vocabulary contains.

@@ -78,14 +78,14 @@ class TokenCounter:
         bos = self.tokenizer.token_to_id(self.special["bos_token"]) if self.adds_bos else None
         return [*([] if bos is None else [bos]), *self.encoder.encode_text(prompt)]
 
-    def prompt(
+    def count_prompt(
         self, prompt: str | Sequence[Mapping[str, str]], today: datetime.date | None = None
     ) -> int:
         """Return the number of tokens of a prompt, a plain text or chat turns."""
         return len(self.encode_prompt(prompt, today))
 
     @property
-    def known(self) -> int:
+    def vocabulary_size(self) -> int:
         """Return the number of ids that the tokenizer may produce: the greatest plus one."""
         added = self.tokenizer.get_added_tokens_decoder()
         return max(
@@ -97,7 +97,7 @@ class TokenCounter:
         eos = self.tokenizer.token_to_id(self.special.get("eos_token", ""))
         return [*self.encoder.encode_text(text), *([] if eos is None else [eos])]
 
-    def completion(self, text: str) -> int:
+    def count_completion(self, text: str) -> int:
         """Return the number of tokens of an answer, with its end token."""
         return self.count(text) + 1
 

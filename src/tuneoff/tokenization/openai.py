@@ -44,37 +44,37 @@ class HostedCounter:
 
     encoding: Encoding
 
-    def text(self, text: str) -> int:
+    def count_text(self, text: str) -> int:
         """Return the number of tokens of a text; special tokens in it count as text."""
         try:
             return _get_count_function(self.encoding)(text)
         except UnicodeEncodeError:
             return _get_count_function(self.encoding)(_replace_surrogates(text))
 
-    def ids(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Return the token ids of a text."""
         return list(_load_tokenizer(self.encoding).encode(_replace_surrogates(text)))
 
-    def raw(self, messages: Iterable[Mapping[str, str]]) -> int:
+    def count_contents(self, messages: Iterable[Mapping[str, str]]) -> int:
         """Return the tokens of the turns' contents alone (`tokens_raw`)."""
-        return sum(self.text(message["content"]) for message in messages)
+        return sum(self.count_text(message["content"]) for message in messages)
 
-    def message(self, message: Mapping[str, str]) -> int:
+    def count_message(self, message: Mapping[str, str]) -> int:
         """Return the tokens of one turn, with its role, name and framing."""
         count = (
             PER_MESSAGE
             + _count_word(self.encoding, message["role"])
-            + self.text(message["content"])
+            + self.count_text(message["content"])
         )
         name = message.get("name")
-        return count + (PER_NAME + self.text(name) if name else 0)
+        return count + (PER_NAME + self.count_text(name) if name else 0)
 
-    def conversation(self, messages: Iterable[Mapping[str, str]]) -> int:
+    def count_conversation(self, messages: Iterable[Mapping[str, str]]) -> int:
         """Return the tokens of turns as the model sees them (`tokens_templated`).
 
         The turns are a whole training example, or a prompt up to the answer.
         """
-        return PER_CONVERSATION + sum(map(self.message, messages))
+        return PER_CONVERSATION + sum(map(self.count_message, messages))
 
 
 def build_counter(model: str) -> HostedCounter:
@@ -90,7 +90,7 @@ def count_billed_tokens(
 ) -> int:
     """Return the tokens that OpenAI bills for one training example in one epoch
     (`tokens_billed`)."""
-    return min(counter.conversation(messages), find_training_limit(model))
+    return min(counter.count_conversation(messages), find_training_limit(model))
 
 
 def find_training_limit(model: str) -> int:

@@ -55,7 +55,7 @@ class Spellings:
     """Normalizes a text as the tokenizer does; None: it does not."""
 
     @classmethod
-    def of(
+    def build(
         cls, texts: Iterable[str], normalize: Callable[[str], str] | None = None
     ) -> Spellings | None:
         """Return the spellings of these tokens; None if there are none."""
@@ -73,13 +73,13 @@ class Spellings:
             normalize=normalize,
         )
 
-    def may_be_in(self, text: str) -> bool:
+    def can_occur_in(self, text: str) -> bool:
         """Return whether a content spells a token, alone or together with the text around it."""
         if self.pattern.search(text) or self._find_edges(text):
             return True
         return self.normalize is not None and bool(self.pattern.search(self.normalize(text)))
 
-    def spans(self, text: str, controls: Iterable[Span]) -> list[Span]:
+    def find_spans(self, text: str, controls: Iterable[Span]) -> list[Span]:
         """Return the spans in which a content spells tokens.
 
         Args:

@@ -113,14 +113,14 @@ class FastTokenizer:
 
     backend: Tokenizer
     special: Special
-    encode: Callable[[str], tuple[list[int], list[Span]]]
+    encode_with_spans: Callable[[str], tuple[list[int], list[Span]]]
     """Returns a text's token ids, and the span of characters of each."""
-    ids: Callable[[str], list[int]]
+    encode: Callable[[str], list[int]]
     """Returns a text's token ids."""
 
     def find_controls(self, text: str) -> tuple[list[int], list[Control]]:
         """Return a text's token ids, and the control tokens among them."""
-        ids, spans = self.encode(text)
+        ids, spans = self.encode_with_spans(text)
         controls = [
             (token, start, end)
             for token, (start, end) in zip(ids, spans, strict=True)
@@ -188,7 +188,7 @@ class SlowTokenizer:
     tokenizer: Any
     special: Special
 
-    def ids(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Return a text's token ids, special tokens included."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
@@ -206,7 +206,7 @@ class SlowTokenizer:
                 while added.rstrip and end < len(text) and text[end].isspace():
                     end += 1
                 controls.append((token, start, end))
-        return self.ids(text), controls
+        return self.encode(text), controls
 
     def encode_as_text(self, text: str, controls: Sequence[Control] = ()) -> list[int]:
         """Return token ids in which only `controls` are control tokens."""

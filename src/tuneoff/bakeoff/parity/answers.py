@@ -234,7 +234,11 @@ def join_rows(
         if row.id in examples:
             of = examples[row.id]
             yield replace(
-                row, prediction=row.raw_prediction, reference=of.completion, meta=of.meta, inputs=of.inputs
+                row,
+                prediction=row.raw_prediction,
+                reference=of.completion,
+                meta=of.meta,
+                inputs=of.inputs,
             )
 
 

@@ -136,7 +136,14 @@ def build_run_rows(chosen: RunContender) -> list[list[ScoringInput]]:
         for sample, predictions in enumerate(split_by_sample(settings, directory)):
             rows += [
                 ScoringInput(
-                    r.id, r.reference, r.raw_prediction, r.meta, r.error, r.inputs, r.is_unfinished, sample
+                    r.id,
+                    r.reference,
+                    r.raw_prediction,
+                    r.meta,
+                    r.error,
+                    r.inputs,
+                    r.is_unfinished,
+                    sample,
                 )
                 for r in build_scoring_inputs(test, predictions)
             ]

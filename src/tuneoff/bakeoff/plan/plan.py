@@ -237,7 +237,7 @@ def _load_shots(bakeoff: BakeOff, examples: ExampleStream) -> dict[int, Example]
         place
         for settings in bakeoff.contenders
         if isinstance(settings, PromptedConfig) and settings.shots
-        for place in find_shot_indices(settings, of("train"), of("test")).all()
+        for place in find_shot_indices(settings, of("train"), of("test")).collect()
     }
     if not places:
         return {}

@@ -62,10 +62,10 @@ class HostedView:
     exact: bool = True
 
     def size(self, example: Example) -> ExampleTokens:
-        turns = prompts.render_messages(example, self.template, self.shots.of(example))
-        prompt = self.counter.conversation(turns)
-        completion = self.counter.text(example.completion)
-        answer = self.counter.message(EMPTY_ANSWER) + completion
+        turns = prompts.render_messages(example, self.template, self.shots.select_for(example))
+        prompt = self.counter.count_conversation(turns)
+        completion = self.counter.count_text(example.completion)
+        answer = self.counter.count_message(EMPTY_ANSWER) + completion
         return ExampleTokens(prompt, completion, prompt + answer)
 
 
@@ -81,15 +81,15 @@ class OpenView:
     exact: bool = False
 
     def size(self, example: Example) -> ExampleTokens:
-        prompt = self.counter.prompt(self.asked(example), self.template.today)
-        completion = self.counter.completion(example.completion)
+        prompt = self.counter.count_prompt(self.asked(example), self.template.today)
+        completion = self.counter.count_completion(example.completion)
         return ExampleTokens(prompt, completion, prompt + completion)
 
     def asked(self, example: Example) -> str | list[prompts.Message]:
         """Return the prompt, as a text or as chat turns."""
         if self.rendering == "text":
-            return prompts.render_text(example, self.template, self.shots.of(example))
-        return prompts.render_messages(example, self.template, self.shots.of(example))
+            return prompts.render_text(example, self.template, self.shots.select_for(example))
+        return prompts.render_messages(example, self.template, self.shots.select_for(example))
 
     def ids(self, example: Example) -> list[int]:
         """Return prompt and answer as token ids."""
@@ -112,16 +112,16 @@ class ApproximateView:
     exact: bool = False
 
     def size(self, example: Example) -> ExampleTokens:
-        prompt = self.counter.text(
-            prompts.render_text(example, self.template, self.shots.of(example))
+        prompt = self.counter.count_text(
+            prompts.render_text(example, self.template, self.shots.select_for(example))
         )
-        completion = self.counter.text(example.completion) + 1
+        completion = self.counter.count_text(example.completion) + 1
         return ExampleTokens(prompt, completion, prompt + completion)
 
     def ids(self, example: Example) -> list[int]:
         """Return prompt and answer as token ids."""
-        text = prompts.render_text(example, self.template, self.shots.of(example))
-        return [*self.counter.ids(text), *self.counter.ids(example.completion)]
+        text = prompts.render_text(example, self.template, self.shots.select_for(example))
+        return [*self.counter.encode(text), *self.counter.encode(example.completion)]
 
 
 @dataclass(slots=True)

@@ -156,7 +156,9 @@ def _find_model(http: HttpRequest, name: str) -> ServedModel:
     """
     settings: ServerConfig = http.app.state.settings
     store: Store = http.app.state.store
-    run_model = next((candidate for candidate in settings.run_models if candidate.name == name), None)
+    run_model = next(
+        (candidate for candidate in settings.run_models if candidate.name == name), None
+    )
     if run_model is not None:
         return run_model
     if name in settings.bases:
