@@ -126,8 +126,8 @@ class Engine:
         """Queue prompts behind those that wait.
 
         Args:
-            prefixes, rows: from `group_prompts`, for the tokens that follow the prefixes `before` in
-                all prompts.
+            prefixes, rows: from `group_prompts`, for the tokens that follow the prefixes `before`
+                in all prompts.
             adapter: the adapter of all of them.
         """
         first, first_prefix = self.added, self.added_prefixes
@@ -141,10 +141,9 @@ class Engine:
             return {"path": path, "position": held + position, "adapter": adapter}
 
         for index, prefix in enumerate(prefixes):
-            self.prefixes[first_prefix + index] = replace(
-                prefix, **placed(prefix.path, prefix.position)
-            )
-            self.prefix_seconds[first_prefix + index] = 0.0
+            number = first_prefix + index
+            self.prefixes[number] = replace(prefix, **placed(prefix.path, prefix.position))
+            self.prefix_seconds[number] = 0.0
         waiting = [
             replace(row, prompt=first + row.prompt, **placed(row.path, row.position))
             for row in rows
