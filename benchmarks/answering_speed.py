@@ -59,7 +59,7 @@ class Noting(StopCriteria):
     ) -> Prediction:
         ended = next((n for n, token in enumerate(new, 1) if token in self.end_tokens), len(new))
         self.noted[id] = list(new[:ended])
-        return super().prediction(id, tokens_in, new, seconds)
+        return super().build_prediction(id, tokens_in, new, seconds)
 
 
 def say(text: str) -> None:
@@ -137,7 +137,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     base = build_stop_criteria(model, tokenizer, ())
 
     def arm(way: Any, size: int) -> tuple[dict[str, list[int]], Callable[[Prompts], Any]]:
-        ending = Noting(base.tokenizer, base.ends, base.stop)
+        ending = Noting(base.tokenizer, base.end_tokens, base.stop)
         most = task.MAX_NEW_TOKENS
         return ending.noted, lambda prompts: way.answer(model, ending, prompts, most, size)
 

@@ -122,7 +122,7 @@ def test_the_server_says_every_turn_or_refuses_it(folder: Path, tmp_path: Path) 
         answer: dict[str, Any] = client.post("/v1/chat/completions", json=body).json()
         return answer
 
-    app = build_app(ServerConfig(tmp_path, {}, served=(served,)))
+    app = build_app(ServerConfig(tmp_path, {}, run_models=(served,)))
     with TestClient(app, base_url="http://127.0.0.1") as client:
         alone, told = (asked(*roles)["usage"]["prompt_tokens"] for roles in (
             ("user",), ("developer", "user")

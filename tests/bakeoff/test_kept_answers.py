@@ -70,7 +70,7 @@ def test_what_is_learned_is_what_is_answered_and_uploaded(tiny_base: Path, answe
     learned = encode_example(tokenizer, example, CHAT_PASS_THROUGH, "text", "completion", 512)
     tokens = [token for token in learned.labels if token != IGNORE_INDEX]
     ending = StopCriteria(tokenizer, (tokenizer.eos_token_id,), ("\n###",))
-    answered = ending.prediction("1", 3, tokens, 0.1)
+    answered = ending.build_prediction("1", 3, tokens, 0.1)
     assert (answered.prediction, answered.finish_reason) == (answer, "stop")
     assert answered.tokens_out == len(tokens) - 1
     assert build_prediction("1", Reply(answer), None).prediction == answer

@@ -127,7 +127,7 @@ def test_runs_take_references_and_options_as_files_do(folder: Path, tmp_path: Pa
         }  # fmt: skip
     example, thought = Example("1", {}, "no"), "<think>yes</think>no"
     (row,) = join_rows([ScoringInput("1", "yes", thought)], {"1": example})
-    assert (row.reference, row.prediction, row.given) == ("no", "no", thought)
+    assert (row.reference, row.prediction, row.raw_prediction) == ("no", "no", thought)
     (tmp_path / "same.py").write_text("def score(e, p):\n    return float(p == e.completion)\n")
     other = tmp_path / "run"
     shutil.copytree(run, other)

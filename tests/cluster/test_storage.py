@@ -40,7 +40,7 @@ def test_what_is_kept_comes_back(storage: TrainingStorage, tmp_path: Path) -> No
         loss="x", **{"loss.jsonl": "1", "checkpoints__checkpoint-4__weights": "w",
                      "checkpoints__.writing__weights": "half", "predictions.jsonl": "p"},
     )  # fmt: skip
-    number = storage.begin("k")
+    number = storage.start_try("k")
     storage.push("k", number, folder)
     assert storage.pull("k", tmp_path / "b")
     # Neither what is being written, nor what is no part of a training.
@@ -52,7 +52,7 @@ def test_what_is_kept_comes_back(storage: TrainingStorage, tmp_path: Path) -> No
 def test_nothing_kept_is_nothing_to_go_on_from(storage: TrainingStorage, tmp_path: Path) -> None:
     assert storage.state("k") is None
     # A number is claimed even by a try that is lost before it writes anything.
-    assert [storage.begin("k"), storage.begin("k")] == [1, 2]
+    assert [storage.start_try("k"), storage.begin("k")] == [1, 2]
     assert storage.state("k") is None
     assert not storage.pull("k", tmp_path / "a")
     assert not storage.has_weights("k")
@@ -71,21 +71,21 @@ def test_a_later_push_replaces_and_leaves_no_rubbish(
     assert storage.pull("k", tmp_path / "b")
     assert content(tmp_path / "b") == {"loss.jsonl": "12", "adapter/w": "w8"}
     assert len(storage._names(storage._place("k", 1))) == 3  # two files and the manifest
-    assert storage.begin("k") == 2
+    assert storage.start_try("k") == 2
 
 
 def test_a_worker_that_was_given_up_disturbs_nobody(
     storage: TrainingStorage, tmp_path: Path
 ) -> None:
     first = training(tmp_path / "a", **{"loss.jsonl": "old"})
-    storage.push("k", storage.begin("k"), first)
-    assert storage.begin("k") == 2
+    storage.push("k", storage.start_try("k"), first)
+    assert storage.start_try("k") == 2
     before = storage.state("k")
     second = training(tmp_path / "b", **{"loss.jsonl": "new"})
     storage.push("k", 2, second)
     assert storage.state("k") != before
     storage.push("k", 1, first)  # it lived on
-    assert storage.begin("k") == 3
+    assert storage.start_try("k") == 3
     assert storage.pull("k", tmp_path / "c")
     assert content(tmp_path / "c") == {"loss.jsonl": "new"}
 
@@ -95,7 +95,7 @@ def test_a_push_that_was_cut_is_not_seen(storage: TrainingStorage, tmp_path: Pat
     half = tmp_path / "half"
     half.write_text("torn")
     storage._put(f"{storage._place('k', 2)}/{'0' * 64}", half)
-    assert storage.begin("k") == 3
+    assert storage.start_try("k") == 3
     assert storage.pull("k", tmp_path / "b")
     assert content(tmp_path / "b") == {"loss.jsonl": "1"}
 

@@ -70,7 +70,7 @@ def test_a_second_try_goes_on_from_the_checkpoint_that_was_kept(
             return lambda done, note="": steps.append(done)
 
     monkeypatch.setattr(worker, "RemoteProgress", lambda board, name: Heard())
-    second = replace(errand, number=storage.begin("key"), board=object())
+    second = replace(errand, number=storage.start_try("key"), board=object())
     assert second.number == 2
     assert worker.tune(second) is None
     assert steps == [3, 4, 5, 6]

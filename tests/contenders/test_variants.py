@@ -31,29 +31,29 @@ def test_usually_there_is_one_in_the_contenders_own_folder(tmp_path: Path) -> No
     for settings in (local(seed=7), PromptedConfig(name="p", id="prompted", base="tiny")):
         (only,) = list_variants(settings)
         mine = work(tmp_path)
-        assert only.work(mine) == mine
-        assert (only.name, only.seed, only.fraction) == ("", None, 1)
+        assert only.build_context(mine) == mine
+        assert (only.get_name, only.seed, only.fraction) == ("", None, 1)
         assert only.settings == settings
 
 
 def test_seeds_come_first_and_parts_are_of_the_first_one(tmp_path: Path) -> None:
     found = list_variants(local(seeds=(5, 3), learning_curve=(1, 0.5, 0.25)))
-    assert [(t.name, t.settings.seed) for t in found] == [
+    assert [(t.get_name, t.settings.seed) for t in found] == [
         ("seed 5", 5),
         ("seed 3", 3),
         ("part 0.25", 5),
         ("part 0.5", 5),
     ]
-    folders = [t.directory(ContenderDir(tmp_path)).path.name for t in found]
+    folders = [t.get_dir(ContenderDir(tmp_path)).path.name for t in found]
     assert folders == ["seed-5", "seed-3", "part-0.25", "part-0.5"]
-    assert [len(t.work(work(tmp_path)).train) for t in found] == [40, 40, 10, 20]
+    assert [len(t.build_context(work(tmp_path)).train) for t in found] == [40, 40, 10, 20]
     assert [t.settings.name for t in found][1:3] == ["lora (seed 3)", "lora (part 0.25)"]
     assert all(t.settings.seeds is t.settings.learning_curve is None for t in found)
 
 
 def test_a_curve_alone_leaves_the_contenders_own_training_where_it_was(tmp_path: Path) -> None:
     own, half = list_variants(local(seed=4, learning_curve=(0.5,)))
-    assert own.directory(ContenderDir(tmp_path)).path == tmp_path
+    assert own.get_dir(ContenderDir(tmp_path)).path == tmp_path
     assert own.settings.name == "lora"
     assert half.settings.seed == 4
 

@@ -133,7 +133,7 @@ def test_a_providers_model_that_ends_is_tuned_again(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     made = bakeoff(HOSTED)
     pricing = RunPricing(made, run)
-    purse = pricing.ledger.purse("mini", None)
+    purse = pricing.ledger.open_budget("mini", None)
     assert purse is not None
     found = pricing.priced(made.contenders[0], measured(planned=12.0)).cost
     assert found.training_usd is None

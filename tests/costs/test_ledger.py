@@ -57,7 +57,7 @@ class Paying(RuleBasedStateMachine):
         """Leave is asked for; then the provider bills at most so much, whoever hears of it."""
         self.count += 1
         tokens = {"training": most} if what == "training" else {"input": most, "output": most // 9}
-        purse = self.ledger.purse(name, PRICE)
+        purse = self.ledger.open_budget(name, PRICE)
         try:
             ticket = purse.authorize(what, f"key {self.count}", **tokens)
         except BudgetError:
@@ -96,7 +96,7 @@ class Paying(RuleBasedStateMachine):
         ticket = self._now(ticket)
         if ticket is not None and ticket.key in self._open():
             before = self.ledger.spent()
-            ticket.purse.authorize("training", ticket.key, training=10**12)
+            ticket.budget.authorize("training", ticket.key, training=10**12)
             assert self.ledger.spent() == before
 
     @rule()
@@ -143,7 +143,7 @@ class Paying(RuleBasedStateMachine):
         """A ticket of the process that lives now; None for leave that was never had."""
         if ticket is None or not self.events.exists() or ticket.key not in self._open():
             return None
-        return LedgerReservation(ticket.purse, self.ledger, ticket.key)
+        return LedgerReservation(ticket.budget, self.ledger, ticket.key)
 
 
 Paying.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -168,7 +168,7 @@ def test_many_threads_stay_below_the_budget(tmp_path: Path) -> None:
 
 def test_an_estimate_raises_what_a_step_may_cost(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "events.jsonl", 1.0)
-    ticket = ledger.purse("a", PRICE).authorize("training", training=100_000)
+    ticket = ledger.open_budget("a", PRICE).authorize("training", training=100_000)
     ticket.increase_to(0.2)  # less than was thought
     assert ledger.spent().uncertain == Decimal("0.31")
     ticket.increase_to(0.9)
@@ -182,7 +182,7 @@ def test_an_estimate_raises_what_a_step_may_cost(tmp_path: Path) -> None:
 
 def test_a_bill_above_the_bound_counts_in_full(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "events.jsonl", 1.0)
-    purse = ledger.purse("a", PRICE)
+    purse = ledger.open_budget("a", PRICE)
     purse.authorize("answering", input=10).settle(input=2_600_000)
     assert ledger.spent().known == Decimal("0.962")
     with pytest.raises(BudgetError):
@@ -191,7 +191,7 @@ def test_a_bill_above_the_bound_counts_in_full(tmp_path: Path) -> None:
 
 def test_what_was_given_back_may_be_had_again(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "events.jsonl", 1.0)
-    purse = ledger.purse("a", PRICE)
+    purse = ledger.open_budget("a", PRICE)
     for _ in range(2):
         purse.authorize("training", "key", training=200_000).release()
         assert ledger.spent() == Spending()
@@ -202,5 +202,5 @@ def test_what_was_given_back_may_be_had_again(tmp_path: Path) -> None:
 
 def test_what_has_no_price_costs_nothing_that_is_known(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "events.jsonl", 0.0)
-    ledger.purse("a", None).authorize("training", training=10**9).settle(training=10**9)
+    ledger.open_budget("a", None).authorize("training", training=10**9).settle(training=10**9)
     assert ledger.spent() == Spending()

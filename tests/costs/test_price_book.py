@@ -215,7 +215,7 @@ def test_cache_writes_and_batches_of_the_newest_models(model: str, usd: str) -> 
 
 def test_the_shipped_book_has_one_price_for_each_day() -> None:
     assert not [
-        finding for finding in price_check.check_book(load_shipped(), TODAY) if finding.wrong
+        finding for finding in price_check.check_book(load_shipped(), TODAY) if finding.is_error
     ]
 
 

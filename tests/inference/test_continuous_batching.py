@@ -84,7 +84,7 @@ def ask(
     ]
     engine.join(requests)
     with use_shared_attention(model.model):
-        while engine.busy():
+        while engine.is_busy():
             engine.advance()
     engine.rest()
     ties = 0
@@ -187,16 +187,16 @@ def test_who_left_the_line_is_not_computed() -> None:
         for ids, pieces in zip(prompts, told, strict=True)
     ]
     engine.join([(None, request) for request in requests])
-    assert len(engine.runs) == 1  # which two of them share
+    assert len(engine.prefixes) == 1  # which two of them share
     with use_shared_attention(model.model):
         engine.advance()
         for request in requests[1:3]:
             request.cancelled.set()
-        while engine.busy():
+        while engine.is_busy():
             engine.advance()
     ends = [(pieces[-1].finish_reason, pieces[-1].tokens_out) for pieces in told]
     assert ends == [("length", MOST), ("stop", 0), ("stop", 0), ("length", MOST)]
-    assert (idle_bytes(engine), engine.runs, engine.prompts) == (0, {}, {})
+    assert (idle_bytes(engine), engine.prefixes, engine.prompts) == (0, {}, {})
     # Nor is it taken to be there when it is asked again.
     assert ask(model, engine, [(None, prompts[1])])[0] == [0]
 
@@ -232,7 +232,7 @@ def test_an_answer_that_fails_fails_alone() -> None:
     ]
     engine.join([(None, each) for pair in zip(fine, bad, strict=True) for each in pair])
     with use_shared_attention(model.model):
-        while engine.busy():
+        while engine.is_busy():
             engine.advance()
     assert sorted(piece.error or "" for piece in told)[1:] == ["no number", "nobody there"]
     for ids, pieces in zip(prompts, good, strict=True):
@@ -268,7 +268,7 @@ def test_any_order_of_requests_with_any_adapters(seed: int) -> None:
         cached, found = ask(model, engine, asked)
         ties, hits = ties + found, hits + sum(cached)
     assert ties <= 2
-    assert hits > 0 or engine._kept.most_tokens < 10_000
+    assert hits > 0 or engine._kept.max_idle_tokens < 10_000
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

@@ -136,11 +136,11 @@ def test_shared_keys_are_held_once_and_let_go() -> None:
     state.advance()
     # 2 layers of keys and values, 2 heads of 8 float32 numbers.
     token = 2 * 2 * 2 * 8 * 4
-    assert [len(run.tokens) for run in state.runs.values()] == [40]
+    assert [len(run.tokens) for run in state.prefixes.values()] == [40]
     runs, rows = state.cache.nbytes()
     assert runs == 40 * token
     assert rows == 20 * 64 * token  # 64: the first step of growth, prompts' own parts are short
-    while state.busy():
+    while state.is_busy():
         state.advance()
     assert state.cache.nbytes()[0] == 0
 

@@ -23,14 +23,14 @@ def test_runs_and_rows_are_the_prompts() -> None:
     assert len(runs) == 3
     for row in rows:
         shared = [token for run in row.path for token in runs[run].tokens]
-        assert shared + row.own == prompts[row.prompt]
+        assert shared + row.own_tokens == prompts[row.prompt]
         assert row.position == len(shared)
-        assert row.own
+        assert row.own_tokens
     assert sorted(row.prompt for row in rows) == list(range(60))
     for index, run in enumerate(runs):
         assert run.path[-1] == index
         assert run.position == sum(len(runs[before].tokens) for before in run.path[:-1])
-        assert run.users == sum(index in row.path for row in rows)
+        assert run.user_count == sum(index in row.path for row in rows)
 
 
 def test_rows_of_a_run_are_neighbours_longest_first() -> None:
@@ -39,7 +39,7 @@ def test_rows_of_a_run_are_neighbours_longest_first() -> None:
     assert len(runs) == 2
     paths = [row.path for row in rows]
     assert paths == sorted(paths)
-    lengths = [len(row.own) for row in rows if row.path == paths[0]]
+    lengths = [len(row.own_tokens) for row in rows if row.path == paths[0]]
     assert lengths == sorted(lengths, reverse=True)
 
 
@@ -48,7 +48,7 @@ def test_what_saves_little_is_not_shared() -> None:
     assert len(group_prompts(prompts, least_saved=100)[0]) == 1
     runs, rows = group_prompts(prompts, least_saved=101)
     assert runs == []
-    assert [row.own for row in rows] == prompts
+    assert [row.own_tokens for row in rows] == prompts
     # A run that is not kept goes to the runs below it.
     prompts = [[*ROOT, *LEFT, n] for n in range(400, 410)] + [[*ROOT, 1]]
     runs, rows = group_prompts(prompts, least_saved=1100)
@@ -58,4 +58,4 @@ def test_what_saves_little_is_not_shared() -> None:
 def test_the_last_token_is_always_ones_own() -> None:
     runs, rows = group_prompts([ROOT, ROOT, [*ROOT, 1], [7]], least_saved=10)
     assert [run.tokens for run in runs] == [ROOT[:-1]]
-    assert {row.prompt: row.own for row in rows} == {0: [99], 1: [99], 2: [99, 1], 3: [7]}
+    assert {row.prompt: row.own_tokens for row in rows} == {0: [99], 1: [99], 2: [99, 1], 3: [7]}

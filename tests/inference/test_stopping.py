@@ -28,11 +28,11 @@ def tokenizer(tiny_base: Path) -> Any:
 def test_an_answer_ends_at_eos_and_at_a_stop_text(tokenizer: Any) -> None:
     ids = tokenizer("depict(hut[A])", add_special_tokens=False)["input_ids"]
     rest = tokenizer("\n\n### Sentence:\nmore", add_special_tokens=False)["input_ids"]
-    ended = StopCriteria(tokenizer, (2,), ()).prediction("1", 3, [*ids, 2, *rest], 0.1)
+    ended = StopCriteria(tokenizer, (2,), ()).build_prediction("1", 3, [*ids, 2, *rest], 0.1)
     assert (ended.prediction, ended.finish_reason, ended.tokens_out) == (
         "depict(hut[A])", "stop", len(ids),
     )  # fmt: skip
-    stopped = StopCriteria(tokenizer, (2,), ("\n###",)).prediction("1", 3, [*ids, *rest], 0.1)
+    stopped = StopCriteria(tokenizer, (2,), ("\n###",)).build_prediction("1", 3, [*ids, *rest], 0.1)
     assert (stopped.prediction, stopped.finish_reason) == ("depict(hut[A])\n", "stop")
     # The first new line is before the stop text, and so belongs to the answer.
     assert stopped.tokens_out == len(ids) + 1
@@ -41,23 +41,23 @@ def test_an_answer_ends_at_eos_and_at_a_stop_text(tokenizer: Any) -> None:
 
 def test_the_first_of_several_stop_texts_counts(tokenizer: Any) -> None:
     ids = tokenizer("one; two | three", add_special_tokens=False)["input_ids"]
-    found = StopCriteria(tokenizer, (2,), ("|", ";")).prediction("1", 3, ids, 0.1)
+    found = StopCriteria(tokenizer, (2,), ("|", ";")).build_prediction("1", 3, ids, 0.1)
     assert found.prediction == "one"
     assert (
-        StopCriteria(tokenizer, (2,), ("!",)).prediction("1", 3, ids, 0.1).finish_reason == "length"
+        StopCriteria(tokenizer, (2,), ("!",)).build_prediction("1", 3, ids, 0.1).finish_reason == "length"
     )
 
 
 @pytest.mark.parametrize("stop", ["\n###", "; ", "é", "]"])
 def test_only_tokens_that_may_complete_a_stop_text_are_looked_at(tokenizer: Any, stop: str) -> None:
     ending = StopCriteria(tokenizer, (2,), (stop,))
-    signs = ending.signs(600)
+    signs = ending.flag_tokens(600)
     assert len(signs) == 600
     assert signs[2] == ENDS_ANSWER
     new = tokenizer(f"abc{stop}de", add_special_tokens=False)["input_ids"]
-    complete = next(n for n in range(1, len(new) + 1) if ending.stopped(new[:n]))
+    complete = next(n for n in range(1, len(new) + 1) if ending.has_stop_text(new[:n]))
     assert signs[new[complete - 1]] == MAY_STOP
-    assert not StopCriteria(tokenizer, (), ()).signs(600).any()
+    assert not StopCriteria(tokenizer, (), ()).flag_tokens(600).any()
 
 
 def test_a_models_other_end_tokens_are_known(tiny_base: Path, tokenizer: Any) -> None:
@@ -65,9 +65,9 @@ def test_a_models_other_end_tokens_are_known(tiny_base: Path, tokenizer: Any) ->
 
     model: Any = load_model(str(tiny_base), "none", torch.float32)
     model.generation_config.eos_token_id = [2, 7]
-    assert build_stop_criteria(model, tokenizer, ()).ends == (2, 7)
+    assert build_stop_criteria(model, tokenizer, ()).end_tokens == (2, 7)
     model.generation_config.eos_token_id = 5
-    assert build_stop_criteria(model, tokenizer, ["\n"]).ends == (2, 5)
+    assert build_stop_criteria(model, tokenizer, ["\n"]).end_tokens == (2, 5)
 
 
 def test_the_chat_templates_end_of_a_turn_ends_an_answer(tiny_base: Path) -> None:
@@ -105,8 +105,8 @@ def test_words_that_a_byte_level_decoder_spoils_are_whole(tiny_base: Path) -> No
     ids = encode_text(words, text)
     assert words.decode(ids, skip_special_tokens=True) != text
     ending = StopCriteria(words, (2,), ("°C°",))
-    assert StopCriteria(words, (2,), ()).prediction("1", 3, ids, 0.1).prediction == text
-    assert ending.prediction("1", 3, ids, 0.1).prediction == "a naïve <think> 5 "
+    assert StopCriteria(words, (2,), ()).build_prediction("1", 3, ids, 0.1).prediction == text
+    assert ending.build_prediction("1", 3, ids, 0.1).prediction == "a naïve <think> 5 "
     growing = IncrementalDetokenizer(words)
     assert "".join(growing.add(token) for token in ids) + growing.rest() == text
     assert b"".join(find_token_bytes(words, token) or b"" for token in ids).decode() == text

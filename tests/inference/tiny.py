@@ -82,11 +82,11 @@ def one_by_one(
     model: Any, ending: StopCriteria, prompts: Prompts, most: int
 ) -> dict[str, tuple[str, int | None, str | None]]:
     """What plain `generate` answers, without batch and without stop texts, then cut."""
-    whole = StopCriteria(ending.tokenizer, ending.ends, ())
+    whole = StopCriteria(ending.tokenizer, ending.end_tokens, ())
     found = {}
     for id, ids in prompts:
         new = generate.generate_batch(model, whole, [ids], most)[0]
-        found[id] = essence(ending.prediction(id, len(ids), new, 0.0))
+        found[id] = essence(ending.build_prediction(id, len(ids), new, 0.0))
     return found
 
 

@@ -49,7 +49,7 @@ class Inside:
         self._lock = threading.Lock()
 
     def go(self, _: int = 0) -> None:
-        with self.limiter.slot():
+        with self.limiter.hold_slot():
             with self._lock:
                 self.now += 1
                 self.most = max(self.most, self.now)
@@ -61,7 +61,7 @@ class Inside:
 @pytest.mark.parametrize(("most", "allowed"), [(4, 4), (4, 2), (4, 1), (8, 3)])
 def test_never_more_than_allowed_are_under_way(most: int, allowed: int) -> None:
     limiter = AdaptiveLimiter(most)
-    limiter.allowed = allowed + 0.9
+    limiter.limit = allowed + 0.9
     inside = Inside(limiter)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(inside.go, range(64)))
@@ -72,39 +72,39 @@ def test_never_more_than_allowed_are_under_way(most: int, allowed: int) -> None:
 def test_a_slot_is_free_again_after_an_error() -> None:
     limiter = AdaptiveLimiter(1)
     for _ in range(3):
-        with pytest.raises(KeyError), limiter.slot():
+        with pytest.raises(KeyError), limiter.hold_slot():
             raise KeyError
-    with limiter.slot():
+    with limiter.hold_slot():
         pass
 
 
 def test_a_burst_of_refusals_halves_it_once(clock: SimpleNamespace) -> None:
     limiter = AdaptiveLimiter(16)
     for _ in range(16):
-        limiter.busy(2.0)
-    assert limiter.allowed == 8
+        limiter.back_off(2.0)
+    assert limiter.limit == 8
     clock.now += 1.9
-    limiter.busy(2.0)
-    assert limiter.allowed == 8
+    limiter.back_off(2.0)
+    assert limiter.limit == 8
     clock.now += 2.0
-    limiter.busy(2.0)
-    assert limiter.allowed == 4
+    limiter.back_off(2.0)
+    assert limiter.limit == 4
     for _ in range(10):
         clock.now += 2.0
-        limiter.busy(2.0)
-    assert limiter.allowed == 1
+        limiter.back_off(2.0)
+    assert limiter.limit == 1
 
 
 def test_a_round_of_answers_allows_one_more(clock: SimpleNamespace) -> None:
     limiter = AdaptiveLimiter(16)
-    limiter.busy(1.0)
+    limiter.back_off(1.0)
     for expected in (9, 10, 11):
         for _ in range(expected):
-            limiter.answered()
-        assert expected - 0.5 < limiter.allowed < expected + 1
+            limiter.record_answer()
+        assert expected - 0.5 < limiter.limit < expected + 1
     for _ in range(1000):
-        limiter.answered()
-    assert limiter.allowed == 16
+        limiter.record_answer()
+    assert limiter.limit == 16
     assert limiter.answers == 9 + 10 + 11 + 1000
 
 
@@ -114,14 +114,14 @@ def test_nobody_begins_while_a_pause_is_asked_for(clock: SimpleNamespace, how: s
     getattr(limiter, how)(60.0)
 
     def go() -> None:
-        with limiter.slot():
+        with limiter.hold_slot():
             began.set()
 
     thread = threading.Thread(target=go, daemon=True)
     thread.start()
     assert not began.wait(0.1)
     clock.now += 61.0
-    limiter.answered()  # whoever waits looks at the clock
+    limiter.record_answer()  # whoever waits looks at the clock
     assert began.wait(WAIT_SECONDS)
     thread.join(WAIT_SECONDS)
 
@@ -129,9 +129,9 @@ def test_nobody_begins_while_a_pause_is_asked_for(clock: SimpleNamespace, how: s
 def test_a_pause_is_at_least_as_long_as_asked_for() -> None:
     limiter = AdaptiveLimiter(4)
     began = time.monotonic()
-    limiter.answered(0.2)
-    limiter.busy(0.1)  # a shorter one does not end it
-    with limiter.slot():
+    limiter.record_answer(0.2)
+    limiter.back_off(0.1)  # a shorter one does not end it
+    with limiter.hold_slot():
         assert time.monotonic() - began >= 0.2
 
 
@@ -141,14 +141,14 @@ def test_closed_nothing_begins_and_what_is_under_way_ends() -> None:
     told: list[str] = []
 
     def under_way() -> None:
-        with limiter.slot():
+        with limiter.hold_slot():
             inside.set()
             go_on.wait(WAIT_SECONDS)
         told.append("done")
 
     def waiting() -> None:
         try:
-            with limiter.slot():
+            with limiter.hold_slot():
                 told.append("began")
         except LimiterClosedError:
             told.append("closed")
@@ -170,7 +170,7 @@ def test_closed_nothing_begins_and_what_is_under_way_ends() -> None:
     go_on.set()
     first.join(WAIT_SECONDS)
     assert told[-1] == "done"
-    with pytest.raises(LimiterClosedError), limiter.slot():
+    with pytest.raises(LimiterClosedError), limiter.hold_slot():
         pass
 
 

@@ -56,7 +56,7 @@ def judge(
     purse: QuestionBudget | None = None,
 ) -> list[ScoredRow]:
     scorer = Judge(settings_for(server))
-    return list(scorer.score_rows(iter(rows), Options(judgements=kept, purse=purse)))
+    return list(scorer.score_rows(iter(rows), Options(judgements=kept, budget=purse)))
 
 
 def test_a_judge_that_reads(server: Server) -> None:

@@ -126,7 +126,7 @@ def test_what_was_said_is_kept_and_paid_within_the_budget(server: Server, tmp_pa
         purses, unpriced = build_grader_budgets(bakeoff, ledger)
         assert not unpriced
         scorer = load_grader(settings, tmp_path)
-        options = Options(judgements=kept, grader_purses=purses)
+        options = Options(judgements=kept, grader_budgets=purses)
         found = list(scorer.score_rows(ROWS[:2], options))
         assert [row.scores["quality"] for row in found] == [7, 7]
         assert len(server.bodies) == 2
@@ -135,7 +135,7 @@ def test_what_was_said_is_kept_and_paid_within_the_budget(server: Server, tmp_pa
     poor = Ledger(tmp_path / "poor.jsonl", 0.1)  # the 100 tokens of a reply alone can cost $0.20
     purses, _ = build_grader_budgets(bakeoff, poor)
     with pytest.raises(BudgetError, match="judge:m: judging can cost up to"):
-        list(load_grader(settings, tmp_path).score_rows(ROWS, Options(grader_purses=purses)))
+        list(load_grader(settings, tmp_path).score_rows(ROWS, Options(grader_budgets=purses)))
     assert len(server.bodies) == 2
 
 

@@ -49,7 +49,7 @@ class Noting(TransformersBackend):
 async def running(tiny_base: Path, folder: Path) -> AsyncIterator[tuple[Any, Noting]]:
     host = Noting()
     served = (ServedModel("random", str(tiny_base)),)
-    app = build_app(ServerConfig(folder / "data", {}, served=served), host)
+    app = build_app(ServerConfig(folder / "data", {}, run_models=served), host)
     async with app.router.lifespan_context(app):
         yield app, host
 

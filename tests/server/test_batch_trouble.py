@@ -105,7 +105,7 @@ def test_batches_are_answered_again_when_the_disk_was_full(
     monkeypatch.setattr(place, name, full)
     monkeypatch.setattr(batch_worker, "RETRY_SECONDS", 0.01)
     served = (ServedModel("random", str(tiny_base)),)
-    app = build_app(ServerConfig(tmp_path / "data", {}, served=served))
+    app = build_app(ServerConfig(tmp_path / "data", {}, run_models=served))
     store: Store = app.state.store
     store.file_path("file-a").parent.mkdir()
     store.file_path("file-a").write_text(line("a", "random"))

@@ -42,12 +42,12 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
-        assert not own.take(7)
-        assert own.take(6)
+        assert not own.acquire(7)
+        assert own.acquire(6)
         other.kill()
         other.wait()
-        assert own.take(7)
-        own.free(7)
+        assert own.acquire(7)
+        own.release(7)
     own.close()
 
 

@@ -50,7 +50,7 @@ def test_too_long_is_refused_or_cut(example: Example, tokenizer: Any) -> None:
     with pytest.raises(DataError, match=rf"'{example.id}' has \d+ tokens, more than the 200"):
         encode_example(tokenizer, example, *arguments)
     encoded = encode_example(tokenizer, example, *arguments, truncate=True)
-    assert encoded.cut
+    assert encoded.is_truncated
     # At a token boundary, and no more than needed: one token more would not have fitted.
     assert 200 - (40 if example is CHAT else 4) <= len(encoded.input_ids) <= 200
     answer = encode_completion(tokenizer, example)
@@ -73,7 +73,7 @@ def test_what_fits_is_not_touched(tokenizer: Any) -> None:
     assert plain == encode_example(
         tokenizer, short, template, "text", "completion", 200, truncate=True
     )
-    assert not plain.cut
+    assert not plain.is_truncated
     assert truncate_prompt(tokenizer, short, template, "text", 200) is short
 
 

@@ -44,8 +44,8 @@ def test_exact_for_the_shipped_base() -> None:
     cases += [(Example(t, {"sentence": t}, t), functional_representation.VIGGO) for t in ODD]
     for example, template in cases:
         encoded = encode_example(tokenizer, example, template, "text", "completion", 4096)
-        prompt = counted.prompt(prompts.render_text(example, template))
-        assert prompt + counted.completion(example.completion) == len(encoded.input_ids)
+        prompt = counted.count_prompt(prompts.render_text(example, template))
+        assert prompt + counted.count_completion(example.completion) == len(encoded.input_ids)
 
 
 @pytest.mark.parametrize("said", [None, True, False])

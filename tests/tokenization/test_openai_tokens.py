@@ -65,10 +65,10 @@ def test_encoding_of_a_model(model: str, encoding: str) -> None:
 def test_a_conversation_by_hand() -> None:
     counter = build_counter("gpt-4o")
     turns = [{"role": "user", "content": "a b c"}, {"role": "assistant", "content": "d"}]
-    assert counter.raw(turns) == 4
-    assert counter.conversation(turns) == 3 + (3 + 1 + 3) + (3 + 1 + 1)
+    assert counter.count_contents(turns) == 4
+    assert counter.count_conversation(turns) == 3 + (3 + 1 + 3) + (3 + 1 + 1)
     named = [{"role": "user", "content": "a b c", "name": "ann"}]
-    assert counter.conversation(named) == 3 + (3 + 1 + 3) + 1 + counter.text("ann")
+    assert counter.count_conversation(named) == 3 + (3 + 1 + 3) + 1 + counter.count_text("ann")
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,15 @@ def test_a_conversation_by_hand() -> None:
 def test_a_text_of_over_a_million_characters(text: str) -> None:
     """It is counted, and twice the text is twice the tokens."""
     counter = HostedCounter("cl100k_base")
-    assert 0 < counter.text(text) <= len(text.encode())
-    again = counter.text(f"{text}\n\nx{text}")
-    assert again == pytest.approx(2 * counter.text(text), abs=4)
+    assert 0 < counter.count_text(text) <= len(text.encode())
+    again = counter.count_text(f"{text}\n\nx{text}")
+    assert again == pytest.approx(2 * counter.count_text(text), abs=4)
 
 
 @pytest.mark.parametrize("text", ["", "<|endoftext|>", "\ud800", "naïve 🙂 漢字"])
 def test_odd_texts_are_counted(text: str) -> None:
     for encoding in ("cl100k_base", "o200k_base"):
-        assert HostedCounter(encoding).text(text) >= bool(text)  # type: ignore[arg-type]
+        assert HostedCounter(encoding).count_text(text) >= bool(text)  # type: ignore[arg-type]
 
 
 def test_long_examples_are_cut() -> None:

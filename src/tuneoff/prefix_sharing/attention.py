@@ -148,7 +148,7 @@ def attend_to_tree(
     """Return one layer's attention, as transformers calls it.
 
     Raises:
-        UnservedError: a layer needs something that a tree does not support.
+        UnsupportedAttentionError: a layer needs something that a tree does not support.
     """
     if tree is None:
         raise UnsupportedAttentionError("its layers do not hand keyword arguments on")
