@@ -52,7 +52,7 @@ def test_what_is_kept_comes_back(storage: TrainingStorage, tmp_path: Path) -> No
 def test_nothing_kept_is_nothing_to_go_on_from(storage: TrainingStorage, tmp_path: Path) -> None:
     assert storage.state("k") is None
     # A number is claimed even by a try that is lost before it writes anything.
-    assert [storage.start_try("k"), storage.begin("k")] == [1, 2]
+    assert [storage.start_try("k"), storage.start_try("k")] == [1, 2]
     assert storage.state("k") is None
     assert not storage.pull("k", tmp_path / "a")
     assert not storage.has_weights("k")

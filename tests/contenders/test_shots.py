@@ -36,16 +36,20 @@ def test_shots_are_those_of_the_same_instruction_as_far_as_there_are_any() -> No
     train = [asked(n, RARE if n == 13 else (LOUD, BACK)[n % 2]) for n in range(20)]
     test = [asked(100, LOUD), asked(101, RARE), asked(102, "Answer twice."), asked(103, None)]
     shots = select_shots(prompted(), work(train, test))
-    shown = [Counter(join_system_texts(shot) for shot in shots.select_for(example)) for example in test]
+    shown = [
+        Counter(join_system_texts(shot) for shot in shots.select_for(example)) for example in test
+    ]
     assert shown[0] == {LOUD: 3}
     assert shown[1][RARE] == 1
     assert shown[1].total() == 3
     assert shots.select_for(test[1])[0].id == "13"
     assert len({shot.id for shot in shots.select_for(test[1])}) == 3
     # Nobody has such an instruction, so they are those that everybody would be shown.
-    assert shots.select_for(test[2]) == shots.of(test[3]) == shots.usual
+    assert shots.select_for(test[2]) == shots.select_for(test[3]) == shots.usual
     # What one example is shown has nothing to do with the others of its test set.
-    assert select_shots(prompted(), work(train, test[:1])).select_for(test[0]) == shots.of(test[0])
+    assert select_shots(prompted(), work(train, test[:1])).select_for(test[0]) == shots.select_for(
+        test[0]
+    )
     assert select_shots(prompted(), work(train, test)) == shots
     assert select_shots(prompted(seed=2), work(train, test)) != shots
 
@@ -64,5 +68,8 @@ def test_as_many_are_shown_as_there_are() -> None:
     local = LocalConfig(name="l", id="local", base="tiny")
     assert select_shots(local, work([asked(0, LOUD)], test)) is NO_SHOTS
     few = [asked(0, BACK), asked(1, LOUD)]
-    assert [shot.id for shot in select_shots(prompted(), work(few, test)).select_for(test[0])] == ["1", "0"]
+    assert [shot.id for shot in select_shots(prompted(), work(few, test)).select_for(test[0])] == [
+        "1",
+        "0",
+    ]
     assert find_shot_indices(prompted(), [], test).collect() == set()

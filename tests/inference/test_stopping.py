@@ -44,7 +44,8 @@ def test_the_first_of_several_stop_texts_counts(tokenizer: Any) -> None:
     found = StopCriteria(tokenizer, (2,), ("|", ";")).build_prediction("1", 3, ids, 0.1)
     assert found.prediction == "one"
     assert (
-        StopCriteria(tokenizer, (2,), ("!",)).build_prediction("1", 3, ids, 0.1).finish_reason == "length"
+        StopCriteria(tokenizer, (2,), ("!",)).build_prediction("1", 3, ids, 0.1).finish_reason
+        == "length"
     )
 
 

@@ -108,7 +108,7 @@ def test_a_round_of_answers_allows_one_more(clock: SimpleNamespace) -> None:
     assert limiter.answers == 9 + 10 + 11 + 1000
 
 
-@pytest.mark.parametrize("how", ["busy", "answered"])
+@pytest.mark.parametrize("how", ["back_off", "record_answer"])
 def test_nobody_begins_while_a_pause_is_asked_for(clock: SimpleNamespace, how: str) -> None:
     limiter, began = AdaptiveLimiter(4), threading.Event()
     getattr(limiter, how)(60.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuneoff.records import Prediction, ScoredRow, TrainingRecord
-from tuneoff.report import recommendation as made_recommendation
+from tuneoff.report.recommendation import recommend as made_recommendation
 from tuneoff.results import Comparison, ContenderResult, Recommendation, Results, Score
 from tuneoff.storage.run_dir import RunDir
 

@@ -22,7 +22,7 @@ from tuneoff.server.supervisor import build_environment
 WAIT_SECONDS = 240
 HOLD = (
     "import sys, time; from pathlib import Path; from tuneoff.server.store import JobLocks\n"
-    "claims = JobLocks(Path(sys.argv[1])); print(claims.take(7), flush=True); time.sleep(600)"
+    "claims = JobLocks(Path(sys.argv[1])); print(claims.acquire(7), flush=True); time.sleep(600)"
 )
 
 

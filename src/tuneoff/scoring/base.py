@@ -57,7 +57,7 @@ class ScoringInput:
 
     def __post_init__(self) -> None:
         answer = None if self.is_truncated else strip_thoughts(self.prediction, self.reference)
-        object.__setattr__(self, "given", self.prediction)
+        object.__setattr__(self, "raw_prediction", self.prediction)
         object.__setattr__(self, "is_unfinished", answer is None)
         object.__setattr__(self, "prediction", answer or "")
 
