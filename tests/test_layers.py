@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import tuneoff
+from tuneoff.errors import RejectedError
+from tuneoff.scoring.base import ScoringInput
 
 PACKAGE = Path(tuneoff.__file__).parent
 # From the top: each layer may import the ones after it, and not its own other entries.
@@ -131,3 +133,13 @@ def test_files_of_tests_have_names_of_their_own() -> None:
 def test_the_day_is_asked_of_environment_alone(path: Path) -> None:
     asked = re.findall(r"date\.today\b|datetime\.(?:utc)?now\b", path.read_text())
     assert not asked or entry(path) == "environment", "ask environment; tests set the day there"
+
+
+def test_names_that_users_files_may_contain_still_work() -> None:
+    row = ScoringInput("1", "a", "b")
+    with pytest.warns(DeprecationWarning, match="raw_prediction"):
+        assert row.given == "b"
+    with pytest.warns(DeprecationWarning, match="is_truncated"):
+        assert row.is_cut is False
+    with pytest.warns(DeprecationWarning, match="not_executed"):
+        assert RejectedError("no").certain is True

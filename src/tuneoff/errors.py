@@ -21,6 +21,7 @@ people who do not know this tree.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
@@ -81,6 +82,12 @@ class ProviderError(TuneoffError, RuntimeError):
     not_executed = False
     tell: Callable[[str], None] | None = None
     """Shows a line to whoever waits, once per outage."""
+
+    @property
+    def certain(self) -> bool:
+        """Return `not_executed`, under the name that it had before."""
+        warn_renamed("ProviderError.certain", "not_executed")
+        return self.not_executed
 
 
 # Codes that concern every request: no credit left at the provider; a model that its owner must
@@ -158,9 +165,9 @@ MAX_SUGGESTIONS = 5
 def explain_unknown(what: str, got: str, allowed: Iterable[str]) -> str:
     """Return the beginning of an "unknown id" sentence: what was given, and what is allowed.
 
-    >>> unknown("task", "text_2_sql", ["chat", "text_to_sql"])
+    >>> explain_unknown("task", "text_2_sql", ["chat", "text_to_sql"])
     "unknown task 'text_2_sql' (allowed: chat, text_to_sql; did you mean text_to_sql?)"
-    >>> unknown("model", "small", ["small-1", "large-1", "small-2"])
+    >>> explain_unknown("model", "small", ["small-1", "large-1", "small-2"])
     "unknown model 'small' (allowed: large-1, small-1, small-2; did you mean small-1 or small-2?)"
     """
     names = sorted(allowed)
@@ -178,3 +185,8 @@ def find_near_names(got: str, names: Iterable[str]) -> list[str]:
     start = got.strip().casefold()
     begun = [name for each, name in folded.items() if start and each.startswith(start)]
     return begun[:MAX_SUGGESTIONS] or [folded[n] for n in get_close_matches(start, folded, n=1)]
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn that a name which users' files may contain has changed."""
+    warnings.warn(f"{old} is now called {new}.", DeprecationWarning, stacklevel=3)

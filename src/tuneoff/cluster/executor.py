@@ -169,7 +169,7 @@ class RayExecutor:
         with self._hearing, contextlib.suppress(self.ray.exceptions.RayError):
             if self._stopped.is_set():  # another call would start Ray again
                 return
-            for name, kind, value in self.ray.get(self.board.take.remote()):
+            for name, kind, value in self.ray.get(self.board.drain.remote()):
                 if kind == "say":
                     self.progress.say(value)
                 elif kind == "failed":

@@ -86,7 +86,7 @@ class RemoteProgress(SilentProgress):
 
     def say(self, line: str) -> None:
         """Report a line."""
-        self._board.tell.remote(self._name, "say", line)
+        self._board.add.remote(self._name, "say", line)
 
     def stage(self, title: str, total: int) -> Step:
         """Return a function that reports the steps of a stage."""
@@ -96,7 +96,7 @@ class RemoteProgress(SilentProgress):
             nonlocal last
             if done >= total or time.monotonic() - last >= self.EVERY_SECONDS:
                 last = time.monotonic()
-                self._board.tell.remote(self._name, "step", (title, total, done, note))
+                self._board.add.remote(self._name, "step", (title, total, done, note))
 
         return step
 
@@ -147,7 +147,7 @@ def _report_failure(errand: WorkerTask, failed: WorkerFailure) -> None:
     import ray
 
     with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(errand.board.tell.remote(errand.settings.name, "failed", failed))
+        ray.get(errand.board.add.remote(errand.settings.name, "failed", failed))
 
 
 def answer(

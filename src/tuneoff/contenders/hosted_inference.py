@@ -294,7 +294,7 @@ class _RequestRunner:
         Raises:
             ProviderError: no answer after many tries, or this provider can give none.
             BudgetError: a try could pass the budget.
-            ClosedError: the run is being stopped.
+            LimiterClosedError: the run is being stopped.
         """
         with mark_sample(sample):
             answer = self._ask(example, sample, turns, at_once)

@@ -50,7 +50,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class PrefixTree:
-    """A tree of sequences. All lists but `nodes` and `ends` have one entry per token."""
+    """A tree of sequences. All lists but `nodes` and `end_nodes` have one entry per token."""
 
     tokens: list[int]
     positions: list[int]

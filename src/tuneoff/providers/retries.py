@@ -142,7 +142,7 @@ class AdaptiveLimiter:
         """Hold one slot for a request under way.
 
         Raises:
-            ClosedError: no more requests may begin.
+            LimiterClosedError: no more requests may begin.
         """
         with self._free:
             while True:

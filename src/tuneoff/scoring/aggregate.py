@@ -118,7 +118,7 @@ class Breakdown:
         self._groups: dict[str, dict[str, ScoreTotals]] = {}
 
     def add(self, row: ScoredRow, groups: Mapping[str, Any], cluster: str | None = None) -> None:
-        """Count a row in each of its groups, as `Totals.add` does."""
+        """Count a row in each of its groups, as `ScoreTotals.add` does."""
         for key, group in groups.items():
             totals = self._groups.setdefault(key, {})
             # One group above the limit shows that there are too many.

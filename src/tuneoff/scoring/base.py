@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from tuneoff import plugins
+from tuneoff.errors import warn_renamed
 from tuneoff.records import Example, Prediction, ScoredRow
 from tuneoff.scoring.answer_text import (
     UNFINISHED_THOUGHT,
@@ -61,12 +62,24 @@ class ScoringInput:
         object.__setattr__(self, "is_unfinished", answer is None)
         object.__setattr__(self, "prediction", answer or "")
 
+    @property
+    def given(self) -> str:
+        """Return `raw_prediction`, under the name that it had before."""
+        warn_renamed("given of a row", "raw_prediction")
+        return self.raw_prediction
+
+    @property
+    def is_cut(self) -> bool:
+        """Return `is_truncated`, under the name that it had before."""
+        warn_renamed("is_cut of a row", "is_truncated")
+        return self.is_truncated
+
 
 class QuestionBudget(Protocol):
     """The budget that pays a judge's questions.
 
     It reserves at most a number of tokens for each question, and is told the outcome
-    (`contenders.Guard` and `Ticket`, as far as they are needed here).
+    (`contenders.base.BudgetGuard` and `Reservation`, as far as they are needed here).
     """
 
     def authorize(self, what: str, key: str | None = None, *, input: int, output: int) -> Any: ...

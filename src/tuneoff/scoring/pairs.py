@@ -11,7 +11,7 @@ larger p counts. A pair has three intervals:
 - at 90%, for two one-sided tests at 5% that a difference is smaller than a margin
   (`equivalence.py`)
 
-Flips over fewer than `LEAST_UNITS` clusters can show no difference, so there is no interval.
+Flips over fewer than `MIN_UNITS` clusters can show no difference, so there is no interval.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def _measure_tokens(vocabulary: Iterable[str], in_bytes: bool) -> tuple[list[int
 
 
 def _is_plain(model: Any) -> bool:
-    """Say whether each character of a text lies in exactly one token."""
+    """Return whether tokens are parts of the text, and each character lies in exactly one."""
     kind = type(model).__name__
     if kind == "BPE":
         return not (model.continuing_subword_prefix or model.end_of_word_suffix or model.dropout)

@@ -147,7 +147,7 @@ def _rank_keys(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _sample_rows(rows: Sequence[int], limit: Limit, split: Split, seed: int) -> Sequence[int]:
-    """Return the sample that `splits.limited` draws."""
+    """Return the sample that `splits.apply_limits` draws."""
     most = getattr(limit, split)
     if most is None or most >= len(rows):
         return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
+from tuneoff.errors import warn_renamed
 from tuneoff.results import Hosting
 from tuneoff.scoring.margins import MarginExamples
 
@@ -94,3 +95,9 @@ class Plan:
         if self.budget_usd is None or self.most_usd is None:
             return False
         return self.most_usd > self.budget_usd
+
+    @property
+    def over_budget(self) -> bool:
+        """Return `is_over_budget`, under the name that it had before."""
+        warn_renamed("Plan.over_budget", "is_over_budget")
+        return self.is_over_budget

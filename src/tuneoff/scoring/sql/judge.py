@@ -53,7 +53,7 @@ def judge(request: JudgeRequest, step: Step) -> dict[str, Any]:
             step takes at most `seconds`.
 
     Raises:
-        ReferenceFails: the reference does not run on a database.
+        ReferenceFailedError: the reference does not run on a database.
     """
     if request.alone:
         return _execute_reference(request, step)
@@ -92,7 +92,7 @@ def _execute_reference(request: JudgeRequest, step: Step) -> dict[str, Any]:
     """Execute a reference on each database that requires a result.
 
     In strict mode, databases of the suite without a result are left out
-    (`_Answer.check_rest_of_suite`).
+    (`_JudgedAnswer.check_rest_of_suite`).
     """
     reference = find_reference(request)
     must = len(request.databases) if request.mode == "official" else 1

@@ -91,7 +91,7 @@ class CachedReference:
         """Return its result on a database.
 
         Raises:
-            ReferenceFails: it has none.
+            ReferenceFailedError: it has none.
         """
         known = self._results.get(file)
         if known is not None:
@@ -233,7 +233,7 @@ def open_database(file: DatabaseFile, is_official: bool) -> ReadOnlyDatabase:
     """Return a database, opened for reading.
 
     Raises:
-        ReferenceFails: it cannot be opened.
+        ReferenceFailedError: it cannot be opened.
     """
     try:
         return connect(*file, drop_undecodable=is_official)

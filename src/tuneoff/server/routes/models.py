@@ -43,7 +43,7 @@ def delete(request: Request, id: str) -> schemas.Deleted:
     A model's checkpoints stay: each is a model of its own, and one of them may be better.
     """
     state = request.app.state
-    if id in state.settings.ready():
+    if id in state.settings.list_models():
         raise ApiError(
             403, f"{id} was not tuned by a job here; only such models can be deleted.", "model",
             "forbidden",
