@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tuneoff
-from tuneoff.errors import RejectedError
+from tuneoff.errors import ProviderError
 from tuneoff.scoring.base import ScoringInput
 
 PACKAGE = Path(tuneoff.__file__).parent
@@ -43,6 +43,7 @@ HEAVY = (
     "vllm",
     "datasets",
     "altair",
+    "pydantic",
 )
 
 
@@ -142,4 +143,4 @@ def test_names_that_users_files_may_contain_still_work() -> None:
     with pytest.warns(DeprecationWarning, match="is_truncated"):
         assert row.is_cut is False
     with pytest.warns(DeprecationWarning, match="not_executed"):
-        assert RejectedError("no").certain is True
+        assert ProviderError("no").certain is False
