@@ -1,4 +1,4 @@
-"""DESIGN's one-way imports: a module may import only from the layers below its own."""
+"""One-way imports: a module may import only from the layers below its own."""
 
 from __future__ import annotations
 

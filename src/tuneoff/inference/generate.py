@@ -9,21 +9,16 @@ yielded when it is done.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tuneoff.inference.stopping import build_stop_criteria
+from tuneoff.inference.stopping import StopCriteria, build_stop_criteria
 from tuneoff.models.embedding import find_unknown_token
 from tuneoff.records import Prediction
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-import time
-
-from tuneoff.inference.stopping import StopCriteria
-
-if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 # Rows. With shared prefixes they are cheap; `generate` holds all tokens of each row.

@@ -11,9 +11,13 @@ its base unchanged, so a base can be used again once the adapter is removed.
 
 from __future__ import annotations
 
+import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
 
 from tuneoff.config.contenders import SHIPPED_BASE, Rendering
 from tuneoff.errors import ConfigError, MissingExtraError
@@ -23,18 +27,7 @@ from tuneoff.tokenization.offline import find_file, has_eos_token
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-import json
-from functools import cache
-from typing import TYPE_CHECKING
-
-import yaml
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 SHIPPED_BASE_DIR = Path(__file__).parent.parent / "assets" / "tiny-base"

@@ -19,23 +19,18 @@ limit the share far below what the machine has.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneoff.config.contenders import LocalConfig
-from tuneoff.models.parameters import Parameters, inspect_parameters
+from tuneoff.models.parameters import Matrix, Parameters, inspect_parameters
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig
-from collections.abc import Iterator
-from itertools import groupby
-from pathlib import Path
-
-from tuneoff.models.parameters import Matrix
-
-if TYPE_CHECKING:
-    import torch
 
 
 FLOAT32 = 4

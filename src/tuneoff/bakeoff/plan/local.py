@@ -29,6 +29,7 @@ from tuneoff.costs.price_book import (
 from tuneoff.costs.price_file import Accelerator
 from tuneoff.costs.token_costs import price_hours
 from tuneoff.errors import TuneoffError, explain_unknown
+from tuneoff.models.parameters import Parameters
 from tuneoff.prefix_sharing import tree as prefix_tree
 from tuneoff.prompts import Template
 from tuneoff.records import Example
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
     from tuneoff.models.memory import MemoryEstimate
-from tuneoff.models.parameters import Parameters
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 
 # Share of an accelerator's peak that training reaches. The seed's own hours on an A40 come to 40%
@@ -313,7 +310,6 @@ def _estimate_seconds(
         return None, ""
     if held is None:
         return None, ""
-    from tuneoff.bakeoff.plan.local import UTILIZATION, count_operations
     from tuneoff.models.parameters import inspect_parameters
 
     train = inputs.tallies["train"]
