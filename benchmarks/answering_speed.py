@@ -139,16 +139,17 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     def arm(way: Any, size: int) -> tuple[dict[str, list[int]], Callable[[Prompts], Any]]:
         ending = Noting(base.tokenizer, base.end_tokens, base.stop)
         most = task.MAX_NEW_TOKENS
-        return ending.noted, lambda prompts: way.answer(model, ending, prompts, most, size)
+        return ending.noted, lambda prompts: way(model, ending, prompts, most, size)
 
-    singly, alone = arm(generate, 1)
+    plain = generate.generate_with_transformers
+    singly, alone = arm(plain, 1)
     sweep = {
-        size: speed(f"generate, batch {size}", prompts[:SWEPT], arm(generate, size)[1])
+        size: speed(f"generate, batch {size}", prompts[:SWEPT], arm(plain, size)[1])
         for size in arguments.sizes
     }
     best = max(sweep, key=lambda size: sweep[size])
-    theirs, batched = arm(generate, best)
-    ours, own = arm(engine, arguments.batch_size)
+    theirs, batched = arm(plain, best)
+    ours, own = arm(engine.generate_with_engine, arguments.batch_size)
     arms = {
         "ours": (prompts, own),
         "generate_best": (prompts, batched),
