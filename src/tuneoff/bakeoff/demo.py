@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from tuneoff.bakeoff import run as bakeoff
+from tuneoff.bakeoff.run import run
 from tuneoff.config.contenders import SHIPPED_BASE, HostedConfig
 from tuneoff.config.load import load
 from tuneoff.config.schema import BakeOff
@@ -65,7 +65,7 @@ def run_demo(folder: Path, progress: Progress) -> list[tuple[Path, Results]]:
             if settings.task.id == HOSTED_TASK:
                 hosted = _add_hosted(settings, run_dir, folder, progress)
                 settings = meanwhile.enter_context(hosted)
-            results = bakeoff.run(settings, run_dir, progress=progress, command="tuneoff demo")
+            results = run(settings, run_dir, progress=progress, command="tuneoff demo")
         finished.append((run_dir, results))
     return finished
 

@@ -22,7 +22,7 @@ AsOf = Annotated[
 def prices(
     context: typer.Context, own: PricesFile = None, as_of: AsOf = None, as_json: Json = False
 ) -> None:
-    """The price book: USD per million tokens and per hour, with dates and sources."""
+    """Show the price book: USD per million tokens and per hour, with dates and sources."""
     from tuneoff.costs.price_check import list_prices, render_prices
 
     if context.invoked_subcommand is not None:
@@ -37,7 +37,7 @@ def prices(
 
 
 def check_prices(own: PricesFile = None, as_of: AsOf = None, as_json: Json = False) -> None:
-    """What is stale, has ended or ends soon; two prices of one day are wrong (exit code 2)."""
+    """List what is stale, has ended or ends soon; two prices of one day are wrong (exit code 2)."""
     from tuneoff.costs.price_check import collect_findings
 
     result = collect_findings(own, as_of.date() if as_of else None)

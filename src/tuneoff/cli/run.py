@@ -95,14 +95,14 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Tokens, money, hours and memory before anything is spent; over budget is exit code 3."""
-    from tuneoff.bakeoff.plan.plan import plan as planned_of
+    from tuneoff.bakeoff.plan.plan import plan as plan_bakeoff
     from tuneoff.cli.plan_tables import render_plan
     from tuneoff.config.load import load
 
     bakeoff = load(file)
     if any(contender.id == "local" for contender in bakeoff.contenders):
         silence_libraries()
-    planned = planned_of(bakeoff, measure=measure)
+    planned = plan_bakeoff(bakeoff, measure=measure)
     if as_json:
         print_json(planned)
     else:
@@ -139,18 +139,19 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Carry out a bake-off; the same command again goes on where it stopped."""
-    from tuneoff.bakeoff import run as bakeoff
+    from tuneoff.bakeoff.run import DEFAULT_FOLDER
+    from tuneoff.bakeoff.run import run as run_bakeoff
     from tuneoff.config.load import load
 
     if storage is not None and ray is None:
         raise typer.BadParameter("--storage is for workers; give --ray as well.")
     settings = load(file)
-    folder = run_dir or bakeoff.DEFAULT_FOLDER / settings.name
+    folder = run_dir or DEFAULT_FOLDER / settings.name
     if fresh and not yes and folder.exists():
         confirm(_ask_fresh(folder, only))
     command = f"tuneoff run {file}" + (f" --run-dir {run_dir}" if run_dir else "")
     with show_quiet_progress() as progress, _open_executor(ray, storage, progress) as executor:
-        results = bakeoff.run(
+        results = run_bakeoff(
             settings,
             folder,
             only=only,

@@ -28,7 +28,7 @@ from tuneoff.contenders.shots import select_shots
 from tuneoff.inference import vllm
 from tuneoff.models import loading
 from tuneoff.models.loading import choose_dtype, load_tokenizer, resolve_base
-from tuneoff.providers import base as providers
+from tuneoff.providers.base import load_provider_module
 from tuneoff.records import Example, Prediction, PromptRecord, ServingRecord
 
 
@@ -39,7 +39,7 @@ def check(settings: PromptedConfig, folder: Path) -> None:
         if settings.backend == "vllm":
             vllm.check_vllm_support(settings)
     else:
-        providers.load_provider_module(_get_provider(settings))
+        load_provider_module(_get_provider(settings))
         reject_text_rendering(settings.name, settings.rendering)
 
 

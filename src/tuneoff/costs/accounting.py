@@ -23,7 +23,6 @@ from tuneoff.config.contenders import (
     ReportedTraining,
 )
 from tuneoff.config.schema import BakeOff
-from tuneoff.costs import monthly as serving
 from tuneoff.costs.contender_prices import (
     build_judge_name,
     find_contender_price,
@@ -33,7 +32,18 @@ from tuneoff.costs.contender_prices import (
     load_price_book,
 )
 from tuneoff.costs.ledger import Ledger, build_provider_cost
-from tuneoff.costs.monthly import HostedMonthlyCost, OwnedMonthlyCost
+from tuneoff.costs.monthly import (
+    HOURS_PER_MONTH,
+    ZERO,
+    HostedMonthlyCost,
+    OwnedMonthlyCost,
+    build_hosted_cost,
+    build_owned_cost,
+    compute_fixed_usd,
+    compute_usd_per_1k,
+    compute_usd_per_correct,
+    spread_tuning_cost,
+)
 from tuneoff.costs.price_book import (
     Price,
     PriceBook,
@@ -174,7 +184,7 @@ class RunPricing:
         """Return the cost of the judge's answers from the ledger; None where they have no price."""
         names = dict.fromkeys(build_judge_name(each) for each in list_judging_models(self.bakeoff))
         known = [self.ledger.spent(name).known for name in names if name in self.ledger.priced]
-        return float(sum(known, serving.ZERO)) if known else None
+        return float(sum(known, ZERO)) if known else None
 
     def hours(self, settings: Any, training: float | None, answering: float | None) -> Cost:
         """Return the cost of an own model's hours."""
@@ -194,14 +204,14 @@ class RunPricing:
         if monthly is None:
             return cost
         load = self.bakeoff.serving.requests_per_month
-        per_1k = serving.compute_usd_per_1k(monthly, load)
+        per_1k = compute_usd_per_1k(monthly, load)
         right = None
         if correct is not None and 0 <= correct <= 1:
-            right = serving.compute_usd_per_correct(per_1k, Decimal(str(correct)))
+            right = compute_usd_per_correct(per_1k, Decimal(str(correct)))
         return replace(
             cost,
             serving_usd_per_1k_requests=float(per_1k),
-            fixed_usd_per_month=float(serving.compute_fixed_usd(monthly, load)),
+            fixed_usd_per_month=float(compute_fixed_usd(monthly, load)),
             usd_per_correct_answer=None if right is None else float(right),
         )
 
@@ -221,7 +231,7 @@ class RunPricing:
         record, rules = measurements.record, self.bakeoff.serving
         if record is None or not record.requests_per_second:
             return None, "not priced: its throughput was not measured"
-        monthly = serving.build_owned_cost(
+        monthly = build_owned_cost(
             Decimal(str(hardware.usd_per_hour)),
             hardware.count,
             Decimal(str(record.requests_per_second)),
@@ -232,7 +242,7 @@ class RunPricing:
         reserved = f"{machines} × " if machines > 1 else ""
         basis = (
             f"reserved: {reserved}${hardware.usd_per_hour:g}/h{times} × "
-            f"{serving.HOURS_PER_MONTH} h "
+            f"{HOURS_PER_MONTH} h "
             f"a month; used to {rules.utilization:.0%} of {record.requests_per_second:.3g} "
             f"requests a second, a machine answers {_format_requests(monthly.machine_requests)} "
             "a month"
@@ -257,7 +267,7 @@ class RunPricing:
         if tokens_in is None or tokens_out is None:
             return None, "not priced: no answer says how many tokens it took"
         again, words = self._tuning_again(settings, cost, measurements.planned_usd)
-        monthly = serving.build_hosted_cost(
+        monthly = build_hosted_cost(
             price,
             Decimal(str(tokens_in)),
             Decimal(str(tokens_out)),
@@ -288,11 +298,11 @@ class RunPricing:
         training = cost.training_usd if cost.training_usd is not None else planned
         ends = self.ends(settings)
         if ends is None:
-            return serving.ZERO, []
+            return ZERO, []
         if training is None:
-            return serving.ZERO, [f"it ends on {ends}"]
+            return ZERO, [f"it ends on {ends}"]
         months = self.bakeoff.serving.tune_again_months
-        usd = serving.spread_tuning_cost(Decimal(str(training)), months)
+        usd = spread_tuning_cost(Decimal(str(training)), months)
         return usd, [
             f"it ends on {ends}: tuning again every {months} months at ${training:,.2f} is "
             f"${usd:,.2f} a month"
@@ -386,7 +396,7 @@ def _format_token_prices(
         phrases.append(f"cache writes (${write:f} per million) and reads are not counted")
     if price.hosting_usd_per_hour is not None:
         hour = price.hosting_usd_per_hour
-        phrases.append(f"hosting ${hour:f}/h × {serving.HOURS_PER_MONTH} h a month")
+        phrases.append(f"hosting ${hour:f}/h × {HOURS_PER_MONTH} h a month")
     return phrases
 
 

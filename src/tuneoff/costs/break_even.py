@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
-from tuneoff.costs import monthly as serving
 from tuneoff.costs.accounting import PricedContender
-from tuneoff.costs.monthly import HostedMonthlyCost, OwnedMonthlyCost
+from tuneoff.costs.monthly import (
+    HostedMonthlyCost,
+    OwnedMonthlyCost,
+    change_utilization,
+    choose_loads,
+    find_break_even,
+    scale_hour_price,
+    scale_request_price,
+)
 from tuneoff.results import BreakEven, CurvePair, Hosting, Sensitivity
 
 OTHER_UTILIZATIONS = ("0.1", "0.25", "0.5", "0.75", "1")
@@ -35,9 +42,9 @@ def compute_break_evens(
         for name, contender in monthly.items()
         if isinstance(contender, HostedMonthlyCost) and places[name] == "provider"
     }
-    pairs = [(a, b, serving.find_break_even(owns[a], others[b])) for a in owns for b in others]
+    pairs = [(a, b, find_break_even(owns[a], others[b])) for a in owns for b in others]
     crossings = [n for _, _, c in pairs for n in (c.first, c.lasting, c.until) if n is not None]
-    points = serving.choose_loads(owns.values(), crossings)
+    points = choose_loads(owns.values(), crossings)
     share = Decimal(str(utilization))
     return tuple(
         BreakEven(
@@ -68,15 +75,14 @@ def _compute_sensitivity(
     """Return where the costs cross at other utilizations and prices."""
     others = [Decimal(each) for each in OTHER_UTILIZATIONS if Decimal(each) != share]
     scenarios: list[tuple[SensitivityKind, Decimal, OwnedMonthlyCost, HostedMonthlyCost]] = [
-        ("utilization", used, serving.change_utilization(owned, share, used), other)
-        for used in others
+        ("utilization", used, change_utilization(owned, share, used), other) for used in others
     ]
     for factor in map(Decimal, PRICE_FACTORS):
         scenarios += [
-            ("usd_per_hour", factor, serving.scale_hour_price(owned, factor), other),
-            ("hosted_usd_per_request", factor, owned, serving.scale_request_price(other, factor)),
+            ("usd_per_hour", factor, scale_hour_price(owned, factor), other),
+            ("hosted_usd_per_request", factor, owned, scale_request_price(other, factor)),
         ]
-    crossings = [(what, value, serving.find_break_even(a, b)) for what, value, a, b in scenarios]
+    crossings = [(what, value, find_break_even(a, b)) for what, value, a, b in scenarios]
     return tuple(
         Sensitivity(
             what=what,

@@ -27,7 +27,6 @@ from tuneoff.models.head import ignore_tie_warnings
 from tuneoff.prompts import CHAT_PASS_THROUGH
 from tuneoff.records import TrainingRecord
 from tuneoff.server import cleanup
-from tuneoff.server import cleanup as epochs
 from tuneoff.server.job import build_contender_config, build_model_name, format_base_argument
 from tuneoff.server.row_lengths import find_long_row
 from tuneoff.server.store import RESULTS, JobLocks, Store, generate_id
@@ -169,7 +168,7 @@ def _train_job(
 
     def on_epoch(step: int) -> None:
         """Record the checkpoint of an epoch."""
-        epochs.add_checkpoint(
+        cleanup.add_checkpoint(
             store, id, facts, next(row for row in directory.loss() if row.step == step)
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tuneoff import environment as machine
+from tuneoff import environment as tuneoff_environment
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -70,7 +70,7 @@ def _compile(source: str) -> Template:
         raise JinjaError(message)
 
     def now(form: str) -> str:
-        return machine.now().astimezone().replace(tzinfo=None).strftime(form)
+        return tuneoff_environment.now().astimezone().replace(tzinfo=None).strftime(form)
 
     def to_json(value: Any, **options: Any) -> str:
         return json.dumps(value, **{"ensure_ascii": False, **options})

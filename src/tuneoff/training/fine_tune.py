@@ -240,7 +240,7 @@ def needs_fsdp(
 
     The file may say so; else it is done if a whole training does not fit onto one accelerator.
     """
-    from tuneoff.models import memory as needed
+    from tuneoff.models import memory as model_memory
     from tuneoff.models.memory import measure_available_bytes
 
     if group.size == 1 or settings.train.parallel == "ddp" or settings.quantization != "none":
@@ -251,7 +251,9 @@ def needs_fsdp(
         return False
     longest = max(len(example.input_ids) for example in examples)
     whole = _estimate_memory(settings, base, dtype).total_bytes(longest, longest)
-    return group.is_any(whole > needed.USABLE_FRACTION * measure_available_bytes(get_device()))
+    return group.is_any(
+        whole > model_memory.USABLE_FRACTION * measure_available_bytes(get_device())
+    )
 
 
 def compute_max_tokens(
@@ -263,18 +265,18 @@ def compute_max_tokens(
     divided: bool = False,
 ) -> int:
     """Return the tokens of one forward pass that fit into the memory that is free now."""
-    from tuneoff.models import memory as needed
+    from tuneoff.models import memory as model_memory
     from tuneoff.models.memory import measure_available_bytes
 
     on_cpu = get_device().type == "cpu"
     needs = _estimate_memory(settings, base, dtype)
     if divided:
-        needs = needed.shard_estimate(needs, group.size)
-    most = needed.count_micro_batch_tokens(
+        needs = model_memory.shard_estimate(needs, group.size)
+    most = model_memory.count_micro_batch_tokens(
         needs,
         measure_available_bytes(get_device()) // (group.local_size if on_cpu else 1),
         max(len(example.input_ids) for example in examples),
-        MAX_CPU_TOKENS if on_cpu else needed.MAX_TOKENS,
+        MAX_CPU_TOKENS if on_cpu else model_memory.MAX_TOKENS,
     )
     return round(min(parts[0] for parts in group.all_gather([most])))
 
@@ -283,11 +285,11 @@ def _estimate_memory(settings: LocalConfig, base: str, dtype: torch.dtype) -> Me
     """Return the estimated memory of this training."""
     from transformers import AutoConfig
 
-    from tuneoff.models import memory as needed
+    from tuneoff.models import memory as model_memory
     from tuneoff.prefix_sharing.micro_batch import MAX_LOGITS
 
     config = AutoConfig.from_pretrained(base)
-    return needed.estimate_memory(
+    return model_memory.estimate_memory(
         config,
         settings,
         dtype,

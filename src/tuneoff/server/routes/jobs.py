@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from tuneoff.server import cleanup, schemas
-from tuneoff.server import cleanup as epochs
 from tuneoff.server.errors import ApiError, build_not_found
 from tuneoff.server.job import ACTIVE_STATES, JobCreate, render_job, resolve_hyperparameters
 from tuneoff.server.json_body import JsonRoute
@@ -243,7 +242,7 @@ def checkpoints(
     rows, more = page
     return {
         "object": "list",
-        "data": [epochs.render_checkpoint(row) for row in rows],
+        "data": [cleanup.render_checkpoint(row) for row in rows],
         "has_more": more,
         "first_id": rows[0]["id"] if rows else None,
         "last_id": rows[-1]["id"] if rows else None,
